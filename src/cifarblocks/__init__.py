@@ -1,0 +1,9 @@
+"""Vision blocks for small images, each equal to its paper, and the classifiers made of them."""
+
+from cifarblocks import blocks, models
+from cifarblocks.macs import count_macs
+from cifarblocks.registry import create_model, list_models, register_model
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "blocks", "count_macs", "create_model", "list_models", "models", "register_model"]

@@ -1,0 +1,55 @@
+"""Efficient channel attention: ECA-Net, Wang et al. 2020, https://arxiv.org/abs/1910.03151."""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class ECA(nn.Module):
+    """Scale each channel by a gate computed from the averages of its neighbours (section 3.2, equation 9).
+
+    The convolution runs along the channels with zero padding and no bias, as in the authors' code.
+
+    Origin: written from the paper; the authors' code is MIT.
+
+    Args:
+        channels: channels of the input.
+        kernel_size: how many neighbouring averages one gate sees, odd; by default the paper's rule (equation 12).
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Raises:
+        ValueError: if `channels` is below 1, or `kernel_size` is even or below 1.
+
+    >>> ECA(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, kernel_size: int | None = None) -> None:
+        super().__init__()
+        size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive to keep {channels} channels, got {size}")
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        averages = rearrange(x.mean((2, 3)), "b c -> b 1 c")
+        gates = torch.sigmoid(self.conv(averages))
+        return x * rearrange(gates, "b 1 c -> b c 1 1")
+
+
+def adaptive_kernel_size(channels: int, gamma: float = 2, offset: float = 1) -> int:
+    """The odd number nearest to log2(channels) / gamma + offset / gamma, ties upward (equation 12).
+
+    Raises:
+        ValueError: if `channels` is below 1.
+
+    >>> [adaptive_kernel_size(c) for c in (16, 64, 128, 2048)]
+    [3, 3, 5, 7]
+    """
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    size = int(abs((math.log2(channels) + offset) / gamma))
+    return size if size % 2 else size + 1

@@ -1,0 +1,175 @@
+"""Residual blocks: ResNet, He et al. 2016, https://arxiv.org/abs/1512.03385; ResNeXt, https://arxiv.org/abs/1611.05431."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath
+
+Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
+Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the other path of the block
+
+
+class ProjectionShortcut(nn.Sequential):
+    """Option B of section 3.3: the identity, or a strided 1×1 convolution and BatchNorm where the shape changes.
+
+    Shape: (b, c, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
+
+    >>> ProjectionShortcut(16, 32, 2)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 32, 4, 3])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        if stride != 1 or in_channels != out_channels:
+            self.conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.norm = nn.BatchNorm2d(out_channels)
+
+
+class PaddingShortcut(nn.Module):
+    """Option A of section 3.3: every stride-th pixel, and zeros for the new channels; no parameters.
+
+    The paper does not say where the zeros stand. Here, as in the common CIFAR code, half of them (rounded down)
+    come before the channels and the rest after; fb.resnet.torch puts all of them after.
+
+    Shape: (b, c, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
+
+    Raises:
+        ValueError: if `out_channels` is below `in_channels`.
+
+    >>> PaddingShortcut(16, 32, 2)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 32, 4, 3])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        if out_channels < in_channels:
+            raise ValueError(f"out_channels must be at least in_channels ({in_channels}) to pad, got {out_channels}")
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut (section 3.3, figure 5 left).
+
+    Origin: written from the paper; equal to torchvision's BasicBlock (BSD-3).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the first convolution and of the shortcut.
+        attention: builds a gate for `out_channels` channels, for example `ECA`; by default none.
+        attention_position: where it stands: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
+            SENet), 3 after the addition.
+        shortcut: builds the shortcut, `ProjectionShortcut` or `PaddingShortcut`.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Raises:
+        ValueError: if `attention_position` is not 1, 2 or 3, or `drop_path` not in [0, 1).
+
+    >>> BasicBlock(16, 32, stride=2)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 32, 4, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        attention: Attention = nn.Identity,
+        attention_position: int = 2,
+        shortcut: Shortcut = ProjectionShortcut,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if attention_position not in (1, 2, 3):
+            raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position}")
+        attentions = {place: nn.Identity() for place in (1, 2, 3)} | {attention_position: attention(out_channels)}
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.attention1 = attentions[1]
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.attention2 = attentions[2]
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+        self.attention3 = attentions[3]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.attention1(self.norm1(self.conv1(x))))
+        y = self.attention2(self.norm2(self.conv2(y)))
+        y = self.shortcut(x) + self.drop_path(y)
+        return torch.relu(self.attention3(y))
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut (section 4.1, figure 5 right), grouped in form C of ResNeXt.
+
+    The stride is on the 3×3 convolution ("v1.5", as in torchvision, timm and the ResNeXt code); the ResNet paper
+    has it on the first 1×1.
+
+    Origin: written from the papers; equal to torchvision's Bottleneck (BSD-3).
+
+    Args:
+        in_channels: channels of the input.
+        bottleneck_channels: the width that the papers' tables call 64, 128, 256, 512; the output has four times it.
+        stride: stride of the 3×3 convolution and of the shortcut.
+        groups: groups of the 3×3 convolution, ResNeXt's cardinality.
+        base_width: width of one group where `bottleneck_channels` is 64; the 3×3 convolution has
+            ⌊bottleneck_channels · base_width / 64⌋ · groups channels.
+        attention: builds a gate for the output channels, after the last BatchNorm; by default none.
+        shortcut: builds the shortcut.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, 4 · bottleneck_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Raises:
+        ValueError: if `drop_path` is not in [0, 1), or the 3×3 convolution would have no channels.
+
+    >>> Bottleneck(64, 32, stride=2, groups=8, base_width=16)(torch.randn(2, 64, 7, 5)).shape
+    torch.Size([2, 128, 4, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        stride: int = 1,
+        groups: int = 1,
+        base_width: int = 64,
+        *,
+        attention: Attention = nn.Identity,
+        shortcut: Shortcut = ProjectionShortcut,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        width = bottleneck_channels * base_width // 64 * groups
+        out_channels = 4 * bottleneck_channels
+        if width < 1:
+            raise ValueError(
+                f"bottleneck_channels · base_width must be at least 64, got {bottleneck_channels} · {base_width}"
+            )
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=groups, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(out_channels)
+        self.attention = attention(out_channels)
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm1(self.conv1(x)))
+        y = torch.relu(self.norm2(self.conv2(y)))
+        y = self.attention(self.norm3(self.conv3(y)))
+        return torch.relu(self.shortcut(x) + self.drop_path(y))

@@ -1,0 +1,48 @@
+"""Squeeze-and-excitation: Hu et al. 2018, https://arxiv.org/abs/1709.01507."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate that a small network computes from all channel averages (section 3, equations 2-4).
+
+    Both 1×1 convolutions have a bias, as in the authors' code. Other papers change the parts: EfficientNet takes
+    `activation=nn.SiLU`, GhostNet `gate=nn.Hardsigmoid`.
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
+    Args:
+        channels: channels of the input.
+        hidden_channels: width of the small network, exactly as given; the paper takes channels / 16.
+        activation: builds the activation between the two convolutions.
+        gate: builds the function that makes the gates.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Raises:
+        ValueError: if `channels` or `hidden_channels` is below 1.
+
+    >>> SqueezeExcite(64, 16)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        activation: type[nn.Module] = nn.ReLU,
+        gate: type[nn.Module] = nn.Sigmoid,
+    ) -> None:
+        super().__init__()
+        if min(channels, hidden_channels) < 1:
+            raise ValueError(f"channels and hidden_channels must be at least 1, got {channels} and {hidden_channels}")
+        self.reduce = nn.Conv2d(channels, hidden_channels, 1)
+        self.activation = activation()
+        self.expand = nn.Conv2d(hidden_channels, channels, 1)
+        self.gate = gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        averages = x.mean((2, 3), keepdim=True)
+        hidden = self.activation(self.reduce(averages))
+        return x * self.gate(self.expand(hidden))

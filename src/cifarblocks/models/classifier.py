@@ -1,0 +1,229 @@
+"""The skeleton that every classifier shares: stem → stages → head."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+ImageSize = int | tuple[int, int]
+
+
+class FeatureInfo(NamedTuple):
+    """What one stage's map is like."""
+
+    channels: int
+    stride: int
+
+
+class Classifier(nn.Module):
+    """An image classifier put together from a stem, stages of blocks, and a head.
+
+    Args:
+        stem: (b, in_channels, h, w) → the input of the first stage.
+        stages: a sequence of blocks for each stage; none for a network that has no maps.
+        head: features → (b, num_classes); its last layer is called `classifier`.
+        feature_info: channels and stride of each stage's map, in order; empty for a network that has no maps.
+        num_features: channels of the features; by default those of the last map.
+        in_channels: channels of the images.
+        image_size: height and width of the images the network is made for, or one number for both.
+
+    Shape: (b, in_channels, h, w) → (b, num_classes)
+
+    Raises:
+        ValueError: if `in_channels` or `image_size` is below 1.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[nn.Sequential],
+        head: nn.Module,
+        feature_info: Sequence[FeatureInfo],
+        *,
+        num_features: int | None = None,
+        in_channels: int = 3,
+        image_size: ImageSize = 32,
+    ) -> None:
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.head = head
+        self.feature_info = list(feature_info)
+        self.num_features = feature_info[-1].channels if num_features is None else num_features
+        self.in_channels = in_channels
+        self.image_size = height_and_width(image_size)
+        self.gradient_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(b, in_channels, h, w) → the last stage's output, before any pooling."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = self._run(stage, x)
+        return x
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """The output of `forward_features` → (b, num_classes)."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """(b, in_channels, h, w) → the map of each stage, as `feature_info` says.
+
+        Raises:
+            ValueError: if the network has no maps.
+        """
+        if not self.feature_info:
+            raise ValueError("this network has no feature maps: its stem flattens the image; use forward_features")
+        maps = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = self._run(stage, x)
+            maps.append(x)
+        return maps
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features that it would see.
+
+        Raises:
+            ValueError: if `num_classes` is negative.
+        """
+        old = self.head.classifier
+        reference = next(self.parameters())
+        new = last_layer(self.head.hidden_features, num_classes)  # type: ignore[arg-type]
+        self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)  # type: ignore[union-attr]
+
+    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
+        """In training, keep only each block's input and compute the rest again in the backward pass."""
+        self.gradient_checkpointing = enabled
+
+    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return stage(x)  # type: ignore[no-any-return]
+        for block in stage.children():
+            x = checkpoint(
+                block, x, use_reentrant=False, context_fn=lambda block=block: (nullcontext(), _statistics_kept(block))
+            )
+        return x
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Let BatchNorm see a batch again without counting it twice in its running statistics."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+class PooledHead(nn.Module):
+    """Average over the map, dropout, linear layer.
+
+    Shape: (b, channels, h, w) → (b, num_classes), any h and w.
+    """
+
+    def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden_features = channels
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = last_layer(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.dropout(x.mean((2, 3))))
+        return logits
+
+
+class FixedSize(nn.Module):
+    """Let images of one size pass and refuse all others in a clear sentence: the first part of a stem that needs it.
+
+    Shape: (b, c, h, w) → (b, c, h, w)
+
+    Raises:
+        ValueError: in `forward`, if h and w are not those of `image_size`.
+    """
+
+    def __init__(self, image_size: ImageSize) -> None:
+        super().__init__()
+        self.image_size = height_and_width(image_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != self.image_size:
+            height, width = self.image_size
+            raise ValueError(
+                f"image_size is {height}x{width} and fixed in this network's parameters, "
+                f"got images of {x.shape[-2]}x{x.shape[-1]}"
+            )
+        return x
+
+
+def last_layer(features: int, num_classes: int) -> nn.Module:
+    """A linear layer for `num_classes` classes, or the identity for 0."""
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be at least 0, got {num_classes}")
+    return nn.Linear(features, num_classes) if num_classes else nn.Identity()
+
+
+def height_and_width(image_size: ImageSize) -> tuple[int, int]:
+    """One number or two → (h, w)."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    return height, width
+
+
+def build_stages(
+    block: Callable[..., nn.Module],
+    in_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    strides: Sequence[int],
+    drop_path: float,
+) -> list[nn.Sequential]:
+    """Stages of blocks; the first block of each has the stride, and drop path grows linearly from 0 over all of them.
+
+    Args:
+        block: called as block(in_channels, out_channels, stride, drop_path=rate).
+        in_channels: channels that the stem gives.
+        widths: output channels of each stage.
+        depths: blocks of each stage.
+        strides: stride of each stage.
+        drop_path: rate of the last block.
+    """
+    rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
+    stages = []
+    for width, depth, stride in zip(widths, depths, strides, strict=True):
+        blocks = []
+        for position in range(depth):
+            blocks.append(block(in_channels, width, stride if position == 0 else 1, drop_path=next(rates)))
+            in_channels = width
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+def stage_info(widths: Sequence[int], strides: Sequence[int], stem_stride: int) -> list[FeatureInfo]:
+    """Channels and stride of each stage's map, for stages that come after a stem of that stride."""
+    infos = []
+    reduction = stem_stride
+    for width, stride in zip(widths, strides, strict=True):
+        reduction *= stride
+        infos.append(FeatureInfo(width, reduction))
+    return infos
+
+
+def initialise_convolutions(module: nn.Module) -> None:
+    """Draw each convolution's weights from N(0, 2 / fan-out), as He et al. do; for `Module.apply`."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+

@@ -1,0 +1,234 @@
+"""ResNet, He et al. 2016, https://arxiv.org/abs/1512.03385, and ECA-Net, https://arxiv.org/abs/1910.03151."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from cifarblocks.blocks.eca import ECA
+from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
+from cifarblocks.models.classifier import (
+    Classifier,
+    ImageSize,
+    PooledHead,
+    build_stages,
+    initialise_convolutions,
+    stage_info,
+)
+from cifarblocks.models.stems import STEMS, Stem
+from cifarblocks.registry import register_model
+
+SHORTCUTS = {"projection": ProjectionShortcut, "padding": PaddingShortcut}
+
+
+def resnet(
+    block: Callable[..., nn.Module],
+    stem: Stem,
+    stem_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    strides: Sequence[int],
+    *,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """Stem, stages of residual blocks, global average pool, linear layer.
+
+    Args:
+        block: called as block(in_channels, out_channels, stride, drop_path=rate).
+        stem: the first layers, one of `STEMS`.
+        stem_channels: channels that the stem gives.
+        widths: output channels of each stage.
+        depths: blocks of each stage.
+        strides: stride of the first block of each stage.
+        num_classes: classes; 0 leaves the pooled features.
+        in_channels: channels of the images.
+        image_size: size of the images it is used for; no parameter depends on it.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate before the linear layer.
+    """
+    model = Classifier(
+        stem.build(in_channels, stem_channels),
+        build_stages(block, stem_channels, widths, depths, strides, drop_path),
+        PooledHead(widths[-1], num_classes, dropout),
+        stage_info(widths, strides, stem.stride),
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+    return model.apply(initialise_convolutions)
+
+
+def cifar_resnet(
+    depth: int, *, shortcut: str = "projection", attention: Attention = nn.Identity, position: int = 2, **arguments: Any
+) -> Classifier:
+    """The 6n + 2 layers of section 4.2: 3×3 stem of 16 channels, n basic blocks each of 16, 32 and 64 channels.
+
+    Args:
+        depth: 6n + 2.
+        shortcut: "projection", the paper's option B, or "padding", its option A.
+        attention: builds the gate of each block.
+        position: where the gate stands: 1 after the first BatchNorm, 2 after the second, 3 after the addition.
+        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+
+    Raises:
+        ValueError: if an argument is not one of those above.
+    """
+    if shortcut not in SHORTCUTS:
+        raise ValueError(f"shortcut must be one of {list(SHORTCUTS)}, got {shortcut!r}")
+    block = partial(BasicBlock, attention=attention, attention_position=position, shortcut=SHORTCUTS[shortcut])
+    blocks = (depth - 2) // 6
+    return resnet(block, STEMS["cifar"], 16, (16, 32, 64), (blocks,) * 3, (1, 2, 2), **arguments)
+
+
+def imagenet_resnet(
+    block: Callable[..., nn.Module], depths: Sequence[int], expansion: int, *, stem: str = "cifar", **arguments: Any
+) -> Classifier:
+    """A network of table 1, with a stem for small images unless told otherwise.
+
+    Args:
+        block: called as block(in_channels, out_channels, stride, drop_path=rate).
+        depths: blocks of each of the four stages.
+        expansion: output channels of a stage for each of 64, 128, 256 and 512.
+        stem: "cifar", a 3×3 convolution at full resolution, or "imagenet", the paper's 7×7/2 and max pool.
+        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+
+    Raises:
+        ValueError: if `stem` is not one of those.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"stem must be one of {list(STEMS)}, got {stem!r}")
+    widths = [width * expansion for width in (64, 128, 256, 512)]
+    return resnet(block, STEMS[stem], 64, widths, depths, (1, 2, 2, 2), **arguments)
+
+
+def bottleneck(in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> Bottleneck:
+    """A `Bottleneck` named by its output channels, as stages are."""
+    return Bottleneck(in_channels, out_channels // 4, stride, drop_path=drop_path)
+
+
+@register_model
+def resnet_20(**arguments: Any) -> Classifier:
+    """ResNet-20 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own.
+
+    >>> resnet_20().num_features
+    64
+    """
+    return cifar_resnet(20, **arguments)
+
+
+@register_model
+def resnet_32(**arguments: Any) -> Classifier:
+    """ResNet-32 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    return cifar_resnet(32, **arguments)
+
+
+@register_model
+def resnet_44(**arguments: Any) -> Classifier:
+    """ResNet-44 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    return cifar_resnet(44, **arguments)
+
+
+@register_model
+def resnet_56(**arguments: Any) -> Classifier:
+    """ResNet-56 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    return cifar_resnet(56, **arguments)
+
+
+@register_model
+def resnet_110(**arguments: Any) -> Classifier:
+    """ResNet-110 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    return cifar_resnet(110, **arguments)
+
+
+@register_model
+def eca_resnet_20(*, kernel_size: int | None = 3, position: int = 2, **arguments: Any) -> Classifier:
+    """ResNet-20 with ECA after the second BatchNorm of every block; `kernel_size=None` is the adaptive rule."""
+    return cifar_resnet(20, attention=partial(ECA, kernel_size=kernel_size), position=position, **arguments)
+
+
+@register_model
+def eca_resnet_32(*, kernel_size: int | None = 5, position: int = 2, **arguments: Any) -> Classifier:
+    """ResNet-32 with ECA of kernel 5 after the second BatchNorm of every block."""
+    return cifar_resnet(32, attention=partial(ECA, kernel_size=kernel_size), position=position, **arguments)
+
+
+@register_model
+def eca_resnet_56(*, kernel_size: int | None = None, position: int = 2, **arguments: Any) -> Classifier:
+    """ResNet-56 with ECA of the adaptive kernel after the second BatchNorm of every block."""
+    return cifar_resnet(56, attention=partial(ECA, kernel_size=kernel_size), position=position, **arguments)
+
+
+@register_model
+def ecanet20_fixed_k3(**arguments: Any) -> Classifier:
+    """The kernel ablation: `eca_resnet_20` with kernel 3."""
+    return eca_resnet_20(kernel_size=3, **arguments)
+
+
+@register_model
+def ecanet20_fixed_k5(**arguments: Any) -> Classifier:
+    """The kernel ablation: `eca_resnet_20` with kernel 5."""
+    return eca_resnet_20(kernel_size=5, **arguments)
+
+
+@register_model
+def ecanet20_fixed_k7(**arguments: Any) -> Classifier:
+    """The kernel ablation: `eca_resnet_20` with kernel 7."""
+    return eca_resnet_20(kernel_size=7, **arguments)
+
+
+@register_model
+def ecanet20_fixed_k9(**arguments: Any) -> Classifier:
+    """The kernel ablation: `eca_resnet_20` with kernel 9."""
+    return eca_resnet_20(kernel_size=9, **arguments)
+
+
+@register_model
+def ecanet20_adaptive(**arguments: Any) -> Classifier:
+    """The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64."""
+    return eca_resnet_20(kernel_size=None, **arguments)
+
+
+@register_model
+def resnet20_no_eca(**arguments: Any) -> Classifier:
+    """The kernel ablation's baseline: `resnet_20`."""
+    return resnet_20(**arguments)
+
+
+@register_model
+def eca_resnet20_pos1(**arguments: Any) -> Classifier:
+    """The position ablation: ECA after the first BatchNorm of every block, before its ReLU."""
+    return eca_resnet_20(position=1, **arguments)
+
+
+@register_model
+def eca_resnet20_pos2(**arguments: Any) -> Classifier:
+    """The position ablation: ECA after the second BatchNorm, as in `eca_resnet_20`."""
+    return eca_resnet_20(position=2, **arguments)
+
+
+@register_model
+def eca_resnet20_pos3(**arguments: Any) -> Classifier:
+    """The position ablation: ECA after the addition, before the last ReLU."""
+    return eca_resnet_20(position=3, **arguments)
+
+
+@register_model
+def resnet_18(**arguments: Any) -> Classifier:
+    """ResNet-18 (table 1) with a 3×3 stem for small images; `stem="imagenet"` is the paper's."""
+    return imagenet_resnet(BasicBlock, (2, 2, 2, 2), 1, **arguments)
+
+
+@register_model
+def resnet_34(**arguments: Any) -> Classifier:
+    """ResNet-34 (table 1) with a 3×3 stem for small images; `stem="imagenet"` is the paper's."""
+    return imagenet_resnet(BasicBlock, (3, 4, 6, 3), 1, **arguments)
+
+
+@register_model
+def resnet_50(**arguments: Any) -> Classifier:
+    """ResNet-50 (table 1) with a 3×3 stem for small images; `stem="imagenet"` is the paper's."""
+    return imagenet_resnet(bottleneck, (3, 4, 6, 3), 4, **arguments)
