@@ -1,0 +1,50 @@
+"""The picture of a run: loss and accuracy over the epochs."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from training.files import write_atomically
+
+TRAINING, VALIDATION = "#8a8f98", "#1f5fbf"
+
+
+def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1: float | None = None) -> None:
+    """Draw the lines of metrics.jsonl, and the test accuracy where it is known.
+
+    Args:
+        path: the PNG file.
+        title: what was trained on what.
+        history: a dictionary an epoch.
+        test_top1: in percent.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
+    figure.suptitle(title)
+    epochs = [line["epoch"] for line in history]
+    marker = "o" if len(epochs) <= 30 else None
+    validated = history[0]["validation_loss"] is not None
+    loss, accuracy = figure.subplots(1, 2)
+
+    loss.plot(epochs, [line["train_loss"] for line in history], color=TRAINING, marker=marker, ms=4, label="training")
+    accuracy.plot(
+        epochs, [line["train_top1"] for line in history], color=TRAINING, marker=marker, ms=4, label="training"
+    )
+    if validated:
+        for axes, key in ((loss, "validation_loss"), (accuracy, "validation_top1")):
+            axes.plot(epochs, [line[key] for line in history], color=VALIDATION, marker=marker, ms=4, label="validation")
+    if test_top1 is not None:
+        accuracy.axhline(test_top1, color="black", lw=1, ls="--", label=f"test, last epoch: {test_top1:.2f} %")
+
+    loss.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
+    accuracy.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(None, 100))
+    for axes in (loss, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())

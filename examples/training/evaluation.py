@@ -1,0 +1,42 @@
+"""How good a model is: mean loss, top-1 and top-5, exact at any number of processes."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training.batches import Batch
+from training.processes import Processes
+
+
+class Scores(NamedTuple):
+    """Mean cross-entropy without label smoothing, accuracies in percent, and over how many images."""
+
+    loss: float
+    top1: float
+    top5: float
+    images: int
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Iterable[Batch], processes: Processes, autocast: torch.autocast) -> Scores:
+    """Score a model on batches that together, over all processes, hold each image once.
+
+    Args:
+        model: (b, 3, h, w) → (b, classes); it is left in eval mode.
+        batches: this process's share.
+        processes: those that have the other shares.
+        autocast: the precision to compute in.
+    """
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=processes.device)  # loss, top-1, top-5, images
+    for images, labels in batches:
+        with autocast:
+            logits = model(images).double()
+        hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.tensor(len(labels), device=sums.device)])
+    loss_sum, top1, top5, images_seen = processes.sum(sums).tolist()
+    return Scores(loss_sum / images_seen, 100 * top1 / images_seen, 100 * top5 / images_seen, int(images_seen))

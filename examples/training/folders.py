@@ -1,0 +1,164 @@
+"""A folder of image files, train/<class>/* and test/<class>/*, decoded once and cached by content."""
+
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+
+from training.errors import UserError
+from training.files import write_atomically
+
+Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
+TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
+
+
+def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple[str, Part, Part, list[str]]:
+    """Read train/ and test/ under `root`: the folder's name, the training part, the test part, the class names.
+
+    Args:
+        root: the folder; a class is a folder in train/ and in test/, whatever files are in it are its images.
+        cache: where the decoded images are kept, under a name made of every file's path and content.
+        image_size: make every image RGB and of this height and width; without it they must be so already.
+
+    Raises:
+        UserError: if a folder or class is missing or empty, or a file is not a usable image; it names the file.
+    """
+    classes, files = _list_files(root)
+    key = _content_key(root, [path for path, _ in files["train"] + files["test"]], image_size)
+    path = cache / f"{key}.safetensors"
+    tensors = _read_cache(path)
+    if tensors is None:
+        tensors = {}
+        for part, listed in files.items():
+            pixels = _decode([file for file, _ in listed], image_size, expected=tensors.get("train_pixels"))
+            tensors |= {f"{part}_pixels": pixels, f"{part}_labels": torch.tensor([label for _, label in listed])}
+        cache.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save(tensors, metadata={"sha256": _digest(tensors)}))
+    train, test = (
+        (tensors["train_pixels"], tensors["train_labels"]),
+        (tensors["test_pixels"], tensors["test_labels"]),
+    )
+    return root.resolve().name, train, test, classes
+
+
+def _list_files(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
+    names = {}
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            raise UserError(f"--data folder:{root} must have a folder {root / part}, and it is not there")
+        names[part] = sorted(entry.name for entry in _visible(root / part) if entry.is_dir())
+        if not names[part]:
+            raise UserError(f"{root / part} has no class folders")
+    for part, other in (("train", "test"), ("test", "train")):
+        for name in sorted(set(names[part]) - set(names[other])):
+            raise UserError(f"class {name!r} is in {root / part} but {root / other / name} is missing")
+    classes = names["train"]
+    files: dict[str, list[tuple[Path, int]]] = {}
+    for part in ("train", "test"):
+        files[part] = []
+        for label, name in enumerate(classes):
+            images = [entry for entry in _visible(root / part / name) if entry.is_file()]
+            if not images:
+                raise UserError(f"class folder {root / part / name} is empty")
+            files[part] += [(image, label) for image in images]
+    return classes, files
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _content_key(root: Path, files: list[Path], image_size: int | None) -> str:
+    digest = hashlib.sha256(json.dumps(["cifarblocks folder 1", image_size]).encode())
+    for path in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
+        content = _read_bytes(path)
+        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:32]
+
+
+def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) -> Tensor:
+    pixels: Tensor | None = None
+    shape = None if expected is None else expected.shape[1:]
+    for number, path in enumerate(tqdm(files, desc="decoding", unit="image", disable=None, leave=False)):
+        image = read_image(path)
+        if image_size is not None:
+            image = resize(image.convert("RGB"), (image_size, image_size))
+        if image.mode != "RGB":
+            raise UserError(
+                f"{path} is not an RGB image but of mode {image.mode}; --image-size N converts every image of a folder"
+            )
+        array = torch.from_numpy(np.array(image))
+        if shape is None:
+            shape = array.shape
+        if array.shape != shape:
+            raise UserError(
+                f"{path} is {array.shape[1]}x{array.shape[0]} pixels where {files[0] if expected is None else 'train/'} "
+                f"has {shape[1]}x{shape[0]}; --image-size N resizes every image of a folder"
+            )
+        if pixels is None:
+            pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
+        pixels[number] = array
+    assert pixels is not None
+    return pixels
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file.
+
+    Raises:
+        UserError: if it cannot be read or decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(_read_bytes(path))) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at (height, width), its shape not kept."""
+    resized: Image.Image = transforms.resize(image, list(size), antialias=True)
+    return resized
+
+
+def _read_cache(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a cache file, or None where there is none or it is not what was written."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+            if _digest(tensors) == (file.metadata() or {}).get("sha256"):
+                return tensors
+        problem = "its content is not what was written"
+    except (SafetensorError, OSError) as error:
+        problem = str(error)
+    print(f"cache {path} cannot be used, decoding again: {problem}", file=sys.stderr)
+    return None
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in TENSORS:
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy())
+    return digest.hexdigest()

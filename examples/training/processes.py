@@ -1,0 +1,107 @@
+"""One process or many: who this process is, and what all of them say to each other."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+from training.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together; without torchrun, one.
+
+    Attributes:
+        rank: number of this process; 0 alone writes and prints.
+        world_size: how many there are.
+        device: where this process computes: a GPU of its own where there is one, else the CPU.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def sum(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in each of them."""
+        if self.world_size > 1:
+            dist.all_reduce(numbers)
+        return numbers
+
+    def first_decides(self, decide: Callable[[], T]) -> T:
+        """What `decide` returns in process 0, in each of them; if it raises UserError there, all of them raise it."""
+        result, error = _attempt(decide) if self.first else (None, None)
+        if self.world_size > 1:
+            box = [result, error]
+            dist.broadcast_object_list(box, src=0, device=self.device)
+            result, error = box
+        if error is not None:
+            raise UserError(error)
+        return cast("T", result)
+
+    def one_at_a_time(self, read: Callable[[], T]) -> T:
+        """What `read` returns in each process; the first of a machine reads before the others, which find its files.
+
+        If it raises UserError in one of them, all of them raise it.
+        """
+        turn = int(os.environ.get("LOCAL_RANK", 0)) > 0
+        result: T | None = None
+        for turn_of_others in (False, True) if self.world_size > 1 else (False,):
+            error = None
+            if turn == turn_of_others:
+                result, error = _attempt(read)
+            errors: list[str | None] = [error]
+            if self.world_size > 1:
+                errors = [None] * self.world_size
+                dist.all_gather_object(errors, error)
+            for message in errors:
+                if message is not None:
+                    raise UserError(message)
+        return cast("T", result)
+
+    def share_buffers(self, model: torch.nn.Module) -> None:
+        """Give every process the buffers of process 0, so that what is evaluated is what is saved."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def _attempt(function: Callable[[], T]) -> tuple[T | None, str | None]:
+    try:
+        return function(), None
+    except UserError as error:
+        return None, str(error)
+
+
+def is_first() -> bool:
+    """Whether this is process 0, before the processes have met."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if world_size == 1:
+        yield Processes(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, world_size, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,84 @@
+"""What is written down of a run, so that a number can be traced to what made it."""
+
+import os
+import platform
+import shlex
+import sys
+from argparse import Namespace
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+import cifarblocks
+from training.arguments import PLACES
+from training.datasets import DataSet
+from training.evaluation import Scores
+from training.processes import Processes
+
+
+def configuration(options: Namespace, data: DataSet, processes: Processes) -> dict[str, Any]:
+    """Everything a run is made of: options, data, versions, machine, command."""
+    chosen = {key: value for key, value in vars(options).items() if key not in PLACES}
+    return {
+        "options": chosen,
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "classes": data.classes},
+        "world_size": processes.world_size,
+        "versions": versions(),
+        "machine": machine(processes.device),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def summary(
+    configuration: dict[str, Any], model: nn.Module, training_images: int, history: list[dict[str, Any]], test: Scores
+) -> dict[str, Any]:
+    """The result of a run, and what it was made of."""
+    options = configuration["options"]
+    validated = [line["validation_top1"] for line in history if line["validation_top1"] is not None]
+    return {
+        "model": options["model"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": cifarblocks.count_macs(model),
+        "data": configuration["data"]["name"],
+        "epochs": len(history),
+        "test_top1": round(test.top1, 4),
+        "test_top5": round(test.top5, 4),
+        "test_loss": test.loss,
+        "test_images": test.images,
+        "training_images": training_images,
+        "validation_top1": validated[-1] if validated else None,
+        "seconds": round(sum(line["seconds"] for line in history), 1),
+        "seed": options["seed"],
+        "world_size": configuration["world_size"],
+        "versions": configuration["versions"],
+        "configuration": configuration,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        "cifarblocks": cifarblocks.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What this process runs on."""
+    record: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        record["gpu"] = torch.cuda.get_device_name(device)
+    return record
+
+
+def cpu_name() -> str:
+    """As Linux calls it, or the architecture elsewhere."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()

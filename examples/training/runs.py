@@ -1,0 +1,96 @@
+"""The folder of a run: its configuration, its checkpoint, and what it leaves for people."""
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import UserError
+from training.files import write_atomically
+
+CONFIGURATION, CHECKPOINT, SUMMARY = "configuration.json", "checkpoint.pt", "summary.json"
+
+
+def open_run(output: Path, model: str, name: str | None, resume: bool, configuration: dict[str, Any]) -> Path:
+    """Make the folder of a new run, or find that of a run to go on with.
+
+    Args:
+        output: folder of all runs.
+        model: name of the model.
+        name: name of the run; by default a new one made of the date and time.
+        resume: go on with a run that is there.
+        configuration: what the run is made of; under "options" and "data" what decides its result.
+
+    Raises:
+        UserError: if the run is there and not to be resumed, or was begun with other options or data.
+    """
+    folder = output / model / name if name else _new_folder(output / model)
+    if name:
+        try:
+            folder.mkdir(parents=True, exist_ok=resume)
+        except FileExistsError:
+            raise UserError(
+                f"--name {name}: run {folder} is there already; choose another name, or go on with it by --resume"
+            ) from None
+    path = folder / CONFIGURATION
+    if path.exists():
+        begun = json.loads(path.read_text())
+        for part in ("options", "data"):
+            for key, value in json.loads(json.dumps(configuration[part])).items():
+                if begun[part].get(key) != value:
+                    raise UserError(
+                        f"--resume: run {folder} was begun with {key} {begun[part].get(key)!r}, and now it is {value!r}"
+                    )
+    else:
+        write_json(path, configuration)
+    return folder
+
+
+def _new_folder(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        folder = parent / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"--output: no new folder could be made in {parent}")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has ended; its summary is what it writes last."""
+    return (folder / SUMMARY).exists()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write metrics.jsonl, a line an epoch, atomically."""
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
+
+
+def save_checkpoint(folder: Path, checkpoint: dict[str, Any]) -> None:
+    """Write all that is needed to go on, atomically."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_atomically(folder / CHECKPOINT, buffer.getvalue())
+
+
+def read_checkpoint(folder: Path) -> bytes | None:
+    """The content of the last checkpoint, or None where there is none yet."""
+    path = folder / CHECKPOINT
+    return path.read_bytes() if path.exists() else None
+
+
+def load_checkpoint(content: bytes, device: torch.device) -> dict[str, Any]:
+    """Tensors and plain values of a checkpoint's content; nothing else is unpickled."""
+    checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    return checkpoint

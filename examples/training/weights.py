@@ -1,0 +1,65 @@
+"""Trained weights in one safetensors file that says by itself how to use them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+import cifarblocks
+from training.errors import UserError
+from training.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says of itself.
+
+    Attributes:
+        model: name for `create_model`.
+        arguments: arguments for `create_model`.
+        classes: names of the classes, in the order of the logits.
+        image_size: height and width of the images.
+        mean: of each channel, in units of 0 to 1.
+        std: standard deviation of each channel.
+        data: name of the data set.
+        epoch: how many epochs the weights were trained.
+    """
+
+    model: str
+    arguments: dict[str, Any]
+    classes: list[str]
+    image_size: tuple[int, int]
+    mean: list[float]
+    std: list[float]
+    data: str
+    epoch: int
+
+
+def save_weights(path: Path, model: nn.Module, card: Card) -> None:
+    """Write the weights and their card, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, save(tensors, metadata={key: json.dumps(value) for key, value in asdict(card).items()}))
+
+
+def load_weights(path: Path) -> tuple[nn.Module, Card]:
+    """Build the model of a weights file, in eval mode, from the file alone.
+
+    Raises:
+        UserError: if the file cannot be read, or was not written by `save_weights`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        card = Card(**metadata)
+        model = cifarblocks.create_model(card.model, **card.arguments)
+        model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise UserError(f"--weights {path} cannot be used as weights that train.py wrote: {problem}") from error
+    return model.eval(), card
