@@ -13,17 +13,20 @@ import math
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
-
-import cifarblocks
+from torch.optim import Optimizer
 from training import runs
 from training.arguments import parse_training_arguments
 from training.batches import (
     Augmentation,
+    Batch,
     Normalisation,
     evaluation_batches,
     random_stream,
@@ -31,172 +34,136 @@ from training.batches import (
     training_batches,
 )
 from training.curves import draw_curves
-from training.datasets import DataSet, hold_out, load_data
+from training.datasets import hold_out, load_data
 from training.errors import RunError, UserError
 from training.evaluation import evaluate
-from training.optimisation import (
-    build_optimizer,
-    learning_rate_at,
-    peak_learning_rate,
-    set_learning_rate,
-    supports_bfloat16,
-)
+from training.optimisation import build_optimizer, learning_rate_at, peak_learning_rate, set_learning_rate
 from training.processes import Processes, is_first, joined_processes
-from training.records import configuration, summary
+from training.records import configuration, describe_epoch, describe_run, summary
+from training.setup import build_model, check_batch_size, resolve
 from training.weights import Card, save_weights
 
 
-def train(options: Namespace, processes: Processes) -> None:
-    """Train, evaluate, and write everything down."""
-    data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
-    resolve(options, data, processes)
-    say = print if processes.first else lambda *_: None
-    device, share = processes.device, (processes.rank, processes.world_size)
+def train_epoch(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: Optimizer,
+    first_step: int,
+    learning_rate: Callable[[int], float],
+    autocast: torch.autocast,
+    options: Namespace,
+    processes: Processes,
+) -> tuple[float, float]:
+    """Take a step for each batch: the mean loss, and top-1 in percent, over the images of all processes."""
+    network.train()
+    sums = torch.zeros(3, dtype=torch.float64, device=processes.device)  # loss, top-1, images
+    for step, (images, labels) in enumerate(batches, start=first_step):
+        set_learning_rate(optimizer, learning_rate(step))
+        with autocast:
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing, reduction="sum")
+        # DistributedDataParallel takes the mean over processes: so it is the mean over the images of the global batch.
+        (loss * processes.world_size / options.batch_size).backward()
+        if options.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), options.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        hits = (logits.argmax(1) == labels).sum()
+        sums += torch.stack([loss.detach(), hits, torch.tensor(len(labels), device=hits.device)])
+    loss_sum, top1, images_seen = processes.sum(sums).tolist()
+    return loss_sum / images_seen, 100 * top1 / images_seen
 
-    # The images: those to train on, those to select with, those to test with once at the end.
+
+def train(options: Namespace, processes: Processes) -> None:
+    """Train a model for some epochs, test it once, and write everything down."""
+    device, share = processes.device, (processes.rank, processes.world_size)
+    data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
+    resolve(options, data, device)
     training, validation = (data.train, None) if options.final else hold_out(data.train, random_stream("hold out"))
     check_batch_size(options.batch_size, len(training), processes.world_size)
-    training, test = training.to(device), data.test.to(device)
-    validation = validation and validation.to(device)
+    record = configuration(options, data, processes)
+
     dtype = torch.float64 if options.precision == "float64" else torch.float32
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+    torch.manual_seed(options.seed)
+    model, arguments = build_model(options, data)
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(options.optimizer, model, options.weight_decay)
+
+    folder = processes.first_decides(lambda: runs.open_run(options, record))
+    if processes.first_decides(lambda: runs.is_finished(folder)):
+        processes.print(f"run {folder} is finished; its result is in {folder / runs.SUMMARY}")
+        return
+    history: list[dict[str, Any]] = []
+    checkpoint = processes.first_decides(lambda: runs.read_checkpoint(folder))
+    if checkpoint is not None:
+        history = runs.restore(checkpoint, model, optimizer, device)
+        processes.print(f"going on with run {folder} after epoch {len(history)}")
+
+    training, test = training.to(device), data.test.to(device)
+    validation = None if validation is None else validation.to(device)
     normalise = Normalisation(*data.mean_and_std, device, dtype)
     augmentation = Augmentation(options.mirror, options.erasing)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
-
-    # The model and the run's folder; where the run has begun, as it was after its last epoch.
-    torch.manual_seed(options.seed)
-    arguments = {**options.model_argument, "num_classes": len(data.classes), "image_size": data.image_size}
-    model = build_model(options.model, arguments).to(device, dtype, memory_format=torch.channels_last)
-    optimizer = build_optimizer(options.optimizer, model, options.weight_decay)
-    record = configuration(options, data, processes)
-    folder = processes.first_decides(
-        lambda: runs.open_run(options.output, options.model, options.name, options.resume, record)
-    )
-    finished, content = processes.first_decides(lambda: (runs.is_finished(folder), runs.read_checkpoint(folder)))
-    if finished:
-        return say(f"run {folder} is finished; its result is in {folder / runs.SUMMARY}")
-    history = []
-    if content is not None:
-        checkpoint = runs.load_checkpoint(content, device)
-        model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        history = checkpoint["history"]
-        say(f"going on with run {folder} after epoch {len(history)}")
-    network = DistributedDataParallel(model) if processes.world_size > 1 else model
-
     steps = steps_per_epoch(len(training), options.batch_size)
-    warmup_steps = round(options.warmup_epochs * steps)
-    peak = peak_learning_rate(options.lr, options.batch_size)
-    say(
-        f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{cifarblocks.count_macs(model):,} multiply-adds\n"
-        f"{data.name}: {len(training):,} images to train, {len(validation or ()):,} to select, {len(test):,} to test\n"
-        f"{processes.world_size} x {device.type} in {options.precision}, batches of {options.batch_size}, "
-        f"learning rate {peak:g} ({options.lr:g} per 256 images)"
+    learning_rate = partial(
+        learning_rate_at,
+        total_steps=options.epochs * steps,
+        warmup_steps=round(options.warmup_epochs * steps),
+        peak=peak_learning_rate(options.lr, options.batch_size),
     )
+    processes.print(describe_run(options, data, model, len(training), processes))
+    network = DistributedDataParallel(model) if processes.world_size > 1 else model
 
     for epoch in range(len(history), options.epochs):
         began = time.perf_counter()
+        # What dropout and drop path draw depends on the epoch, not on where a run began.
         torch.manual_seed(random_stream("dropout", options.seed, epoch, processes.rank).initial_seed())
-        network.train()
         batches = training_batches(training, normalise, augmentation, options.batch_size, options.seed, epoch, *share)
-        sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, top-1
-        bar = tqdm(
-            batches, f"epoch {epoch + 1}/{options.epochs}", steps, leave=False, disable=None if processes.first else True
-        )
-        for step, (images, labels) in enumerate(bar, start=epoch * steps):
-            learning_rate = learning_rate_at(step, options.epochs * steps, warmup_steps, peak)
-            set_learning_rate(optimizer, learning_rate)
-            with autocast:
-                logits = network(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing, reduction="sum")
-            # DistributedDataParallel averages over processes; this way the sum is the mean over the global batch.
-            (loss * processes.world_size / options.batch_size).backward()
-            if options.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            sums += torch.stack([loss.detach(), (logits.argmax(1) == labels).sum()])
+        bar = processes.progress(batches, f"epoch {epoch + 1}/{options.epochs}", steps)
+        loss, top1 = train_epoch(network, bar, optimizer, epoch * steps, learning_rate, autocast, options, processes)
         seconds = time.perf_counter() - began
-
-        images_seen = steps * options.batch_size
-        train_loss, train_top1 = (processes.sum(sums) / images_seen).tolist()
-        if not math.isfinite(train_loss):
-            raise RunError(f"the loss is {train_loss} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}")
+        if not math.isfinite(loss):
+            raise RunError(f"the loss is {loss} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}")
         processes.share_buffers(model)
         scores = None
         if validation is not None:
             scores = evaluate(model, evaluation_batches(validation, normalise, *share), processes, autocast)
-        best = scores is None or scores.top1 > max((line["validation_top1"] for line in history), default=-1)
+        best = scores is None or all(scores.top1 > line["validation_top1"] for line in history)
         history.append(
             {
                 "epoch": epoch + 1,
-                "train_loss": train_loss,
-                "train_top1": 100 * train_top1,
+                "train_loss": loss,
+                "train_top1": top1,
                 "validation_loss": scores and scores.loss,
                 "validation_top1": scores and scores.top1,
                 "validation_top5": scores and scores.top5,
-                "learning_rate": learning_rate,
-                "images_per_second": round(images_seen / seconds, 1),
+                "learning_rate": learning_rate((epoch + 1) * steps - 1),
+                "images_per_second": round(steps * options.batch_size / seconds, 1),
                 "seconds": round(time.perf_counter() - began, 3),
             }
         )
+        processes.print(describe_epoch(history[-1], options.epochs))
         if processes.first:
-            print(describe(history[-1], options.epochs), flush=True)
-            card = Card(options.model, arguments, data.classes, data.image_size, *data.mean_and_std, data.name, epoch + 1)
+            card = Card(
+                options.model, arguments, data.classes, data.image_size, *data.mean_and_std, data.name, epoch + 1
+            )
             for name in ("last", "best") if best else ("last",):
                 save_weights(folder / f"{name}.safetensors", model, card)
             runs.write_metrics(folder, history)
-            runs.save_checkpoint(
-                folder, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
-            )
+            runs.save_checkpoint(folder, model, optimizer, history)
 
     scores = evaluate(model, evaluation_batches(test, normalise, *share), processes, autocast)
     if processes.first:
         draw_curves(folder / "curves.png", f"{options.model} on {data.name}", history, scores.top1)
         runs.write_json(folder / runs.SUMMARY, summary(record, model, len(training), history, scores))
-        print(f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch")
-        print("wrote", *sorted(str(path) for path in folder.iterdir()), sep="\n  ")
-
-
-def resolve(options: Namespace, data: DataSet, processes: Processes) -> None:
-    """Fill in what depends on the data and the machine."""
-    if options.precision == "auto":
-        options.precision = "bfloat16" if supports_bfloat16(processes.device) else "float32"
-    if options.mirror is None:
-        options.mirror = data.mirror
-
-
-def check_batch_size(batch_size: int, images: int, processes: int) -> None:
-    """Refuse a global batch that the images do not fill or the processes cannot share."""
-    if batch_size > images:
-        raise UserError(f"--batch-size {batch_size} is more than the {images} training images")
-    if batch_size < processes:
-        raise UserError(f"--batch-size {batch_size} is less than the {processes} processes that share it")
-
-
-def build_model(name: str, arguments: dict[str, object]) -> torch.nn.Module:
-    """The named classifier for these data."""
-    try:
-        return cifarblocks.create_model(name, **arguments)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"--model {name}: {error}") from error
-
-
-def describe(line: dict[str, float | None], epochs: int) -> str:
-    """One line of metrics.jsonl for people."""
-    validation = ""
-    if line["validation_loss"] is not None:
-        validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
-    return (
-        f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  train loss {line['train_loss']:.3f} "
-        f"top-1 {line['train_top1']:.2f} %{validation}  lr {line['learning_rate']:.4f}  "
-        f"{line['images_per_second']:,.0f} images/s"
+    processes.print(
+        f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch"
     )
+    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status: 0, 1 for a run that failed, 2 for a command that cannot work."""
+    """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse_training_arguments(arguments, __doc__)
     try:
         with joined_processes() as processes:

@@ -15,7 +15,7 @@ from training.datasets import SOURCES
 from training.processes import is_first
 
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
-DEFAULTS = {"sgd": {"lr": 0.3, "weight_decay": 5e-4}, "adamw": {"lr": 1e-3, "weight_decay": 0.05}}
+DEFAULTS = {"sgd": {"lr": 0.8, "weight_decay": 5e-4}, "adamw": {"lr": 1e-3, "weight_decay": 0.05}}
 # Options that say where a run is, not what it does: a run may be resumed with others.
 PLACES = frozenset({"output", "name", "resume", "data_dir"})
 
@@ -37,19 +37,17 @@ def parse_training_arguments(arguments: list[str] | None, description: str) -> a
     add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
     add("--model-argument", metavar="NAME=VALUE", type=named_value, action="append", default=[],
         help="an argument of the model, such as kernel_size=5 or drop_path=0.1; may be repeated")  # fmt: skip
-    add("--data", default="digits", help=f"{SOURCES} (default: %(default)s)")
-    add("--data-dir", type=Path, default=Path("data"), help="where CIFAR and decoded folders are kept (default: data)")
-    add("--image-size", type=integer(1), help="for folders: make every image RGB and of this height and width")
+    add_data_arguments(parser)
     add("--mirror", action=argparse.BooleanOptionalAction,
         help="mirror one half of the training images (default: not for digits)")  # fmt: skip
     add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
     add("--epochs", type=integer(1), default=20, help="(default: %(default)s)")
-    add("--batch-size", type=integer(1), default=128,
+    add("--batch-size", type=integer(1), default=64,
         help="of the global batch, split over the processes (default: %(default)s)")  # fmt: skip
     add("--optimizer", choices=sorted(DEFAULTS), default="sgd", help="(default: %(default)s)")
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
-        "(default: 0.3 for sgd, 0.001 for adamw)")  # fmt: skip
-    add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a fifth of a run of under 5 epochs)")
+        "(default: 0.8 for sgd, 0.001 for adamw)")  # fmt: skip
+    add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
     add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
     add("--label-smoothing", type=number(0, 1), default=0.0, help="(default: %(default)s)")
     add("--clip", type=number(0), help="largest norm of the gradient (default: not clipped)")
@@ -66,7 +64,7 @@ def parse_training_arguments(arguments: list[str] | None, description: str) -> a
     options.lr = defaults["lr"] if options.lr is None else options.lr
     options.weight_decay = defaults["weight_decay"] if options.weight_decay is None else options.weight_decay
     if options.warmup_epochs is None:
-        options.warmup_epochs = min(1.0, options.epochs / 5)
+        options.warmup_epochs = min(1.0, options.epochs / 10)
     options.model_argument = dict(options.model_argument)
     if options.warmup_epochs >= options.epochs:
         parser.error(f"--warmup-epochs must be below --epochs {options.epochs}, got {options.warmup_epochs}")
@@ -83,6 +81,14 @@ def parse_training_arguments(arguments: list[str] | None, description: str) -> a
     except (ValueError, TypeError) as error:
         parser.error(f"--model {options.model}: {error}")
     return options
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which data set: `--data`, `--data-dir` and `--image-size`."""
+    add = parser.add_argument
+    add("--data", default="digits", help=f"{SOURCES} (default: %(default)s)")
+    add("--data-dir", type=Path, default=Path("data"), help="where CIFAR and decoded folders are kept (default: data)")
+    add("--image-size", type=integer(1), help="for folders: make every image RGB and of this height and width")
 
 
 def named_value(text: str) -> tuple[str, Any]:

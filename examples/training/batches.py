@@ -119,7 +119,7 @@ def erased_pixels(drawn: Tensor, probability: float, h: int, w: int) -> Tensor:
     """
     chosen, area, ratio, down, right = drawn[:, 3:8].T.unsqueeze(2)
     area = (0.02 + 0.31 * area) * (h * w)
-    ratio = 0.3 * 11 ** ratio
+    ratio = 0.3 * 11**ratio
     height = (area * ratio).sqrt().round().clamp(1, h)
     width = (area / ratio).sqrt().round().clamp(1, w)
     top = (down * (h - height + 1)).floor()

@@ -34,7 +34,9 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
     )
     if validated:
         for axes, key in ((loss, "validation_loss"), (accuracy, "validation_top1")):
-            axes.plot(epochs, [line[key] for line in history], color=VALIDATION, marker=marker, ms=4, label="validation")
+            axes.plot(
+                epochs, [line[key] for line in history], color=VALIDATION, marker=marker, ms=4, label="validation"
+            )
     if test_top1 is not None:
         accuracy.axhline(test_top1, color="black", lw=1, ls="--", label=f"test, last epoch: {test_top1:.2f} %")
 

@@ -72,8 +72,8 @@ class DataSet:
         """A short hash of every pixel and label, the same wherever the set was read."""
         digest = hashlib.sha256()
         for part in (self.train, self.test):
-            digest.update(part.pixels.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
+            digest.update(part.pixels.contiguous().numpy().data)
+            digest.update(part.labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
 
@@ -131,7 +131,7 @@ def load_cifar(source: str, directory: Path) -> DataSet:
         ) from error
     parts = [Images(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in (train, test)]
     name = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[source]
-    return DataSet(name, *parts, classes=list(train.classes), mirror=True)
+    return DataSet(name, parts[0], parts[1], list(train.classes), mirror=True)
 
 
 def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:

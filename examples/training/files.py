@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, flush it to the disk, and rename it: a reader sees the old file or the new.
+    """Write to a temporary file, flush it to the disk, and rename it: a reader of `path` sees the old file or the new.
 
     Raises:
         OSError: if the disk is full or the folder cannot be written; what was at `path` is still there.

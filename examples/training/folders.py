@@ -103,8 +103,8 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
             shape = array.shape
         if array.shape != shape:
             raise UserError(
-                f"{path} is {array.shape[1]}x{array.shape[0]} pixels where {files[0] if expected is None else 'train/'} "
-                f"has {shape[1]}x{shape[0]}; --image-size N resizes every image of a folder"
+                f"{path} is {array.shape[1]}x{array.shape[0]} pixels where the images before it are "
+                f"{shape[1]}x{shape[0]}; --image-size N resizes every image of a folder"
             )
         if pixels is None:
             pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
@@ -136,8 +136,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image at (height, width), its shape not kept."""
-    resized: Image.Image = transforms.resize(image, list(size), antialias=True)
-    return resized
+    return transforms.resize(image, list(size), antialias=True)
 
 
 def _read_cache(path: Path) -> dict[str, Tensor] | None:
@@ -160,5 +159,5 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in TENSORS:
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy())
+        digest.update(tensors[name].numpy().data)
     return digest.hexdigest()

@@ -11,8 +11,9 @@ UNDECAYED_NAMES = frozenset({"relative_bias", "position_embedding", "class_token
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for convolutions and matrices; none for norms, biases, scales, relative biases, positions, tokens."""
-    decayed, undecayed = [], []
+    """Weight decay for convolutions and matrices, none for norms, biases, scales, and what says where something is."""
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         spared = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
         (undecayed if spared else decayed).append(parameter)

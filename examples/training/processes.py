@@ -1,13 +1,14 @@
 """One process or many: who this process is, and what all of them say to each other."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from training.errors import UserError
 
@@ -33,6 +34,15 @@ class Processes:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
+    def print(self, *what: object, sep: str = " ") -> None:
+        """Print, in process 0 alone, at once."""
+        if self.first:
+            print(*what, sep=sep, flush=True)
+
+    def progress(self, items: Iterable[T], name: str, length: int) -> Iterable[T]:
+        """The items, with a progress bar in process 0 where a person looks on."""
+        return tqdm(items, name, length, leave=False, disable=None if self.first else True)
+
     def sum(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, in each of them."""
         if self.world_size > 1:
@@ -41,14 +51,15 @@ class Processes:
 
     def first_decides(self, decide: Callable[[], T]) -> T:
         """What `decide` returns in process 0, in each of them; if it raises UserError there, all of them raise it."""
-        result, error = _attempt(decide) if self.first else (None, None)
+        outcome = _attempt(decide) if self.first else None
         if self.world_size > 1:
-            box = [result, error]
+            box = [outcome]
             dist.broadcast_object_list(box, src=0, device=self.device)
-            result, error = box
+            outcome = box[0]
+        result, error = cast("tuple[T, str | None]", outcome)
         if error is not None:
             raise UserError(error)
-        return cast("T", result)
+        return result
 
     def one_at_a_time(self, read: Callable[[], T]) -> T:
         """What `read` returns in each process; the first of a machine reads before the others, which find its files.

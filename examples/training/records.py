@@ -15,6 +15,7 @@ import cifarblocks
 from training.arguments import PLACES
 from training.datasets import DataSet
 from training.evaluation import Scores
+from training.optimisation import peak_learning_rate
 from training.processes import Processes
 
 
@@ -55,6 +56,33 @@ def summary(
         "versions": configuration["versions"],
         "configuration": configuration,
     }
+
+
+def describe_run(
+    options: Namespace, data: DataSet, model: nn.Module, training_images: int, processes: Processes
+) -> str:
+    """What is about to be trained, for people."""
+    held_out = len(data.train) - training_images
+    peak = peak_learning_rate(options.lr, options.batch_size)
+    return (
+        f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{cifarblocks.count_macs(model):,} multiply-adds\n"
+        f"{data.name}: {training_images:,} images to train, {held_out:,} to select, {len(data.test):,} to test\n"
+        f"{processes.world_size} x {processes.device.type} in {options.precision}, batches of {options.batch_size}, "
+        f"learning rate {peak:g} ({options.lr:g} per 256 images)"
+    )
+
+
+def describe_epoch(line: dict[str, Any], epochs: int) -> str:
+    """A line of metrics.jsonl, for people."""
+    validation = ""
+    if line["validation_loss"] is not None:
+        validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
+    return (
+        f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  train loss {line['train_loss']:.3f} "
+        f"top-1 {line['train_top1']:.2f} %{validation}  lr {line['learning_rate']:.4f}  "
+        f"{line['images_per_second']:,.0f} images/s"
+    )
 
 
 def versions() -> dict[str, str]:

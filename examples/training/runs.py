@@ -3,10 +3,13 @@
 import io
 import json
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from training.errors import UserError
 from training.files import write_atomically
@@ -14,23 +17,21 @@ from training.files import write_atomically
 CONFIGURATION, CHECKPOINT, SUMMARY = "configuration.json", "checkpoint.pt", "summary.json"
 
 
-def open_run(output: Path, model: str, name: str | None, resume: bool, configuration: dict[str, Any]) -> Path:
+def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
     """Make the folder of a new run, or find that of a run to go on with.
 
     Args:
-        output: folder of all runs.
-        model: name of the model.
-        name: name of the run; by default a new one made of the date and time.
-        resume: go on with a run that is there.
+        options: with output, model, name and resume.
         configuration: what the run is made of; under "options" and "data" what decides its result.
 
     Raises:
         UserError: if the run is there and not to be resumed, or was begun with other options or data.
     """
-    folder = output / model / name if name else _new_folder(output / model)
+    parent, name = options.output / options.model, options.name
+    folder = parent / name if name else _new_folder(parent)
     if name:
         try:
-            folder.mkdir(parents=True, exist_ok=resume)
+            folder.mkdir(parents=True, exist_ok=options.resume)
         except FileExistsError:
             raise UserError(
                 f"--name {name}: run {folder} is there already; choose another name, or go on with it by --resume"
@@ -77,10 +78,10 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
-def save_checkpoint(folder: Path, checkpoint: dict[str, Any]) -> None:
-    """Write all that is needed to go on, atomically."""
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, history: list[dict[str, Any]]) -> None:
+    """Write all that is needed to go on, atomically; random numbers and learning rates depend on the epoch alone."""
     buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}, buffer)
     write_atomically(folder / CHECKPOINT, buffer.getvalue())
 
 
@@ -90,7 +91,10 @@ def read_checkpoint(folder: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def load_checkpoint(content: bytes, device: torch.device) -> dict[str, Any]:
-    """Tensors and plain values of a checkpoint's content; nothing else is unpickled."""
-    checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    return checkpoint
+def restore(content: bytes, model: nn.Module, optimizer: Optimizer, device: torch.device) -> list[dict[str, Any]]:
+    """Bring model and optimiser to where a checkpoint was written: the history of its epochs."""
+    checkpoint = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    history: list[dict[str, Any]] = checkpoint["history"]
+    return history

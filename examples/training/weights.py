@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -56,7 +55,7 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
         with safe_open(path, framework="pt") as file:
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        card = Card(**metadata)
+        card = Card(**metadata | {"image_size": tuple(metadata.get("image_size", ()))})
         model = cifarblocks.create_model(card.model, **card.arguments)
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:

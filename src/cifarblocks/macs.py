@@ -29,7 +29,7 @@ def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> i
     if input_shape is None:
         if not (hasattr(module, "in_channels") and hasattr(module, "image_size")):
             raise ValueError(f"input_shape must be given for {type(module).__name__}, which has no image_size")
-        input_shape = (1, module.in_channels, *module.image_size)  # type: ignore[misc]
+        input_shape = (1, module.in_channels, *module.image_size)  # type: ignore[misc, arg-type]
     twin = copy.deepcopy(module).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(torch.empty(*input_shape, device="meta", dtype=_dtype(twin)))

@@ -1,6 +1,5 @@
 """Squeeze-and-excitation: Hu et al. 2018, https://arxiv.org/abs/1709.01507."""
 
-import torch
 from torch import Tensor, nn
 
 

@@ -1,7 +1,8 @@
 """The skeleton that every classifier shares: stem → stages → head."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -71,8 +72,7 @@ class Classifier(nn.Module):
 
     def forward_head(self, features: Tensor) -> Tensor:
         """The output of `forward_features` → (b, num_classes)."""
-        logits: Tensor = self.head(features)
-        return logits
+        return self.head(features)
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """(b, in_channels, h, w) → the map of each stage, as `feature_info` says.
@@ -106,12 +106,15 @@ class Classifier(nn.Module):
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
-            return stage(x)  # type: ignore[no-any-return]
+            return stage(x)
         for block in stage.children():
-            x = checkpoint(
-                block, x, use_reentrant=False, context_fn=lambda block=block: (nullcontext(), _statistics_kept(block))
-            )
+            contexts = partial(_first_and_second_pass, block)
+            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
+
+
+def _first_and_second_pass(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_kept(block)
 
 
 @contextmanager
@@ -142,8 +145,7 @@ class PooledHead(nn.Module):
         self.classifier = last_layer(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(x.mean((2, 3))))
-        return logits
+        return self.classifier(self.dropout(x.mean((2, 3))))
 
 
 class FixedSize(nn.Module):
@@ -227,5 +229,3 @@ def initialise_convolutions(module: nn.Module) -> None:
     """Draw each convolution's weights from N(0, 2 / fan-out), as He et al. do; for `Module.apply`."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-

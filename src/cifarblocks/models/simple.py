@@ -27,8 +27,7 @@ class FlatHead(nn.Module):
         self.classifier = last_layer(hidden_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(self.hidden(x)))
-        return logits
+        return self.classifier(self.dropout(self.hidden(x)))
 
 
 @register_model

@@ -1,0 +1,38 @@
+# make train: set up and train eca_resnet_20 on the digits.  make test: set up and pass the quick tests.
+# Both work in .venv, which they make; PYTHON chooses what makes it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-all lint types wheel clean
+
+train: .venv/train-is-installed
+	$(BIN)/python examples/train.py --model eca_resnet_20
+
+test: .venv/dev-is-installed
+	$(BIN)/python -m pytest
+
+test-all: .venv/dev-is-installed
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/dev-is-installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/cffconvert --validate
+
+types: .venv/dev-is-installed
+	$(BIN)/mypy
+
+wheel: .venv/dev-is-installed
+	rm -rf dist
+	$(BIN)/python -m build --wheel --sdist
+
+clean:
+	rm -rf .venv dist
+
+.venv/%-is-installed: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install -e ".[$*]"
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv

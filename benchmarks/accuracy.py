@@ -1,0 +1,65 @@
+"""Collect the results of runs of examples/train.py and write the accuracy table.
+
+    python benchmarks/accuracy.py runs/MODEL/NAME...
+
+Copies each run's summary.json into benchmarks/results/accuracy and writes benchmarks/results/accuracy.md from all that
+are there. Without arguments it writes the table anew. Takes a second.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+
+HEAD = """# Accuracies
+
+Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all of them in
+[accuracy/](accuracy). Top-1 on the test images, once, with the weights of the last epoch; one seed unless several rows
+differ by it alone. "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour
+resolution: a few points below the original files, and not to be compared with numbers on those.
+
+"""
+COLUMNS = ["model", "data", "epochs", "trained on", "top-1", "top-5", "parameters", "multiply-adds", "seed"]
+COLUMNS += ["precision", "processes", "hours", "machine", "command"]
+
+
+def cells(summary: dict[str, Any]) -> list[str]:
+    """One run as a line of the table."""
+    configuration = summary["configuration"]
+    machine = configuration["machine"]
+    values = [
+        summary["model"],
+        summary["data"],
+        summary["epochs"],
+        f"{summary['training_images']:,}",
+        f"{summary['test_top1']:.2f} %",
+        f"{summary['test_top5']:.2f} %",
+        f"{summary['parameters']:,}",
+        f"{summary['multiply_adds']:,}",
+        summary["seed"],
+        configuration["options"]["precision"],
+        summary["world_size"],
+        f"{summary['seconds'] / 3600:.2f}",
+        machine.get("gpu", f"{machine['cpu']}, {machine['cores']} cores"),
+        f"`{configuration['command']}`",
+    ]
+    return [str(value) for value in values]
+
+
+def main(folders: list[str]) -> None:
+    """Copy the summaries and write the table."""
+    collected = RESULTS / "accuracy"
+    collected.mkdir(exist_ok=True)
+    for folder in map(Path, folders):
+        target = collected / f"{folder.parent.name}_{folder.name}.json"
+        target.write_bytes((folder / "summary.json").read_bytes())
+    summaries = [json.loads(path.read_text()) for path in sorted(collected.glob("*.json"))]
+    summaries.sort(key=lambda summary: (summary["data"], summary["model"], summary["epochs"], summary["seed"]))
+    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, summaries)]
+    (RESULTS / "accuracy.md").write_text(HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

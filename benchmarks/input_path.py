@@ -1,0 +1,145 @@
+"""Images per second of the training input path, against torchvision's data set and transforms in a DataLoader.
+
+    python benchmarks/input_path.py
+
+Both crop, mirror and normalise the same 50,000 random 32×32 images; the DataLoader has 2 persistent workers and
+batches of 256. Their turns alternate, and the table has medians and quartiles of the ratio inside one run. It also
+times a resnet_20 training step, to say what share of it a batch costs. Takes 3 minutes on 2 CPU cores; writes
+benchmarks/results/input_path.json and input_path.md.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import CIFAR10
+
+import cifarblocks
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from training.batches import Augmentation, Normalisation, training_batches
+from training.datasets import Images
+from training.optimisation import build_optimizer, supports_bfloat16
+from training.records import machine, versions
+
+RESULTS = Path(__file__).with_name("results")
+IMAGES, BATCH, TURNS = 50_000, 256, 7
+MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.262]
+CPU = torch.device("cpu")
+
+
+class RandomImages(CIFAR10):
+    """torchvision's CIFAR-10 data set with random pixels instead of its files."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        self.data, self.targets = pixels.numpy(), labels.tolist()
+        self.target_transform = None
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+
+def seconds_per_batch(batches: Iterator[Any], count: int) -> float:
+    """Mean time to the next batch."""
+    began = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return (time.perf_counter() - began) / count
+
+
+def endless(epoch: Callable[[int], Any]) -> Iterator[Any]:
+    """Whole batches of one epoch after the other."""
+    number = 0
+    while True:
+        yield from epoch(number)
+        number += 1
+
+
+def step_time(batch: Tensor, labels: Tensor, steps: int = 10) -> float:
+    """Median seconds of a resnet_20 training step, as train.py takes it."""
+    torch.manual_seed(0)
+    model = cifarblocks.create_model("resnet_20", num_classes=10).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer("sgd", model, 5e-4)
+    times = []
+    for _ in range(steps + 2):
+        began = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=supports_bfloat16(CPU)):
+            loss = F.cross_entropy(model(batch), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
+def measure() -> dict[str, Any]:
+    """Alternate between the two input paths, then time the step."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (IMAGES,), generator=generator)
+    images, normalise = Images(pixels, labels), Normalisation(MEAN, STD, CPU, torch.float32)
+    ours = endless(lambda epoch: training_batches(images, normalise, Augmentation(mirror=True), BATCH, 0, epoch))
+    loader: DataLoader[Any] = DataLoader(
+        RandomImages(pixels, labels), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True
+    )
+    theirs = endless(lambda _: loader)
+    seconds_per_batch(ours, 20), seconds_per_batch(theirs, 20)
+    turns = []
+    for _ in range(TURNS):
+        # Whole epochs: a DataLoader works ahead, so that part of an epoch would look faster or slower than it is.
+        count = IMAGES // BATCH
+        turns.append((seconds_per_batch(ours, count), seconds_per_batch(theirs, count)))
+    loader._iterator = None  # ends the workers, so that the step has both cores
+    batch, batch_labels = next(ours)
+    return {
+        "our_images_per_second": [BATCH / own for own, _ in turns],
+        "their_images_per_second": [BATCH / other for _, other in turns],
+        "ratios": [other / own for own, other in turns],
+        "share_of_step": statistics.median(own for own, _ in turns) / step_time(batch, batch_labels),
+        "precision_of_step": "bfloat16" if supports_bfloat16(CPU) else "float32",
+        "machine": machine(CPU),
+        "versions": versions(),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    low, middle, high = statistics.quantiles(result["ratios"], n=4)
+    versions, machine, share = result["versions"], result["machine"], 100 * result["share_of_step"]
+    return f"""# The input path
+
+Made by `python benchmarks/input_path.py`: {IMAGES:,} random 32×32 images, batches of {BATCH}; crop, mirror, normalise.
+{TURNS} alternating turns of one epoch each on {machine["cpu"]}, {machine["cores"]} cores;
+torch {versions["torch"]}, torchvision {versions["torchvision"]}.
+
+| what | median | quartiles |
+|---|---:|---:|
+| images/s, against a torchvision data set in a DataLoader of 2 workers | {middle:.1f}× | {low:.1f} to {high:.1f} |
+| share of a resnet_20 training step in {result["precision_of_step"]} | {share:.2f} % | |
+"""
+
+
+def main() -> None:
+    """Measure, print and write."""
+    result = measure()
+    print(table(result))
+    (RESULTS / "input_path.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "input_path.md").write_text(table(result))
+
+
+if __name__ == "__main__":
+    main()

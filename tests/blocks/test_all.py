@@ -1,0 +1,108 @@
+"""Every block of the door, for any map, dtype and memory format."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from properties import CASES, GENERIC, assert_every_parameter_learns, gradients
+
+from cifarblocks import blocks
+
+NAMES = blocks.__all__
+sizes = st.integers(1, 9)
+
+
+def test_every_block_of_the_door_has_its_cases():
+    assert sorted(CASES) == sorted(GENERIC) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data(), batch=st.integers(1, 3), h=sizes, w=sizes, training=st.booleans())
+def test_any_map_gives_the_right_shape_and_finite_gradients(name, data, batch, h, w, training):
+    case = data.draw(CASES[name])
+    out_h, out_w = -(-h // case.stride), -(-w // case.stride)
+    assume(not training or batch * out_h * out_w > 1)  # BatchNorm cannot normalise a single value
+    module = case.build().train(training)
+    x = torch.randn(batch, case.in_channels, h, w)
+    assert module(x).shape == (batch, case.out_channels, out_h, out_w)
+    for parameter, gradient in gradients(module, x).items():
+        assert gradient is not None, parameter
+        assert gradient.isfinite().all(), parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [True, False])
+def test_every_parameter_learns_on_a_generic_input(name, training):
+    case = GENERIC[name]
+    module = case.build().double().train(training)
+    assert_every_parameter_learns(module, torch.randn(4, case.in_channels, 8, 10, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_finite_differences(name):
+    case = GENERIC[name]
+    module = case.build().double().eval()
+    x = torch.randn(2, case.in_channels, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module, x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_in_gives_the_same_channels_last_out(name):
+    case = GENERIC[name]
+    module = case.build().double().eval()
+    x = torch.randn(2, case.in_channels, 6, 8, dtype=torch.float64)
+    expected = module(x)
+    result = module.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pure_bfloat16_and_autocast_are_near_float32(name):
+    case = GENERIC[name]
+    module = case.build().eval()
+    x = torch.randn(2, case.in_channels, 6, 8)
+    expected = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = module(x)
+    pure = copy.deepcopy(module).bfloat16()(x.bfloat16())
+    assert pure.dtype == torch.bfloat16
+    for result in (autocast, pure):
+        assert (result.float() - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_pickles_states_and_repetitions_compute_the_same(name):
+    case = GENERIC[name]
+    module = case.build().eval()
+    x = torch.randn(2, case.in_channels, 6, 8)
+    expected = module(x)
+    loaded = case.build().eval()
+    loaded.load_state_dict(module.state_dict())
+    for twin in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module)), loaded):
+        assert torch.equal(twin(x), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_built_and_run_on_the_meta_device(name):
+    case = GENERIC[name]
+    with torch.device("meta"):
+        module = case.build()
+        y = module(torch.randn(2, case.in_channels, 6, 8))
+    assert y.device.type == "meta"
+    assert y.shape == (2, case.out_channels, -(-6 // case.stride), -(-8 // case.stride))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_compile_and_export_whole_with_any_batch(name):
+    case = GENERIC[name]
+    module = case.build().eval()
+    x = torch.randn(2, case.in_channels, 6, 8)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), module(x))
+    exported = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    more = torch.randn(5, case.in_channels, 6, 8)
+    torch.testing.assert_close(exported(more), module(more))

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from cifarblocks.blocks import DropPath
+
+
+def test_drops_whole_images_and_keeps_the_expectation():
+    x = torch.ones(20_000, 2, 3, 1)
+    y = DropPath(0.25)(x).flatten(1)
+    assert set(y.unique().tolist()) == {0, torch.tensor(1 / 0.75).item()}
+    assert (y == y[:, :1]).all()
+    assert abs((y[:, 0] == 0).float().mean() - 0.25) < 0.02
+
+
+@pytest.mark.parametrize("module", [DropPath(0.5).eval(), DropPath(0.0)])
+def test_is_absent_in_eval_mode_and_at_rate_0(module):
+    x = torch.randn(4, 3, 2, 2)
+    assert module(x) is x
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
+def test_refuses_a_rate_that_is_no_probability_below_1(rate):
+    with pytest.raises(ValueError, match=f"drop path rate must be at least 0 and below 1, got {rate}"):
+        DropPath(rate)

@@ -1,0 +1,29 @@
+import pytest
+import torch
+from references import assert_equal_modules
+from torch import nn
+from torchvision.ops import SqueezeExcitation
+
+from cifarblocks.blocks import SqueezeExcite
+
+NAMES = {"fc1": "reduce", "fc2": "expand"}
+
+
+@pytest.mark.parametrize(("activation", "gate"), [(nn.ReLU, nn.Sigmoid), (nn.SiLU, nn.Hardsigmoid)])
+def test_equals_torchvision(activation, gate):
+    reference = SqueezeExcitation(12, 5, activation=activation, scale_activation=gate)
+    block = SqueezeExcite(12, 5, activation, gate)
+    assert_equal_modules(block, reference, torch.randn(2, 12, 3, 5), lambda name: NAMES[name[:3]] + name[3:])
+
+
+@pytest.mark.parametrize(("channels", "hidden", "count"), [(64, 16, 2128), (64, 8, 1096), (64, 4, 580)])
+def test_the_hidden_width_is_exactly_what_was_asked(channels, hidden, count):
+    assert sum(p.numel() for p in SqueezeExcite(channels, hidden).parameters()) == count
+
+
+@pytest.mark.parametrize(("channels", "hidden"), [(0, 4), (8, 0)])
+def test_refuses_no_channels(channels, hidden):
+    with pytest.raises(
+        ValueError, match=f"channels and hidden_channels must be at least 1, got {channels} and {hidden}"
+    ):
+        SqueezeExcite(channels, hidden)

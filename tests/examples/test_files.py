@@ -1,0 +1,41 @@
+import subprocess
+import sys
+
+import pytest
+from training.files import write_atomically
+
+WRITER = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {examples!r})
+from training.files import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_atomically(Path({path!r}), bytes(2000))
+except OSError as error:
+    sys.exit(error.filename)
+"""
+
+
+def test_writes_what_was_given_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"first")
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_and_names_it(tmp_path, pytestconfig):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    program = WRITER.format(examples=str(pytestconfig.rootpath / "examples"), path=str(path))
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.stderr.strip() == str(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="missing/file"):
+        write_atomically(tmp_path / "missing" / "file", b"")

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from training.optimisation import build_optimizer, learning_rate_at, parameter_groups, peak_learning_rate
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.gamma = nn.Parameter(torch.ones(4))
+        self.relative_bias = nn.Parameter(torch.zeros(2, 3, 3))
+        self.position_embedding = nn.Parameter(torch.zeros(1, 5, 4))
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 4))
+
+
+def test_only_convolutions_and_matrices_decay():
+    model = nn.Sequential(Parts(), nn.Linear(4, 2))
+    decayed, undecayed = parameter_groups(model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.1
+    assert undecayed["weight_decay"] == 0
+    assert {names[id(p)] for p in decayed["params"]} == {"0.conv.weight", "1.weight"}
+    assert len(decayed["params"]) + len(undecayed["params"]) == len(names)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_is_what_was_asked(name, kind):
+    optimizer = build_optimizer(name, nn.Linear(2, 2), 0.1)
+    assert isinstance(optimizer, kind)
+    assert name == "adamw" or (optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9)
+
+
+@given(total=st.integers(1, 200), share=st.floats(0, 0.99), peak=st.floats(0.001, 10))
+def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine(total, share, peak):
+    warmup = int(total * share)
+    rates = [learning_rate_at(step, total, warmup, peak) for step in range(total)]
+    assert rates[:warmup] == pytest.approx([peak * (step + 1) / warmup for step in range(warmup)])
+    assert rates[warmup] == peak
+    # A cosine falls by what a pendulum does: its middle is half the peak, and it ends at 0.
+    assert learning_rate_at(total, total, warmup, peak) == pytest.approx(0, abs=1e-12 * peak)
+    assert learning_rate_at((total + warmup) / 2, total, warmup, peak) == pytest.approx(peak / 2)
+    assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+
+
+def test_the_learning_rate_grows_with_the_global_batch():
+    assert peak_learning_rate(0.3, 256) == 0.3
+    assert peak_learning_rate(0.3, 64) == pytest.approx(0.075)

@@ -1,0 +1,88 @@
+import re
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from training.batches import Normalisation
+from training.weights import Card, load_weights, save_weights
+
+import cifarblocks
+
+CARD = Card("eca_resnet_20", {"num_classes": 2, "image_size": (6, 8)}, ["dark", "light"], (6, 8), [0.5] * 3, [0.25] * 3, "shades", 3)  # fmt: skip
+
+
+@pytest.fixture
+def weights(tmp_path):
+    model = cifarblocks.create_model("eca_resnet_20", num_classes=2)
+    with torch.no_grad():  # a model that knows light from dark: the last layer reads nothing, but its bias does
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_mean"):
+                tensor.normal_()
+    save_weights(tmp_path / "weights.safetensors", model, CARD)
+    return tmp_path / "weights.safetensors", model.eval()
+
+
+def test_weights_come_back_with_their_card(weights):
+    path, model = weights
+    loaded, card = load_weights(path)
+    assert card == CARD
+    x = torch.randn(2, 3, 6, 8)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, script):
+    path, model = weights
+    files = sorted(image_folder.glob("test/*/*.png"))[:3]
+    finished = script("predict.py", "--weights", path, *files)
+    lines = finished.stdout.splitlines()
+    assert len(lines) == 3
+    normalise = Normalisation(CARD.mean, CARD.std, torch.device("cpu"), torch.float32)
+    for file, line in zip(files, lines, strict=True):
+        with Image.open(file) as image:
+            pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 6, 8, 3)
+        expected = 100 * model(normalise(pixels)).softmax(1)[0]
+        printed = dict(re.findall(r"(dark|light) ([\d.]+) %", line))
+        assert line.startswith(f"{file}: {CARD.classes[int(expected.argmax())]}")
+        assert float(printed["light"]) == pytest.approx(expected[1].item(), abs=0.051)
+
+
+def test_scores_the_weights_as_train_did(script, tmp_path, image_folder):
+    data = ("--data", "folder:shades")
+    trained = script(
+        "train.py", "--model", "cnn", *data, "--epochs", 3, "--batch-size", 8, "--name", "a", "--image-size", 16
+    )
+    finished = script("predict.py", "--weights", "runs/cnn/a/last.safetensors", "--evaluate", *data, "--image-size", 16)
+    scores = re.compile(r"top-1 [\d.]+ %, top-5 [\d.]+ % on 8")
+    assert scores.search(trained.stdout)[0] == scores.search(finished.stdout)[0]
+
+
+def test_what_cannot_work_is_said_in_one_sentence(weights, image_folder, tmp_path, monkeypatch, capsys):
+    import predict
+
+    path, _ = weights
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    text = tmp_path / "text.txt"
+    text.write_text("not an image")
+    monkeypatch.chdir(tmp_path)
+    for arguments, sentence in [
+        ((path,), "give either image files or --evaluate"),
+        ((path, text), "text.txt cannot be read as an image"),
+        ((tmp_path / "none", text), "none cannot be used as weights that train.py wrote: No such file"),
+        ((other, text), "other.safetensors cannot be used as weights that train.py wrote"),
+        ((text, text), "text.txt cannot be used as weights that train.py wrote"),
+        ((path, "--evaluate"), "--data digits has the classes ['0', "),
+        (
+            (path, "--evaluate", "--data", "folder:shades", "--image-size", "7"),
+            "--data folder:shades has images of (7, 7)",
+        ),
+    ]:
+        try:
+            status = predict.main(["--weights", *map(str, arguments)])
+        except SystemExit as exit:
+            status = exit.code
+        assert status == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1

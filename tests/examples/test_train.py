@@ -1,0 +1,282 @@
+"""train.py as a person, a scheduler and torchrun run it: real processes, real kills, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from training.weights import load_weights
+
+import cifarblocks
+
+TRAIN = str(Path(__file__).parents[2] / "examples" / "train.py")
+QUICK = ("--model", "mlp", "--epochs", 2)
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_run_leaves_what_is_promised(script, tmp_path):
+    finished = script("train.py", *QUICK, "--name", "one", "--seed", 7, "--batch-size", 64, "--lr", 0.1)
+    folder = tmp_path / "runs" / "mlp" / "one"
+    assert {path.name for path in folder.iterdir()} == {
+        "best.safetensors",
+        "checkpoint.pt",
+        "configuration.json",
+        "curves.png",
+        "last.safetensors",
+        "metrics.jsonl",
+        "summary.json",
+    }
+    for path in folder.iterdir():
+        assert str(path.relative_to(tmp_path)) in finished.stdout
+    assert "learning rate 0.025 (0.1 per 256 images)" in finished.stdout
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines[0].keys() == {
+        "epoch", "train_loss", "train_top1", "validation_loss", "validation_top1", "validation_top5",
+        "learning_rate", "images_per_second", "seconds",
+    }  # fmt: skip
+
+    summary = result(folder)
+    model = cifarblocks.create_model("mlp", num_classes=10)
+    assert summary["model"] == "mlp"
+    assert summary["parameters"] == sum(p.numel() for p in model.parameters()) == 1_707_274
+    assert summary["multiply_adds"] == cifarblocks.count_macs(model)
+    assert summary["data"] == "digits (UCI, 8x8)"
+    assert (summary["training_images"], summary["test_images"]) == (1294, 360)
+    assert (summary["seed"], summary["world_size"], summary["epochs"]) == (7, 1, 2)
+    assert summary["versions"]["torch"] == torch.__version__
+    assert f"test top-1 {summary['test_top1']:.2f} %, top-5 {summary['test_top5']:.2f} % on 360" in finished.stdout
+    assert 30 < summary["test_top1"] <= summary["test_top5"] <= 100
+    assert summary["configuration"]["options"]["batch_size"] == 64
+
+    _, card = load_weights(folder / "last.safetensors")
+    assert card.model == "mlp"
+    assert card.classes == [str(digit) for digit in range(10)]
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.size == (1500, 600)
+
+    again = script("train.py", *QUICK, "--name", "one", status=2)
+    assert "--name one: run runs/mlp/one is there already" in again.stderr
+
+
+def test_final_trains_on_all_images_and_best_is_last(script, tmp_path):
+    script("train.py", *QUICK, "--final", "--name", "all")
+    folder = tmp_path / "runs" / "mlp" / "all"
+    assert result(folder)["training_images"] == 1437
+    last, best = (load_file(folder / f"{name}.safetensors") for name in ("last", "best"))
+    assert all(torch.equal(last[name], best[name]) for name in last)
+    line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["validation_top1"] is None
+
+
+def test_without_a_name_each_run_gets_a_folder_of_its_own(script, tmp_path):
+    for _ in range(2):
+        script("train.py", *QUICK, "--epochs", 1)
+    assert len(list((tmp_path / "runs" / "mlp").iterdir())) == 2
+
+
+RESUMED = ("--model", "eca_resnet_20", "--model-argument", "drop_path=0.2", "--model-argument", "dropout=0.1",
+           "--epochs", "4", "--data", "folder:shades", "--batch-size", "8", "--erasing", "0.5", "--clip", "1",
+           "--resume")  # fmt: skip
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Every weight, every optimiser value and every metric but the times is the same, to the bit."""
+    for name in ("last", "best"):
+        ours, theirs = load_file(one / f"{name}.safetensors"), load_file(other / f"{name}.safetensors")
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    momenta = [torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]["state"] for folder in (one, other)]
+    assert momenta[0].keys() == momenta[1].keys()
+    assert all(torch.equal(momenta[0][k]["momentum_buffer"], momenta[1][k]["momentum_buffer"]) for k in momenta[0])
+    histories = []
+    for folder in (one, other):
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        histories.append([{k: v for k, v in line.items() if "second" not in k} for line in lines])
+    assert histories[0] == histories[1]
+    assert result(one)["test_top1"] == result(other)["test_top1"]
+    assert result(one)["test_loss"] == result(other)["test_loss"]
+
+
+def test_a_run_killed_twice_and_resumed_is_an_uninterrupted_run_to_the_bit(script, tmp_path, image_folder):
+    script("train.py", *RESUMED, "--name", "whole")
+    whole, cut = (tmp_path / "runs" / "eca_resnet_20" / name for name in ("whole", "cut"))
+    for epochs_before_the_kill in (1, 2):
+        process = subprocess.Popen(
+            [sys.executable, TRAIN, *RESUMED, "--name", "cut"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in process.stdout:
+            if line.startswith(f"epoch {epochs_before_the_kill}/"):
+                break
+        checkpoint = cut / "checkpoint.pt"
+        deadline = time.monotonic() + 60
+        while not checkpoint.exists():  # the line is printed before the checkpoint is written
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert not (cut / "summary.json").exists()
+        assert torch.load(checkpoint, weights_only=True)["history"]
+    finished = script("train.py", *RESUMED, "--name", "cut")
+    assert "going on with run runs/eca_resnet_20/cut after epoch" in finished.stdout
+    same_run(whole, cut)
+
+    finished = script("train.py", *RESUMED, "--name", "cut")
+    assert finished.stdout.strip().startswith("run runs/eca_resnet_20/cut is finished")
+
+
+def test_a_run_is_not_resumed_with_other_options_or_other_data(script, tmp_path, image_folder):
+    arguments = (
+        "--model",
+        "mlp",
+        "--epochs",
+        1,
+        "--data",
+        "folder:shades",
+        "--batch-size",
+        8,
+        "--name",
+        "a",
+        "--resume",
+    )
+    script("train.py", *arguments)
+    finished = script("train.py", *arguments, "--lr", 0.5, status=2)
+    assert "run runs/mlp/a was begun with lr 0.3, and now it is 0.5" in finished.stderr
+    Image.new("RGB", (8, 6), (200, 0, 0)).save(image_folder / "test" / "light" / "0.png")
+    finished = script("train.py", *arguments, status=2)
+    assert "run runs/mlp/a was begun with fingerprint" in finished.stderr
+
+
+def test_a_full_disk_keeps_the_last_whole_checkpoint(script, tmp_path):
+    """A limit on the size of a file stands in for the disk: the weights fit, the checkpoint with its momentum does not."""
+    limited = tmp_path / "limited.py"
+    limited.write_text(
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000))\n"
+        f"sys.path.insert(0, {str(Path(TRAIN).parent)!r})\n"
+        "sys.argv[0] = 'train.py'\n"
+        f"runpy.run_path({TRAIN!r}, run_name='__main__')\n"
+    )
+    arguments = (*QUICK, "--name", "full", "--resume")
+    finished = script(str(limited), *arguments, status=1)
+    assert "runs/mlp/full/checkpoint.pt could not be written: File too large" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    folder = tmp_path / "runs" / "mlp" / "full"
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    script("train.py", *arguments)
+    assert result(folder)["epochs"] == 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_two_processes_equal_one_without_batchnorm(script, tmp_path, optimizer):
+    """20 steps in float64 at the same global batch; 45 images are shared as 23 and 22."""
+    arguments = (*QUICK, "--batch-size", 129, "--optimizer", optimizer, "--precision", "float64", "--clip", 1)
+    for processes in (1, 2):
+        script("train.py", *arguments, "--name", processes, processes=processes)
+    one, two = (load_file(tmp_path / "runs" / "mlp" / str(name) / "last.safetensors") for name in (1, 2))
+    for name in one:
+        assert one[name].dtype == torch.float64
+        assert (one[name] - two[name]).abs().max() < 1e-6 * one[name].abs().max(), name
+    histories = [
+        [
+            json.loads(line)
+            for line in (tmp_path / "runs" / "mlp" / str(name) / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in (1, 2)
+    ]
+    for ours, theirs in zip(*histories, strict=True):
+        for key in (
+            "train_loss",
+            "train_top1",
+            "validation_loss",
+            "validation_top1",
+            "validation_top5",
+            "learning_rate",
+        ):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-9), key
+
+
+def test_two_processes_with_batchnorm_evaluate_every_image_and_follow_the_same_schedule(script, tmp_path, image_folder):
+    arguments = ("--model", "eca_resnet_20", "--epochs", 2, "--data", "folder:shades", "--batch-size", 6)
+    printed = {}
+    for processes in (1, 2):
+        finished = script("train.py", *arguments, "--name", processes, processes=processes)
+        printed[processes] = [line for line in finished.stdout.splitlines() if "learning rate" in line]
+    assert printed[1][0].partition("batches")[2] == printed[2][0].partition("batches")[2]
+    folders = [tmp_path / "runs" / "eca_resnet_20" / str(processes) for processes in (1, 2)]
+    assert [result(folder)["test_images"] for folder in folders] == [8, 8]
+    assert [result(folder)["world_size"] for folder in folders] == [1, 2]
+    rates = [
+        [json.loads(line)["learning_rate"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in folders
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_a_diverging_run_stops_with_a_sentence_and_keeps_its_checkpoint(script, tmp_path):
+    finished = script("train.py", *QUICK, "--lr", 1e30, "--name", "wild", status=1)
+    assert "the loss is nan in epoch 1; try a smaller --lr than 1e+30" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--model", "eca_resnet20"), "unknown model name 'eca_resnet20'; did you mean 'eca_resnet_20'"),
+        (("--model-argument", "kernel_size=4"), "kernel_size must be odd and positive"),
+        (("--model-argument", "kernel=3"), "unexpected keyword argument 'kernel'"),
+        (("--model-argument", "kernel"), "argument --model-argument: must be NAME=VALUE, got 'kernel'"),
+        (("--model-argument", "num_classes=3"), "--model-argument num_classes is set by the data, got 3"),
+        (("--data", "mnist"), "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
+        (("--data", "folder:nowhere"), "must have a folder nowhere/train, and it is not there"),
+        (("--image-size", 64), "--image-size 64 is only for folder data, and --data is digits"),
+        (("--epochs", 0), "argument --epochs: must be a whole number of at least 1, got '0'"),
+        (("--epochs", "ten"), "argument --epochs: must be a whole number of at least 1, got 'ten'"),
+        (("--lr", "nan"), "argument --lr: must be a number of at least 0, got 'nan'"),
+        (("--label-smoothing", 2), "argument --label-smoothing: must be a number from 0 to 1, got '2'"),
+        (("--warmup-epochs", 20), "--warmup-epochs must be below --epochs 20, got 20.0"),
+        (("--batch-size", 5000), "--batch-size 5000 is more than the 1294 training images"),
+        (("--precision", "half"), "argument --precision: invalid choice: 'half'"),
+        (("--resume",), "--resume needs the --name of the run"),
+        (("--name", "a/b"), "--name must be the name of one folder, got 'a/b'"),
+        (("--epoch", 3), "unrecognized arguments: --epoch 3"),
+        (("--model", "cnn", "--model-argument", "drop_path=0.1"), "drop_path must be 0 for cnn"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, monkeypatch, tmp_path, capsys):
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = train.main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        status = exit.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("train.py: error: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_wrong_option_is_said_once_by_many_processes(script):
+    finished = script("train.py", "--data", "folder:nowhere", processes=2, status=1)
+    assert finished.stderr.count("train.py: error: ") == 1
+    assert "must have a folder nowhere/train" in finished.stderr

@@ -1,0 +1,70 @@
+"""What the README and the other pages say to type works."""
+
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(language: str) -> list[str]:
+    return [line.removeprefix("$ ") for block in blocks(language) for line in block.splitlines()]
+
+
+def test_the_python_of_the_readme_prints_what_it_says():
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks("python")), {}, "README.md", "README.md", 0)
+    assert len(test.examples) >= 8
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_commands_of_the_readme_run(tmp_path):
+    """As they stand, one after the other, from an empty folder that has the examples."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    ran = 0
+    for command in commands("bash"):
+        if command.startswith("python "):
+            finished = subprocess.run(
+                [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, text=True
+            )
+            assert finished.returncode == 0, finished.stderr
+            ran += 1
+    assert ran >= 2
+    assert (tmp_path / "runs" / "resnet_32" / "first" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("command", [c for c in commands("console") if "examples/train.py" in c])
+def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command):
+    from training.arguments import parse_training_arguments
+
+    arguments = shlex.split(command)
+    options = parse_training_arguments(arguments[arguments.index("examples/train.py") + 1 :], "")
+    assert options.data.startswith(("cifar", "folder:"))
+
+
+def test_the_pip_lines_are_what_make_does():
+    makefile = (ROOT / "Makefile").read_text()
+    lines = commands("bash")
+    assert "python3 -m venv .venv" in lines
+    assert "$(PYTHON) -m venv .venv" in makefile
+    for extra in ("train", "dev"):
+        assert f'.venv/bin/pip install -e ".[{extra}]"' in lines
+        assert f".venv/{extra}-is-installed" in makefile
+    for target in ("$(BIN)/python examples/train.py --model eca_resnet_20", "$(BIN)/python -m pytest"):
+        assert target in makefile
+        assert target.replace("$(BIN)", ".venv/bin") in lines
+
+
+def test_the_citation_has_the_version_of_the_package():
+    import cifarblocks
+
+    assert f"\nversion: {cifarblocks.__version__}\n" in (ROOT / "CITATION.cff").read_text()
