@@ -92,7 +92,9 @@ def measure() -> dict[str, Any]:
     pixels = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (IMAGES,), generator=generator)
     images, normalise = Images(pixels, labels), Normalisation(MEAN, STD, CPU, torch.float32)
-    ours = endless(lambda epoch: training_batches(images, normalise, Augmentation(mirror=True), BATCH, 0, epoch))
+    ours = endless(
+        lambda epoch: training_batches(images, normalise, Augmentation(mirror=True, shift=1 / 8), BATCH, 0, epoch)
+    )
     loader: DataLoader[Any] = DataLoader(
         RandomImages(pixels, labels), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True
     )

@@ -103,7 +103,7 @@ def train(options: Namespace, processes: Processes) -> None:
     training, test = training.to(device), data.test.to(device)
     validation = None if validation is None else validation.to(device)
     normalise = Normalisation(*data.mean_and_std, device, dtype)
-    augmentation = Augmentation(options.mirror, options.erasing)
+    augmentation = Augmentation(options.mirror, options.shift, options.erasing)
     steps = steps_per_epoch(len(training), options.batch_size)
     learning_rate = partial(
         learning_rate_at,

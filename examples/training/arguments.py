@@ -40,6 +40,8 @@ def parse_training_arguments(arguments: list[str] | None, description: str) -> a
     add_data_arguments(parser)
     add("--mirror", action=argparse.BooleanOptionalAction,
         help="mirror one half of the training images (default: not for digits)")  # fmt: skip
+    add("--shift", type=number(0, 0.5), default=1 / 16,
+        help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
     add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
     add("--epochs", type=integer(1), default=20, help="(default: %(default)s)")
     add("--batch-size", type=integer(1), default=64,

@@ -28,13 +28,13 @@ class Augmentation:
 
     Attributes:
         mirror: mirror one half of the images.
-        erasing: probability of erasing a rectangle.
         shift: crop from the image padded by reflection with this share of its height and width on each side.
+        erasing: probability of erasing a rectangle.
     """
 
     mirror: bool
+    shift: float
     erasing: float = 0.0
-    shift: float = 1 / 8
 
 
 class Normalisation:

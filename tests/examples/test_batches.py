@@ -43,7 +43,7 @@ def test_a_crop_is_torchvisions_pad_crop_and_flip(down, right, mirrored, h, w):
     pad_h, pad_w = int(h * shift), int(w * shift)
     image = torch.randint(0, 256, (3, h, w), dtype=torch.uint8)
     drawn = torch.tensor([[down, right, 0.0 if mirrored else 1.0]])
-    rows, columns = source_pixels(drawn, Augmentation(mirror=True, shift=shift), h, w)
+    rows, columns = source_pixels(drawn, Augmentation(True, shift), h, w)
     ours = image[:, rows[0]][:, :, columns[0]]
 
     padded = transforms.pad(image, [pad_w, pad_h], padding_mode="reflect") if pad_h + pad_w else image
@@ -56,7 +56,7 @@ def test_a_crop_is_torchvisions_pad_crop_and_flip(down, right, mirrored, h, w):
 
 def test_every_place_and_each_side_come_equally_often():
     drawn = torch.rand(40_000, 8, generator=random_stream("test"))
-    rows, columns = source_pixels(drawn, Augmentation(mirror=True), 32, 32)
+    rows, columns = source_pixels(drawn, Augmentation(True, 1 / 8), 32, 32)
     counts = torch.bincount((rows[:, 16] - 12).long())
     assert len(counts) == 9
     assert ((counts / 40_000 - 1 / 9).abs() < 0.01).all()
@@ -64,7 +64,7 @@ def test_every_place_and_each_side_come_equally_often():
 
 
 def test_images_that_must_not_be_mirrored_are_not():
-    _, columns = source_pixels(torch.rand(1000, 8), Augmentation(mirror=False), 32, 32)
+    _, columns = source_pixels(torch.rand(1000, 8), Augmentation(False, 1 / 8), 32, 32)
     assert (columns[:, 15] < columns[:, 16]).all()
 
 
@@ -88,8 +88,8 @@ def test_erasing_takes_the_asked_share_and_rectangles_of_the_papers_size():
 def test_erased_pixels_are_the_mean_and_the_others_stay():
     images = numbered_images(64, 32, 32)
     arguments = dict(batch_size=64, seed=3, epoch=0)
-    (plain, labels), *_ = training_batches(images, PLAIN, Augmentation(True), **arguments)
-    (erased, same), *_ = training_batches(images, PLAIN, Augmentation(True, erasing=1.0), **arguments)
+    (plain, labels), *_ = training_batches(images, PLAIN, Augmentation(True, 1 / 8), **arguments)
+    (erased, same), *_ = training_batches(images, PLAIN, Augmentation(True, 1 / 8, erasing=1.0), **arguments)
     assert torch.equal(labels, same)
     differs = plain != erased
     assert differs.flatten(1).any(1).all()
@@ -99,7 +99,7 @@ def test_erased_pixels_are_the_mean_and_the_others_stay():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_any_number_of_processes_sees_the_same_images_in_the_same_batches(world_size):
     images = numbered_images(50)
-    arguments = (images, PLAIN, Augmentation(True, 0.5), 12, 5, 2)
+    arguments = (images, PLAIN, Augmentation(True, 1 / 8, 0.5), 12, 5, 2)
     whole = list(training_batches(*arguments))
     parts = [list(training_batches(*arguments, rank, world_size)) for rank in range(world_size)]
     assert len(whole) == 4
@@ -116,13 +116,13 @@ def test_any_number_of_processes_sees_the_same_images_in_the_same_batches(world_
 def test_an_epoch_has_each_image_at_most_once_and_epochs_differ():
     images = numbered_images(50)
     epochs = [
-        torch.cat([labels for _, labels in training_batches(images, PLAIN, Augmentation(True), 12, 5, e)])
+        torch.cat([labels for _, labels in training_batches(images, PLAIN, Augmentation(True, 1 / 8), 12, 5, e)])
         for e in (0, 1)
     ]
     for labels in epochs:
         assert len(labels) == len(labels.unique()) == 48
     assert not torch.equal(*epochs)
-    again = torch.cat([labels for _, labels in training_batches(images, PLAIN, Augmentation(True), 12, 5, 1)])
+    again = torch.cat([labels for _, labels in training_batches(images, PLAIN, Augmentation(True, 1 / 8), 12, 5, 1)])
     assert torch.equal(again, epochs[1])
 
 
@@ -130,7 +130,7 @@ def test_what_is_done_to_an_image_does_not_depend_on_the_batch_size():
     images = numbered_images(48)
     seen = []
     for batch_size in (6, 16):
-        batches = list(training_batches(images, PLAIN, Augmentation(True, 0.5), batch_size, 5, 2))
+        batches = list(training_batches(images, PLAIN, Augmentation(True, 1 / 8, 0.5), batch_size, 5, 2))
         labels = torch.cat([labels for _, labels in batches])
         seen.append(torch.cat([pixels for pixels, _ in batches])[labels.argsort()])
     assert torch.equal(*seen)

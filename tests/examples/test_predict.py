@@ -9,18 +9,24 @@ from training.weights import Card, load_weights, save_weights
 
 import cifarblocks
 
-CARD = Card("eca_resnet_20", {"num_classes": 2, "image_size": (6, 8)}, ["dark", "light"], (6, 8), [0.5] * 3, [0.25] * 3, "shades", 3)  # fmt: skip
+CARD = Card(
+    model="eca_resnet_20",
+    arguments={"num_classes": 2, "image_size": (6, 8)},
+    classes=["dark", "light"],
+    image_size=(6, 8),
+    mean=[0.5] * 3,
+    std=[0.25] * 3,
+    data="shades",
+    epoch=3,
+)
 
 
 @pytest.fixture
 def weights(tmp_path):
-    model = cifarblocks.create_model("eca_resnet_20", num_classes=2)
-    with torch.no_grad():  # a model that knows light from dark: the last layer reads nothing, but its bias does
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_mean"):
-                tensor.normal_()
+    """A file of random weights, and the model it was written from."""
+    model = cifarblocks.create_model(CARD.model, **CARD.arguments).eval()
     save_weights(tmp_path / "weights.safetensors", model, CARD)
-    return tmp_path / "weights.safetensors", model.eval()
+    return tmp_path / "weights.safetensors", model
 
 
 def test_weights_come_back_with_their_card(weights):
