@@ -51,7 +51,7 @@ def score(options: Namespace, model: nn.Module, card: Card, normalise: Normalisa
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 for a command that cannot work."""
-    parser = Parser("predict.py", description=__doc__)
+    parser = Parser("predict.py", __doc__)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE")
     parser.add_argument("--weights", type=Path, required=True, help="a file that train.py wrote")
     parser.add_argument("--top", type=integer(1), default=3, help="how many classes to print (default: %(default)s)")

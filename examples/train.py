@@ -156,10 +156,8 @@ def train(options: Namespace, processes: Processes) -> None:
     if processes.first:
         draw_curves(folder / "curves.png", f"{options.model} on {data.name}", history, scores.top1)
         runs.write_json(folder / runs.SUMMARY, summary(record, model, len(training), history, scores))
-    processes.print(
-        f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch"
-    )
-    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
+        print(f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch")
+        print("wrote", *sorted(folder.iterdir()), sep="\n  ")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -173,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         status, sentence = 1, str(error)
     except OSError as error:
-        status, sentence = 1, f"{error.filename} could not be written: {error.strerror}; --resume goes on from before"
+        status, sentence = 1, f"{error.filename}: {error.strerror}; what was written before is whole"
     except KeyboardInterrupt:
         status, sentence = 130, "interrupted; with --name and --resume it goes on from the last whole epoch"
     else:

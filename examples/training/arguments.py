@@ -23,6 +23,14 @@ PLACES = frozenset({"output", "name", "resume", "data_dir"})
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence, once for all processes, and exits with 2."""
 
+    def __init__(self, program: str, description: str | None) -> None:
+        super().__init__(
+            program,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
         if is_first():
@@ -30,9 +38,9 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parse_training_arguments(arguments: list[str] | None, description: str) -> argparse.Namespace:
+def parse_training_arguments(arguments: list[str] | None, description: str | None) -> argparse.Namespace:
     """Read the command line; what it leaves open is filled in, so that the result is the whole configuration."""
-    parser = Parser("train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("train.py", description)
     add = parser.add_argument
     add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
     add("--model-argument", metavar="NAME=VALUE", type=named_value, action="append", default=[],
@@ -48,7 +56,7 @@ def parse_training_arguments(arguments: list[str] | None, description: str) -> a
         help="of the global batch, split over the processes (default: %(default)s)")  # fmt: skip
     add("--optimizer", choices=sorted(DEFAULTS), default="sgd", help="(default: %(default)s)")
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
-        "(default: 0.8 for sgd, 0.001 for adamw)")  # fmt: skip
+        "(default: 0.8 for sgd, 0.001 for adamw; networks without BatchNorm take a tenth)")  # fmt: skip
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
     add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
     add("--label-smoothing", type=number(0, 1), default=0.0, help="(default: %(default)s)")

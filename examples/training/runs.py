@@ -5,6 +5,7 @@ import json
 import time
 from argparse import Namespace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -93,8 +94,11 @@ def read_checkpoint(folder: Path) -> bytes | None:
 
 def restore(content: bytes, model: nn.Module, optimizer: Optimizer, device: torch.device) -> list[dict[str, Any]]:
     """Bring model and optimiser to where a checkpoint was written: the history of its epochs."""
-    checkpoint = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    history: list[dict[str, Any]] = checkpoint["history"]
-    return history
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        return checkpoint["history"]
+    except (RuntimeError, EOFError, UnpicklingError, KeyError, ValueError) as error:
+        problem = str(error).splitlines()[0]
+        raise UserError(f"--resume: {CHECKPOINT} is not what a run of this model wrote: {problem}") from error

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def script(tmp_path):
-    """Run an example as a person would, in an empty folder: script("train.py", "--epochs", 1) → the finished process."""
+    """Run an example as a person would, in an empty folder: script("train.py", "--epochs", 1) → the process, ended."""
 
     def run(name, *arguments, processes=1, status=0, **environment):
         launcher = [sys.executable]

@@ -87,7 +87,7 @@ def test_erasing_takes_the_asked_share_and_rectangles_of_the_papers_size():
 
 def test_erased_pixels_are_the_mean_and_the_others_stay():
     images = numbered_images(64, 32, 32)
-    arguments = dict(batch_size=64, seed=3, epoch=0)
+    arguments = {"batch_size": 64, "seed": 3, "epoch": 0}
     (plain, labels), *_ = training_batches(images, PLAIN, Augmentation(True, 1 / 8), **arguments)
     (erased, same), *_ = training_batches(images, PLAIN, Augmentation(True, 1 / 8, erasing=1.0), **arguments)
     assert torch.equal(labels, same)

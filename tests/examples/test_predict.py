@@ -11,7 +11,7 @@ import cifarblocks
 
 CARD = Card(
     model="eca_resnet_20",
-    arguments={"num_classes": 2, "image_size": (6, 8)},
+    arguments={"num_classes": 2, "image_size": [6, 8]},
     classes=["dark", "light"],
     image_size=(6, 8),
     mean=[0.5] * 3,
