@@ -126,8 +126,8 @@ def load_cifar(source: str, directory: Path) -> DataSet:
         train, test = (reader(directory, train=train, download=True) for train in (True, False))
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"--data {source}: {directory / reader.base_folder} has not the files of {reader.filename} and they could "
-            f"not be downloaded ({error}): unpack {reader.url} into {directory}"
+            f"--data {source}: {reader.base_folder} is not whole in {directory} and could not be downloaded ({error}); "
+            f"unpack {reader.url} there"
         ) from error
     parts = [Images(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in (train, test)]
     name = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[source]

@@ -115,7 +115,8 @@ def test_without_network_one_sentence_says_what_to_put_where(tmp_path, monkeypat
         load_cifar("cifar10", tmp_path)
     message = str(caught.value)
     assert "no network" in message
-    assert f"unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz into {tmp_path}" in message
+    assert f"cifar-10-batches-py is not whole in {tmp_path}" in message
+    assert "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there" in message
     assert "\n" not in message
 
 
