@@ -11,25 +11,28 @@ from cifarblocks import blocks
 
 
 class Case(NamedTuple):
-    """A way to build a block, and the channels that it takes and gives."""
+    """A way to build a block, and the inputs that it takes."""
 
     build: Callable[[], nn.Module]
     in_channels: int
     out_channels: int
     stride: int = 1
+    tokens: int | None = None  # for blocks of (b, n, c)
+    training_batch: int = 1  # the least that it trains on
+
+    def input(self, batch: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        shape = (batch, self.in_channels, h, w) if self.tokens is None else (batch, self.tokens, self.in_channels)
+        return torch.randn(shape, dtype=dtype)
+
+    def output_shape(self, batch: int, h: int, w: int) -> tuple[int, ...]:
+        if self.tokens is not None:
+            return batch, self.tokens, self.out_channels
+        return batch, self.out_channels, -(-h // self.stride), -(-w // self.stride)
 
 
 channels = st.integers(1, 9)
 strides = st.integers(1, 3)
 attentions = st.sampled_from([nn.Identity, blocks.ECA, lambda c: blocks.SqueezeExcite(c, 2)])
-
-
-def _eca(c, k):
-    return Case(lambda: blocks.ECA(c, k), c, c)
-
-
-def _se(c, hidden):
-    return Case(lambda: blocks.SqueezeExcite(c, hidden), c, c)
 
 
 def _basic(c, more, stride, attention, position):
@@ -54,25 +57,107 @@ def _shortcut(kind):
     return lambda c, more, stride: Case(lambda: kind(c, c + more, stride), c, c + more, stride)
 
 
+def _same(build):
+    """For blocks of (channels, ...) that keep the channels."""
+    return lambda c, *arguments: Case(lambda: build(c, *arguments), c, c)
+
+
+def _ghost(c, out, k, ratio, stride):
+    return Case(lambda: blocks.GhostModule(c, out, k, min(ratio, out), stride=stride), c, out, stride)
+
+
+def _ghost_bottleneck(c, hidden, out, k, stride, se_ratio):
+    return Case(lambda: blocks.GhostBottleneck(c, hidden, out, k, stride, se_ratio), c, out, stride)
+
+
+def _split(c, radix, groups):
+    width = 4 * c * radix * groups
+    return Case(lambda: blocks.SplitAttention(width, radix, groups), width, width, training_batch=2)
+
+
+def _resnest(c, width, stride, radix):
+    planes = 4 * width * radix
+    return Case(
+        lambda: blocks.ResNeStBottleneck(c, planes, stride, radix, base_width=32),
+        c,
+        4 * planes,
+        stride,
+        training_batch=2,
+    )
+
+
+def _mixer(n, c, token_hidden, channel_hidden):
+    return Case(lambda: blocks.MixerLayer(n, c, token_hidden, channel_hidden), c, c, tokens=n)
+
+
+def _convnext(c, layer_scale, norm):
+    return Case(lambda: blocks.ConvNeXtBlock(c, layer_scale=layer_scale, response_norm=norm), c, c)
+
+
+odd = st.sampled_from([1, 3, 5])
+few = st.integers(1, 4)
+from_two = st.integers(2, 9)
+
 CASES = {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
     "Bottleneck": st.builds(_bottleneck, channels, st.integers(1, 3), st.integers(1, 3), strides, attentions),
+    "ConvNeXtBlock": st.builds(
+        _convnext, channels, st.sampled_from([None, 1e-6, 1.0]), st.sampled_from([nn.Identity, blocks.GRN])
+    ),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
-    "ECA": st.builds(_eca, channels, st.sampled_from([None, 1, 3, 5, 7])),
+    "ECA": st.builds(_same(blocks.ECA), channels, st.sampled_from([None, 1, 3, 5, 7])),
+    "GRN": st.builds(_same(blocks.GRN), channels),
+    "GhostBottleneck": st.builds(
+        _ghost_bottleneck, channels, from_two, from_two, odd, st.integers(1, 3), st.sampled_from([0.0, 0.25])
+    ),
+    "GhostModule": st.builds(_ghost, channels, channels, odd, few, strides),
+    "LSKAttention": st.builds(_same(blocks.LSKAttention), from_two),
+    "LSKBlock": st.builds(_same(blocks.LSKBlock), from_two, few),
+    "LSKUnit": st.builds(_same(blocks.LSKUnit), from_two),
+    "LayerNorm2d": st.builds(_same(blocks.LayerNorm2d), channels),
+    "LayerScale": st.builds(_same(blocks.LayerScale), channels, st.floats(0, 1)),
+    "MSCA": st.builds(_same(blocks.MSCA), channels, st.sampled_from([(7, 11, 21), (3, 5), (1,)])),
+    "MSCABlock": st.builds(_same(blocks.MSCABlock), channels, few),
+    "MSCAUnit": st.builds(_same(blocks.MSCAUnit), channels),
+    "MixerLayer": st.builds(_mixer, *[channels] * 4),
     "PaddingShortcut": st.builds(_shortcut(blocks.PaddingShortcut), channels, st.integers(0, 5), strides),
     "ProjectionShortcut": st.builds(_shortcut(blocks.ProjectionShortcut), channels, st.integers(0, 5), strides),
-    "SqueezeExcite": st.builds(_se, channels, st.integers(1, 9)),
+    "ResNeStBottleneck": st.builds(_resnest, channels, st.integers(1, 2), strides, few),
+    "SplitAttention": st.builds(_split, st.integers(1, 2), few, st.sampled_from([1, 2, 4])),
+    "SqueezeExcite": st.builds(_same(blocks.SqueezeExcite), channels, channels),
 }
 
-# Blocks wide enough that no part of them is dead by chance.
+# Blocks wide enough that no part of them is dead by chance, and scales that do not hide a branch.
 GENERIC = {
     "BasicBlock": Case(lambda: blocks.BasicBlock(12, 16, 2, attention=blocks.ECA), 12, 16, 2),
     "Bottleneck": Case(lambda: blocks.Bottleneck(12, 8, 2, groups=2, base_width=64, attention=blocks.ECA), 12, 32, 2),
+    "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
     "ECA": Case(lambda: blocks.ECA(12, 5), 12, 12),
+    "GRN": Case(lambda: blocks.GRN(6), 6, 6),
+    "GhostBottleneck": Case(lambda: blocks.GhostBottleneck(8, 24, 10, 3, 2, 0.25), 8, 10, 2),
+    "GhostModule": Case(lambda: blocks.GhostModule(6, 16, 3, 3, stride=2), 6, 16, 2),
+    "LSKAttention": Case(lambda: blocks.LSKAttention(6), 6, 6),
+    "LSKBlock": Case(lambda: blocks.LSKBlock(6, 2), 6, 6),
+    "LSKUnit": Case(lambda: blocks.LSKUnit(6), 6, 6),
+    "LayerNorm2d": Case(lambda: blocks.LayerNorm2d(6), 6, 6),
+    "LayerScale": Case(lambda: blocks.LayerScale(6, 0.5), 6, 6),
+    "MSCA": Case(lambda: blocks.MSCA(6), 6, 6),
+    "MSCABlock": Case(lambda: blocks.MSCABlock(6, 2), 6, 6),
+    "MSCAUnit": Case(lambda: blocks.MSCAUnit(6), 6, 6),
+    "MixerLayer": Case(lambda: blocks.MixerLayer(10, 12, 8, 16), 12, 12, tokens=10),
     "PaddingShortcut": Case(lambda: blocks.PaddingShortcut(5, 9, 2), 5, 9, 2),
     "ProjectionShortcut": Case(lambda: blocks.ProjectionShortcut(5, 9, 2), 5, 9, 2),
+    "ResNeStBottleneck": Case(lambda: blocks.ResNeStBottleneck(12, 8, 2), 12, 32, 2, training_batch=2),
+    "SplitAttention": Case(lambda: blocks.SplitAttention(12, 2, 2), 12, 12, training_batch=2),
     "SqueezeExcite": Case(lambda: blocks.SqueezeExcite(12, 8), 12, 12),
+}
+
+# In training a bias before BatchNorm, a convolution between them or not, has no effect: the mean takes it away again.
+WITHOUT_GRADIENT_IN_TRAINING = {
+    "GhostBottleneck": frozenset({"shortcut.0.1.bias"}),
+    "ResNeStBottleneck": frozenset({"attention.reduce.bias"}),
+    "SplitAttention": frozenset({"reduce.bias"}),
 }
 
 

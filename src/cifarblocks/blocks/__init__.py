@@ -1,16 +1,37 @@
 """The blocks' door: every public block."""
 
-from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.eca import ECA
+from cifarblocks.blocks.ghost import GhostBottleneck, GhostModule
+from cifarblocks.blocks.lsk import LSKAttention, LSKBlock, LSKUnit
+from cifarblocks.blocks.mixer import MixerLayer
+from cifarblocks.blocks.msca import MSCA, MSCABlock, MSCAUnit
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
+from cifarblocks.blocks.split_attention import ResNeStBottleneck, SplitAttention
 
 __all__ = [
     "ECA",
+    "GRN",
+    "MSCA",
     "BasicBlock",
     "Bottleneck",
+    "ConvNeXtBlock",
     "DropPath",
+    "GhostBottleneck",
+    "GhostModule",
+    "LSKAttention",
+    "LSKBlock",
+    "LSKUnit",
+    "LayerNorm2d",
+    "LayerScale",
+    "MSCABlock",
+    "MSCAUnit",
+    "MixerLayer",
     "PaddingShortcut",
     "ProjectionShortcut",
+    "ResNeStBottleneck",
+    "SplitAttention",
     "SqueezeExcite",
 ]

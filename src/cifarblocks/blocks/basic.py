@@ -1,6 +1,8 @@
 """The small parts that many blocks share."""
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -35,3 +37,65 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel, https://arxiv.org/abs/1607.06450.
+
+    Args:
+        channels: channels of the input.
+        eps: added to the variance.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> LayerNorm2d(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = rearrange(x, "b c h w -> b h w c")
+        pixels = F.layer_norm(pixels, self.normalized_shape, self.weight, self.bias, self.eps)
+        return rearrange(pixels, "b h w c -> b c h w")
+
+
+class LayerScale(nn.Module):
+    """Scale each channel by a learned factor, https://arxiv.org/abs/2103.17239 section 3.
+
+    Args:
+        channels: channels of the input.
+        initial_value: of each factor `gamma`.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> LayerScale(64, 1e-2)(torch.ones(2, 64, 8, 5)).mean()
+    tensor(0.0100, grad_fn=<MeanBackward0>)
+    """
+
+    def __init__(self, channels: int, initial_value: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), float(initial_value)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * rearrange(self.gamma, "c -> c 1 1")
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    activation: type[nn.Module] = nn.Identity,
+) -> nn.Sequential:
+    """Convolution without bias and padded by half its kernel, BatchNorm, activation.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉) for an odd kernel.
+
+    >>> conv_norm(16, 32, 3, stride=2, activation=nn.ReLU)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 32, 4, 3])
+    """
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation())

@@ -1,0 +1,79 @@
+"""ConvNeXt, Liu et al. 2022, https://arxiv.org/abs/2201.03545, and V2, https://arxiv.org/abs/2301.00808."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+
+
+class GRN(nn.Module):
+    """Global response normalisation: channels compete by their norm over the map (V2, section 3.3, algorithm 1).
+
+    Origin: written from the paper; the authors' code is CC BY-NC 4.0.
+
+    Args:
+        channels: channels of the input.
+        eps: added to the mean norm.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> GRN(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.zeros(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+        response = norms / (norms.mean(1, keepdim=True) + self.eps)
+        return x + rearrange(self.shift, "c -> c 1 1") + rearrange(self.scale, "c -> c 1 1") * (x * response)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7×7, LayerNorm, and an inverted bottleneck of 1×1 convolutions, as a residual branch (section 2.6).
+
+    Version 2 is `ConvNeXtBlock(channels, layer_scale=None, response_norm=GRN)`.
+
+    Origin: written from the papers; the authors' code is MIT (V1) and CC BY-NC 4.0 (V2, not consulted).
+
+    Args:
+        channels: channels of the input and of the output.
+        layer_scale: first value of the branch's scale; None for no scale.
+        response_norm: builds what stands after the activation, on 4 · channels; by default nothing.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> ConvNeXtBlock(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        layer_scale: float | None = 1e-6,
+        response_norm: Callable[[int], nn.Module] = nn.Identity,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = LayerNorm2d(channels)
+        self.expand = nn.Conv2d(channels, 4 * channels, 1)
+        self.response_norm = response_norm(4 * channels)
+        self.project = nn.Conv2d(4 * channels, channels, 1)
+        self.scale = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.expand(self.norm(self.depthwise(x)))
+        y = self.project(self.response_norm(F.gelu(y)))
+        return x + self.drop_path(self.scale(y))

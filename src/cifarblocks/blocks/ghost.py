@@ -1,0 +1,132 @@
+"""Ghost convolutions: GhostNet, Han et al. 2020, https://arxiv.org/abs/1911.11907."""
+
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import conv_norm
+from cifarblocks.blocks.se import SqueezeExcite
+
+
+class GhostModule(nn.Module):
+    """A convolution for a few channels, and cheap depthwise convolutions of those for the rest (section 3.1, figure 1).
+
+    The paper says any linear operation may be the cheap one; as in the authors' code it is one depthwise convolution,
+    and both halves have BatchNorm and the same activation. Where `ratio` does not divide `out_channels`, the last
+    cheap channels are computed and left out, as there. `ratio=1` leaves a plain convolution, where that code fails.
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: of the first convolution, odd.
+        ratio: ⌈out_channels / ratio⌉ channels come from the first convolution; each makes ratio - 1 more.
+        stride: of the first convolution.
+        cheap_kernel_size: of the depthwise convolutions, odd.
+        activation: builds the activation of both halves.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Raises:
+        ValueError: if `ratio` is below 1 or above `out_channels`.
+
+    >>> GhostModule(16, 33, ratio=3)(torch.randn(2, 16, 8, 5)).shape
+    torch.Size([2, 33, 8, 5])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        ratio: int = 2,
+        *,
+        stride: int = 1,
+        cheap_kernel_size: int = 3,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        if not 1 <= ratio <= out_channels:
+            raise ValueError(f"ratio must be from 1 to out_channels ({out_channels}), got {ratio}")
+        primary = -(-out_channels // ratio)
+        self.cheap_channels = out_channels - primary
+        self.primary = conv_norm(in_channels, primary, kernel_size, stride, activation=activation)
+        self.cheap = (
+            conv_norm(primary, primary * (ratio - 1), cheap_kernel_size, groups=primary, activation=activation)
+            if ratio > 1
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.primary(x)
+        if self.cheap is None:
+            return y
+        return torch.cat([y, self.cheap(y)[:, : self.cheap_channels]], dim=1)
+
+
+class GhostBottleneck(nn.Module):
+    """Expand by a GhostModule, stride, gate, and project by another; a shortcut beside it (section 3.2, figure 3).
+
+    Details as in the authors' code: no activation after the second module nor after the addition; the shortcut has a
+    depthwise convolution of the block's kernel; the gate is hard-sigmoid, its width rounded to a multiple of 4.
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
+    Args:
+        in_channels: channels of the input.
+        hidden_channels: channels between the modules.
+        out_channels: channels of the output.
+        kernel_size: of the strided depthwise convolutions, odd.
+        stride: of the block; at 1 it has no depthwise convolution between the modules.
+        se_ratio: width of the gate as a share of `hidden_channels`; 0 is no gate.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    >>> GhostBottleneck(16, 48, 24, stride=2, se_ratio=0.25)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 24, 4, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        se_ratio: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.expand = GhostModule(in_channels, hidden_channels)
+        self.depthwise = (
+            conv_norm(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels)
+            if stride > 1
+            else nn.Identity()
+        )
+        self.gate = (
+            SqueezeExcite(hidden_channels, divisible(se_ratio * hidden_channels, 4), gate=nn.Hardsigmoid)
+            if se_ratio
+            else nn.Identity()
+        )
+        self.project = GhostModule(hidden_channels, out_channels, activation=nn.Identity)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels and stride == 1
+            else nn.Sequential(
+                conv_norm(in_channels, in_channels, kernel_size, stride, groups=in_channels),
+                conv_norm(in_channels, out_channels),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(self.depthwise(self.expand(x)))
+        return self.shortcut(x) + self.project(y)
+
+
+def divisible(value: float, divisor: int) -> int:
+    """The multiple of `divisor` nearest to `value`, halves upward, at least `divisor` and at least 0.9 of `value`.
+
+    >>> [divisible(v, 4) for v in (1, 18, 30, 168, 9.5)]
+    [4, 20, 32, 168, 12]
+    """
+    nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= 0.9 * value else nearest + divisor

@@ -1,0 +1,108 @@
+"""Large selective kernel attention: LSKNet, Li et al. 2023, https://arxiv.org/abs/2303.09030."""
+
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.msca import convolutional_mlp
+
+
+class LSKAttention(nn.Module):
+    """Scale each value by an attention that chooses, at each place, between two receptive fields (section 3.2-3.3).
+
+    The paper is written for any number of kernels; this is its two: a depthwise 5×5, and on top of it a depthwise
+    7×7 of dilation 3, which together see 23×23 (equations 3-4). The two maps of weights come from the mean and the
+    maximum over channels (equations 5-6) by one sigmoid each, not a softmax (equation 7), and the result scales the
+    input without a further sigmoid (equation 8). Every convolution has a bias. Not to be taken for LSKA, large
+    separable kernel attention.
+
+    Origin: written from the paper alone; the authors' code is CC BY-NC 4.0 and was not consulted.
+
+    Args:
+        channels: channels of the input, at least 2; each receptive field is reduced to half of them, rounded down.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Raises:
+        ValueError: if `channels` is below 2.
+
+    >>> LSKAttention(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 2:
+            raise ValueError(f"channels must be at least 2 to be halved, got {channels}")
+        half = channels // 2
+        self.small = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.large = nn.Conv2d(channels, channels, 7, padding=9, dilation=3, groups=channels)
+        self.reduce_small = nn.Conv2d(channels, half, 1)
+        self.reduce_large = nn.Conv2d(channels, half, 1)
+        self.select = nn.Conv2d(2, 2, 7, padding=3)
+        self.expand = nn.Conv2d(half, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.small(x)
+        large = self.reduce_large(self.large(small))
+        small = self.reduce_small(small)
+        both = torch.cat([small, large], dim=1)
+        pooled = torch.cat([both.mean(1, keepdim=True), both.amax(1, keepdim=True)], dim=1)
+        for_small, for_large = self.select(pooled).sigmoid().chunk(2, dim=1)
+        return x * self.expand(small * for_small + large * for_large)
+
+
+class LSKUnit(nn.Module):
+    """1×1 convolution, GELU, LSK attention, 1×1 convolution, and a shortcut around them (section 3.1, figure 3).
+
+    Origin: written from the paper alone; the authors' code is CC BY-NC 4.0 and was not consulted.
+
+    Args:
+        channels: channels of the input.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> LSKUnit(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.GELU(), LSKAttention(channels), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class LSKBlock(nn.Module):
+    """An LSK unit and a convolutional MLP, each a BatchNorm, a scaled branch and a shortcut (section 3.1, figure 3).
+
+    Origin: written from the paper alone; the authors' code is CC BY-NC 4.0 and was not consulted.
+
+    Args:
+        channels: channels of the input.
+        mlp_ratio: width of the MLP for each channel; the paper's networks take 8, 8, 4, 4.
+        dropout: dropout rate inside and after the MLP.
+        drop_path: probability of dropping the branches of an image in training.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> LSKBlock(64, 8)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, mlp_ratio: float, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm = nn.BatchNorm2d(channels)
+        self.attention = LSKUnit(channels)
+        self.attention_scale = LayerScale(channels, 1e-2)
+        self.mlp_norm = nn.BatchNorm2d(channels)
+        self.mlp = convolutional_mlp(channels, int(mlp_ratio * channels), dropout)
+        self.mlp_scale = LayerScale(channels, 1e-2)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attention_scale(self.attention(self.attention_norm(x))))
+        return x + self.drop_path(self.mlp_scale(self.mlp(self.mlp_norm(x))))

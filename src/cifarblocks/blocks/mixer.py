@@ -1,0 +1,68 @@
+"""MLP-Mixer: Tolstikhin et al. 2021, https://arxiv.org/abs/2105.01601."""
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath
+
+
+class MixerLayer(nn.Module):
+    """An MLP over the tokens, the same for each channel, then one over the channels of each token (section 2, eq. 1).
+
+    GELU is exact; the authors' flax code takes the tanh approximation, up to 5e-4 apart. The paper's networks have
+    token_hidden = channels / 2 and channel_hidden = 4 · channels.
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
+    Args:
+        tokens: number of tokens, fixed.
+        channels: channels of each token.
+        token_hidden: width of the MLP over the tokens.
+        channel_hidden: width of the MLP over the channels.
+        dropout: dropout rate inside and after both MLPs.
+        drop_path: probability of dropping the branches of an image in training.
+
+    Shape: (b, tokens, c) → (b, tokens, c)
+
+    Raises:
+        ValueError: in `forward`, if the input has another number of tokens.
+
+    >>> MixerLayer(64, 32, 16, 128)(torch.randn(2, 64, 32)).shape
+    torch.Size([2, 64, 32])
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        channels: int,
+        token_hidden: int,
+        channel_hidden: int,
+        *,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.token_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.token_mlp = mlp(tokens, token_hidden, dropout)
+        self.channel_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.channel_mlp = mlp(channels, channel_hidden, dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.tokens:
+            raise ValueError(f"tokens is {self.tokens} and fixed in this layer's parameters, got {x.shape[1]}")
+        y = self.token_mlp(rearrange(self.token_norm(x), "b n c -> b c n"))
+        x = x + self.drop_path(rearrange(y, "b c n -> b n c"))
+        return x + self.drop_path(self.channel_mlp(self.channel_norm(x)))
+
+
+def mlp(features: int, hidden_features: int, dropout: float = 0.0) -> nn.Sequential:
+    """Linear, exact GELU, linear, over the last axis: (..., features) → (..., features)."""
+    return nn.Sequential(
+        nn.Linear(features, hidden_features),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_features, features),
+        nn.Dropout(dropout),
+    )

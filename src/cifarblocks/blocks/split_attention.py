@@ -1,0 +1,118 @@
+"""Split attention: ResNeSt, Zhang et al. 2020, https://arxiv.org/abs/2004.08955."""
+
+from functools import reduce
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, conv_norm
+
+
+class SplitAttention(nn.Module):
+    """A convolution in `radix` splits, summed with weights that all of them together decide (section 3.1, figure 2).
+
+    Channels are radix-major, as in the released code; the paper describes them cardinality-major. The weights come
+    from that code's hidden layer of max(channels · radix / 4, 32) channels, rounded to nothing (timm rounds to 8).
+    With `radix=1` the weights are sigmoid gates, not a softmax.
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
+    Args:
+        channels: channels of the input and of the output.
+        radix: splits of each group.
+        groups: cardinality.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training b is at least 2, for the averages are normalised.
+
+    Raises:
+        ValueError: if groups · radix does not divide `channels`, or groups the hidden channels; in training if b is 1.
+
+    >>> SplitAttention(64, radix=4, groups=2)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, radix: int = 2, groups: int = 1) -> None:
+        super().__init__()
+        hidden_channels = max(channels * radix // 4, 32)
+        if channels % (groups * radix):
+            raise ValueError(f"channels must be divisible by groups · radix ({groups} · {radix}), got {channels}")
+        if hidden_channels % groups:
+            raise ValueError(
+                f"max(channels · radix / 4, 32) must be divisible by groups ({groups}), got {hidden_channels}"
+            )
+        self.radix, self.groups = radix, groups
+        self.splits = conv_norm(channels, channels * radix, 3, groups=groups * radix, activation=nn.ReLU)
+        self.reduce = nn.Conv2d(channels, hidden_channels, 1, groups=groups)
+        self.norm = nn.BatchNorm2d(hidden_channels)
+        self.expand = nn.Conv2d(hidden_channels, channels * radix, 1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            raise ValueError("SplitAttention normalises averages over the batch: it trains on at least 2 images, got 1")
+        splits = self.splits(x).chunk(self.radix, dim=1)  # radix times (b, c, h, w)
+        averages = reduce(torch.add, [split.mean((2, 3), keepdim=True) for split in splits])
+        logits = self.expand(torch.relu(self.norm(self.reduce(averages))))
+        logits = rearrange(logits, "b (g r c) 1 1 -> r b (g c) 1 1", g=self.groups, r=self.radix)
+        weights = logits.softmax(0) if self.radix > 1 else logits.sigmoid()
+        return reduce(torch.add, [weight * split for weight, split in zip(weights, splits, strict=True)])
+
+
+class ResNeStBottleneck(nn.Module):
+    """1×1 convolution, split attention, average pool for the stride, 1×1 convolution, and a shortcut (section 3.3).
+
+    As in the released code, a 3×3 average pool after the split attention takes the stride, counting its padding; the
+    shortcut has an average pool that does not, and a 1×1 convolution.
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
+    Args:
+        in_channels: channels of the input.
+        bottleneck_channels: the width that the paper's table calls 64, 128, 256, 512; the output has four times it.
+        stride: of the block.
+        radix: splits of each group.
+        groups: cardinality.
+        base_width: width of one group where `bottleneck_channels` is 64.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, 4 · bottleneck_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w; in training
+    b is at least 2.
+
+    Raises:
+        ValueError: as `SplitAttention` and `DropPath`.
+
+    >>> ResNeStBottleneck(64, 32, stride=2)(torch.randn(2, 64, 7, 5)).shape
+    torch.Size([2, 128, 4, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        stride: int = 1,
+        radix: int = 2,
+        groups: int = 1,
+        *,
+        base_width: int = 64,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        width = bottleneck_channels * base_width // 64 * groups
+        out_channels = 4 * bottleneck_channels
+        self.reduce = conv_norm(in_channels, width, activation=nn.ReLU)
+        self.attention = SplitAttention(width, radix, groups)
+        self.pool = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
+        self.expand = conv_norm(width, out_channels)
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels and stride == 1
+            else nn.Sequential(
+                nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False),
+                conv_norm(in_channels, out_channels),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pool(self.attention(self.reduce(x)))
+        return torch.relu(self.shortcut(x) + self.drop_path(self.expand(y)))

@@ -1,0 +1,78 @@
+import pytest
+import timm.models.convnext
+import torch
+from references import assert_equal_modules
+from torchvision.models.convnext import CNBlock
+
+from cifarblocks.blocks import GRN, ConvNeXtBlock
+
+TIMM = {
+    "conv_dw": "depthwise",
+    "mlp.fc1": "expand",
+    "mlp.fc2": "project",
+    "mlp.grn.weight": "response_norm.scale",
+    "mlp.grn.bias": "response_norm.shift",
+    "gamma": "scale.gamma",
+}
+
+
+def rename(name: str) -> str:
+    for theirs, ours in TIMM.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+def test_version_1_equals_timm():
+    theirs = timm.models.convnext.ConvNeXtBlock(12, conv_mlp=True)
+    assert_equal_modules(ConvNeXtBlock(12), theirs, torch.randn(2, 12, 7, 4), rename)
+
+
+def test_version_2_equals_timm():
+    theirs = timm.models.convnext.ConvNeXtBlock(12, conv_mlp=True, use_grn=True, ls_init_value=None)
+    ours = ConvNeXtBlock(12, layer_scale=None, response_norm=GRN)
+    assert_equal_modules(ours, theirs, torch.randn(2, 12, 7, 4), rename)
+
+
+def test_version_1_equals_torchvision_in_output():
+    theirs = CNBlock(12, layer_scale=0.7, stochastic_depth_prob=0.0).double()
+    ours = ConvNeXtBlock(12).double()
+    state = theirs.state_dict()
+    parts = ("depthwise", "norm", "expand", "project")
+    names = ("block.0", "block.2", "block.3", "block.5")
+    for part, name in zip(parts, names, strict=True):
+        own = getattr(ours, part)
+        own.weight.data.copy_(state[f"{name}.weight"].view_as(own.weight))
+        own.bias.data.copy_(state[f"{name}.bias"])
+    ours.scale.gamma.data.copy_(state["layer_scale"].flatten())
+    x = torch.randn(2, 12, 7, 4, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
+
+
+def test_global_response_normalisation_is_its_formula():
+    grn = GRN(5).double()
+    torch.nn.init.normal_(grn.scale)
+    torch.nn.init.normal_(grn.shift)
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    expected = torch.empty_like(x)
+    for b in range(2):
+        norms = [sum(value**2 for value in x[b, c].flatten().tolist()) ** 0.5 for c in range(5)]
+        mean = sum(norms) / 5
+        for c in range(5):
+            factor = grn.scale[c].item() * norms[c] / (mean + 1e-6)
+            expected[b, c] = x[b, c] + grn.shift[c].item() + factor * x[b, c]
+    torch.testing.assert_close(grn(x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("block", "count"),
+    [
+        (lambda: ConvNeXtBlock(64), 36_480),
+        (lambda: ConvNeXtBlock(64, layer_scale=None, response_norm=GRN), 36_928),
+    ],
+)
+def test_has_the_papers_number_of_parameters(block, count):
+    assert sum(p.numel() for p in block().parameters()) == count
+
+
+def test_layer_scale_begins_at_its_initial_value():
+    assert (ConvNeXtBlock(4, layer_scale=0.3).scale.gamma == torch.tensor(0.3)).all()

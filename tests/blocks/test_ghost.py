@@ -1,0 +1,78 @@
+import pytest
+import torch
+from references import assert_equal_modules
+from timm.models import ghostnet as reference
+from torch import nn
+
+from cifarblocks.blocks import GhostBottleneck, GhostModule
+
+MODULE = {"primary_conv": "primary", "cheap_operation": "cheap"}
+BOTTLENECK = {
+    "ghost1": "expand",
+    "ghost2": "project",
+    "conv_dw": "depthwise.0",
+    "bn_dw": "depthwise.1",
+    "se.conv_reduce": "gate.reduce",
+    "se.conv_expand": "gate.expand",
+    "shortcut.0": "shortcut.0.0",
+    "shortcut.1": "shortcut.0.1",
+    "shortcut.2": "shortcut.1.0",
+    "shortcut.3": "shortcut.1.1",
+}
+
+
+def rename(name: str) -> str:
+    for theirs, ours in BOTTLENECK.items():
+        if name.startswith(theirs + "."):
+            name = ours + name.removeprefix(theirs)
+            break
+    for theirs, ours in MODULE.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("c_in", "c_out", "kernel_size", "ratio", "stride"),
+    [(6, 8, 1, 2, 1), (6, 9, 1, 2, 1), (6, 10, 3, 3, 2), (5, 7, 1, 4, 1), (4, 16, 1, 2, 1)],
+)
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Identity])
+def test_module_equals_timm(c_in, c_out, kernel_size, ratio, stride, activation):
+    theirs = reference.GhostModule(c_in, c_out, kernel_size, ratio, 3, stride, act_layer=activation)
+    ours = GhostModule(c_in, c_out, kernel_size, ratio, stride=stride, activation=activation)
+    assert_equal_modules(ours, theirs, torch.randn(2, c_in, 7, 4), rename)
+
+
+@pytest.mark.parametrize(
+    ("c_in", "hidden", "c_out", "kernel_size", "stride", "se_ratio"),
+    [(8, 16, 8, 3, 1, 0.0), (8, 20, 12, 5, 2, 0.25), (8, 30, 12, 3, 1, 0.25), (8, 16, 8, 5, 2, 0.0)],
+)
+def test_bottleneck_equals_timm(c_in, hidden, c_out, kernel_size, stride, se_ratio):
+    theirs = reference.GhostBottleneck(c_in, hidden, c_out, kernel_size, stride, se_ratio=se_ratio)
+    ours = GhostBottleneck(c_in, hidden, c_out, kernel_size, stride, se_ratio)
+    assert_equal_modules(ours, theirs, torch.randn(2, c_in, 7, 4), rename)
+
+
+@pytest.mark.parametrize(
+    ("block", "count"),
+    [
+        (lambda: GhostModule(64, 128), 4_928),
+        (lambda: GhostModule(64, 64, ratio=3), 1_936),
+        (lambda: GhostModule(64, 65), 2_541),
+        (lambda: GhostBottleneck(64, 128, 64), 9_440),
+        (lambda: GhostBottleneck(64, 120, 80, 5, 2, 0.25), 28_020),
+    ],
+)
+def test_has_the_papers_number_of_parameters(block, count):
+    assert sum(p.numel() for p in block().parameters()) == count
+
+
+def test_ratio_1_is_a_plain_convolution():
+    module = GhostModule(6, 8, 3, ratio=1, stride=2)
+    plain = nn.Sequential(nn.Conv2d(6, 8, 3, 2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    assert_equal_modules(module, plain, torch.randn(2, 6, 7, 4), lambda name: f"primary.{name}")
+
+
+@pytest.mark.parametrize("ratio", [0, 5])
+def test_refuses_a_ratio_that_leaves_no_channels(ratio):
+    with pytest.raises(ValueError, match=rf"ratio must be from 1 to out_channels \(4\), got {ratio}"):
+        GhostModule(8, 4, ratio=ratio)

@@ -1,0 +1,119 @@
+import pytest
+import torch
+from references import randomise
+from torch import Tensor
+
+from cifarblocks.blocks import MSCA, MSCABlock, MSCAUnit
+
+# The reference: each convolution as an explicit sum of shifted, weighted maps, with the paper's formulas around them.
+
+
+def shifted(x: Tensor, dy: int, dx: int) -> Tensor:
+    """y[i, j] = x[i + dy, j + dx], 0 outside the map."""
+    h, w = x.shape[-2:]
+    y = torch.zeros_like(x)
+    for i in range(max(0, -dy), min(h, h - dy)):
+        for j in range(max(0, -dx), min(w, w - dx)):
+            y[..., i, j] = x[..., i + dy, j + dx]
+    return y
+
+
+def depthwise(x: Tensor, conv, dilation: int = 1) -> Tensor:
+    kernel = conv.weight
+    height, width = kernel.shape[-2:]
+    y = conv.bias.view(-1, 1, 1).expand_as(x)
+    for u in range(height):
+        for v in range(width):
+            moved = shifted(x, (u - height // 2) * dilation, (v - width // 2) * dilation)
+            y = y + kernel[:, 0, u, v].view(-1, 1, 1) * moved
+    return y
+
+
+def pointwise(x: Tensor, conv) -> Tensor:
+    return torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], x) + conv.bias.view(-1, 1, 1)
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def batch_norm(x: Tensor, norm, training: bool) -> Tensor:
+    mean = x.mean((0, 2, 3)) if training else norm.running_mean
+    variance = (x - mean.view(-1, 1, 1)).square().mean((0, 2, 3)) if training else norm.running_var
+    normal = (x - mean.view(-1, 1, 1)) / (variance + norm.eps).sqrt().view(-1, 1, 1)
+    return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
+def convolutional_mlp(x: Tensor, mlp) -> Tensor:
+    return pointwise(gelu(depthwise(pointwise(x, mlp[0]), mlp[1])), mlp[4])
+
+
+def block(x: Tensor, module, unit, training: bool) -> Tensor:
+    """The residual form that SegNeXt and LSKNet share."""
+    z = unit(batch_norm(x, module.attention_norm, training), module.attention)
+    x = x + module.attention_scale.gamma.view(-1, 1, 1) * z
+    z = convolutional_mlp(batch_norm(x, module.mlp_norm, training), module.mlp)
+    return x + module.mlp_scale.gamma.view(-1, 1, 1) * z
+
+
+def msca(x: Tensor, module) -> Tensor:
+    a = depthwise(x, module.local)
+    total = a
+    for row, column in module.strips:
+        assert row.kernel_size[0] == column.kernel_size[1] == 1
+        total = total + depthwise(depthwise(a, row), column)
+    return pointwise(total, module.mix) * x
+
+
+def unit(x: Tensor, module) -> Tensor:
+    first, _, attention, last = module.branch
+    return pointwise(msca(gelu(pointwise(x, first)), attention), last) + x
+
+
+def assert_equals_formula(module, formula, x: Tensor) -> None:
+    """Outputs and gradients of the input and of every parameter."""
+    parameters = list(module.parameters())
+    results = []
+    for function in (module, formula):
+        own = x.clone().requires_grad_()
+        y = function(own)
+        loss = (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum()
+        results.append((y, *torch.autograd.grad(loss, [own, *parameters])))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+X = torch.randn(2, 3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("strips", [(7, 11, 21), (3, 5)])
+def test_msca_is_its_formula(strips):
+    module = randomise(MSCA(3, strips)).double()
+    assert_equals_formula(module, lambda x: msca(x, module), X)
+
+
+def test_unit_is_its_formula():
+    module = randomise(MSCAUnit(3)).double()
+    assert_equals_formula(module, lambda x: unit(x, module), X)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_block_is_its_formula(training):
+    module = randomise(MSCABlock(3, 2)).double().train(training)
+    assert_equals_formula(module, lambda x: block(x, module, unit, training), X)
+
+
+@pytest.mark.parametrize(("module", "count"), [(MSCA(64), 11_200), (MSCAUnit(64), 19_520), (MSCABlock(64, 4), 55_552)])
+def test_has_the_papers_number_of_parameters(module, count):
+    assert sum(p.numel() for p in module.parameters()) == count
+
+
+def test_the_scales_begin_at_a_hundredth():
+    block = MSCABlock(4, 4)
+    for scale in (block.attention_scale, block.mlp_scale):
+        assert (scale.gamma == torch.tensor(0.01)).all()
+
+
+def test_refuses_an_even_strip():
+    with pytest.raises(ValueError, match="strips must be odd to keep the map, got 4"):
+        MSCA(8, strips=(3, 4))
