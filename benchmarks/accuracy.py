@@ -51,7 +51,7 @@ def cells(summary: dict[str, Any]) -> list[str]:
 def main(folders: list[str]) -> None:
     """Copy the summaries and write the table."""
     collected = RESULTS / "accuracy"
-    collected.mkdir(exist_ok=True)
+    collected.mkdir(parents=True, exist_ok=True)
     for folder in map(Path, folders):
         target = collected / f"{folder.parent.name}_{folder.name}.json"
         target.write_bytes((folder / "summary.json").read_bytes())

@@ -44,8 +44,9 @@ def score(options: Namespace, model: nn.Module, card: Card, normalise: Normalisa
     if data.image_size != card.image_size:
         raise UserError(f"--data {options.data} has images of {data.image_size}, the weights are for {card.image_size}")
     device = normalise.scale.device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
     batches = evaluation_batches(data.test.to(device), normalise)
-    scores = evaluate(model, batches, Processes(0, 1, device), torch.autocast(device.type, enabled=False))
+    scores = evaluate(model, batches, Processes(0, 1, device), autocast)
     print(f"{data.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} test images")
 
 

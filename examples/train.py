@@ -1,6 +1,6 @@
 """Train a classifier on small images, with one process or many.
 
-    python examples/train.py                                        # the digits: a minute on 2 CPU cores
+    python examples/train.py                                        # the digits: about 2 minutes on 2 CPU cores
     python examples/train.py --data cifar10 --epochs 30             # downloads CIFAR-10
     python examples/train.py --data folder:PATH --model resnet_18   # PATH/train/<class>/*, PATH/test/<class>/*
     torchrun --nproc_per_node=4 examples/train.py --data cifar100   # 4 GPUs, or 4 processes on CPU
@@ -15,6 +15,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ from training.evaluation import evaluate
 from training.optimisation import build_optimizer, learning_rate_at, peak_learning_rate, set_learning_rate
 from training.processes import Processes, is_first, joined_processes
 from training.records import configuration, describe_epoch, describe_run, summary
-from training.setup import build_model, check_batch_size, resolve
+from training.setup import build_model, check_shares, resolve
 from training.weights import Card, save_weights
 
 
@@ -64,7 +65,7 @@ def train_epoch(
             loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing, reduction="sum")
         # DistributedDataParallel takes the mean over processes: so it is the mean over the images of the global batch.
         (loss * processes.world_size / options.batch_size).backward()
-        if options.clip is not None:
+        if options.clip:
             nn.utils.clip_grad_norm_(network.parameters(), options.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -80,13 +81,13 @@ def train(options: Namespace, processes: Processes) -> None:
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
     resolve(options, data, device)
     training, validation = (data.train, None) if options.final else hold_out(data.train, random_stream("hold out"))
-    check_batch_size(options.batch_size, len(training), processes.world_size)
     record = configuration(options, data, processes)
 
     dtype = torch.float64 if options.precision == "float64" else torch.float32
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
     torch.manual_seed(options.seed)
     model, arguments = build_model(options, data)
+    check_shares(options, len(training), len(validation or ()), model, processes.world_size)
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(options.optimizer, model, options.weight_decay)
 
@@ -102,7 +103,8 @@ def train(options: Namespace, processes: Processes) -> None:
 
     training, test = training.to(device), data.test.to(device)
     validation = None if validation is None else validation.to(device)
-    normalise = Normalisation(*data.mean_and_std, device, dtype)
+    mean, std = data.mean_and_std
+    normalise = Normalisation(mean, std, device, dtype)
     augmentation = Augmentation(options.mirror, options.shift, options.erasing)
     steps = steps_per_epoch(len(training), options.batch_size)
     learning_rate = partial(
@@ -143,14 +145,18 @@ def train(options: Namespace, processes: Processes) -> None:
             }
         )
         processes.print(describe_epoch(history[-1], options.epochs))
-        if processes.first:
-            card = Card(
-                options.model, arguments, data.classes, data.image_size, *data.mean_and_std, data.name, epoch + 1
-            )
-            for name in ("last", "best") if best else ("last",):
-                save_weights(folder / f"{name}.safetensors", model, card)
-            runs.write_metrics(folder, history)
-            runs.save_checkpoint(folder, model, optimizer, history)
+        card = Card(
+            model=options.model,
+            arguments=arguments,
+            classes=data.classes,
+            image_size=data.image_size,
+            mean=mean,
+            std=std,
+            precision=options.precision,
+            data=data.name,
+            epoch=epoch + 1,
+        )
+        processes.first_decides(partial(save_epoch, folder, model, optimizer, history, card, best))
 
     scores = evaluate(model, evaluation_batches(test, normalise, *share), processes, autocast)
     if processes.first:
@@ -158,6 +164,16 @@ def train(options: Namespace, processes: Processes) -> None:
         runs.write_json(folder / runs.SUMMARY, summary(record, model, len(training), history, scores))
         print(f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch")
         print("wrote", *sorted(folder.iterdir()), sep="\n  ")
+
+
+def save_epoch(
+    folder: Path, model: nn.Module, optimizer: Optimizer, history: list[dict[str, Any]], card: Card, best: bool
+) -> None:
+    """Write the weights, the metrics and, last, the checkpoint to go on from."""
+    for name in ("last", "best") if best else ("last",):
+        save_weights(folder / f"{name}.safetensors", model, card)
+    runs.write_metrics(folder, history)
+    runs.save_checkpoint(folder, model, optimizer, history)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         status, sentence = 1, str(error)
     except OSError as error:
-        status, sentence = 1, f"{error.filename}: {error.strerror}; what was written before is whole"
+        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
     except KeyboardInterrupt:
         status, sentence = 130, "interrupted; with --name and --resume it goes on from the last whole epoch"
     else:

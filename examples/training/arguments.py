@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 import cifarblocks
 from training.datasets import SOURCES
+from training.errors import first_line
 from training.processes import is_first
+from training.setup import has_batch_norm
 
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
-DEFAULTS = {"sgd": {"lr": 0.8, "weight_decay": 5e-4}, "adamw": {"lr": 1e-3, "weight_decay": 0.05}}
+WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 # Options that say where a run is, not what it does: a run may be resumed with others.
 PLACES = frozenset({"output", "name", "resume", "data_dir"})
 
@@ -51,17 +54,18 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
     add("--shift", type=number(0, 0.5), default=1 / 16,
         help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
     add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
-    add("--epochs", type=integer(1), default=20, help="(default: %(default)s)")
+    add("--epochs", type=integer(1), default=20, help="passes over the training images (default: %(default)s)")
     add("--batch-size", type=integer(1), default=64,
-        help="of the global batch, split over the processes (default: %(default)s)")  # fmt: skip
-    add("--optimizer", choices=sorted(DEFAULTS), default="sgd", help="(default: %(default)s)")
+        help="global batch size, split over the processes (default: %(default)s)")  # fmt: skip
+    add("--optimizer", choices=sorted(WEIGHT_DECAYS), default="sgd", help="(default: %(default)s)")
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
-        "(default: 0.8 for sgd, 0.001 for adamw; networks without BatchNorm take a tenth)")  # fmt: skip
+        "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
     add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
     add("--label-smoothing", type=number(0, 1), default=0.0, help="(default: %(default)s)")
-    add("--clip", type=number(0), help="largest norm of the gradient (default: not clipped)")
-    add("--seed", type=integer(0), default=0, help="(default: %(default)s)")
+    add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
+    add("--seed", type=integer(0, 2**63 - 1), default=0,
+        help="what initial weights, order and augmentation are drawn from (default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="auto",
         help="bfloat16 is autocast; auto takes it where the hardware has it (default: %(default)s)")  # fmt: skip
     add("--final", action="store_true", help="train on all training images and hold none out to select with")
@@ -70,9 +74,8 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
     add("--resume", action="store_true", help="go on with the run of that --name, or begin it")
     options = parser.parse_args(arguments)
 
-    defaults = DEFAULTS[options.optimizer]
-    options.lr = defaults["lr"] if options.lr is None else options.lr
-    options.weight_decay = defaults["weight_decay"] if options.weight_decay is None else options.weight_decay
+    if options.weight_decay is None:
+        options.weight_decay = WEIGHT_DECAYS[options.optimizer]
     if options.warmup_epochs is None:
         options.warmup_epochs = min(1.0, options.epochs / 10)
     options.model_argument = dict(options.model_argument)
@@ -80,17 +83,27 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
         parser.error(f"--warmup-epochs must be below --epochs {options.epochs}, got {options.warmup_epochs}")
     if options.resume and options.name is None:
         parser.error("--resume needs the --name of the run to go on with")
-    if options.name is not None and Path(options.name).name != options.name:
+    if options.name is not None and (options.name in ("", "..") or Path(options.name).name != options.name):
         parser.error(f"--name must be the name of one folder, got {options.name!r}")
     for name in ("num_classes", "image_size", "in_channels"):
         if name in options.model_argument:
             parser.error(f"--model-argument {name} is set by the data, got {options.model_argument[name]!r}")
     try:
         with torch.device("meta"):
-            cifarblocks.create_model(options.model, **options.model_argument)
-    except (ValueError, TypeError) as error:
-        parser.error(f"--model {options.model}: {error}")
+            model = cifarblocks.create_model(options.model, **options.model_argument)
+    except (ValueError, TypeError, RuntimeError) as error:
+        given = "".join(f" {name}={value!r}" for name, value in options.model_argument.items())
+        parser.error(f"--model {options.model}{given}: {first_line(error)}")
+    if options.lr is None:
+        options.lr = default_learning_rate(options.optimizer, model)
     return options
+
+
+def default_learning_rate(optimizer: str, model: nn.Module) -> float:
+    """Per 256 images: AdamW 0.001; SGD 0.8, or a tenth of it for networks without BatchNorm, which do not bear it."""
+    if optimizer == "adamw":
+        return 1e-3
+    return 0.8 if has_batch_norm(model) else 0.08
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +111,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", default="digits", help=f"{SOURCES} (default: %(default)s)")
     add("--data-dir", type=Path, default=Path("data"), help="where CIFAR and decoded folders are kept (default: data)")
-    add("--image-size", type=integer(1), help="for folders: make every image RGB and of this height and width")
+    add("--image-size", type=integer(1, 4096),
+        help="for folders: make every image RGB and of this height and width")  # fmt: skip
 
 
 def named_value(text: str) -> tuple[str, Any]:
@@ -116,16 +130,17 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def integer(least: int) -> Callable[[str], int]:
-    """A reader of whole numbers of at least that."""
+def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """A reader of whole numbers in a range."""
 
     def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        if not least <= value <= most:
+            limits = f"of at least {least}" if value < least else f"of at most {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
         return value
 
     return read

@@ -28,7 +28,14 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
     validated = history[0]["validation_loss"] is not None
     loss, accuracy = figure.subplots(1, 2)
 
-    loss.plot(epochs, [line["train_loss"] for line in history], color=TRAINING, marker=marker, ms=4, label="training")
+    loss.plot(
+        epochs,
+        [line["train_loss"] for line in history],
+        color=TRAINING,
+        marker=marker,
+        ms=4,
+        label="training, augmented",
+    )
     accuracy.plot(
         epochs, [line["train_top1"] for line in history], color=TRAINING, marker=marker, ms=4, label="training"
     )
@@ -43,7 +50,8 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
     loss.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
     accuracy.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(None, 100))
     for axes in (loss, accuracy):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

@@ -88,15 +88,19 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
     Raises:
         UserError: if there is no such source, or what it names cannot be used.
     """
-    if source.startswith("folder:"):
-        name, train, test, classes = load_folder(Path(source.removeprefix("folder:")), directory / "cache", image_size)
-        return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
-    if image_size is not None:
+    kind, _, path = source.partition(":")
+    if image_size is not None and kind != "folder":
         raise UserError(f"--image-size {image_size} is only for folder data, and --data is {source}")
-    if source == "digits":
-        return load_digits()
-    if source in ("cifar10", "cifar100"):
-        return load_cifar(source, directory)
+    try:
+        if kind == "folder" and path:
+            name, train, test, classes = load_folder(Path(path), directory / "cache", image_size)
+            return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
+        if source == "digits":
+            return load_digits()
+        if source in ("cifar10", "cifar100"):
+            return load_cifar(source, directory)
+    except OSError as error:
+        raise UserError(f"--data {source}, --data-dir {directory}: {error.filename}: {error.strerror}") from error
     raise UserError(f"--data must be {SOURCES}, got {source!r}")
 
 

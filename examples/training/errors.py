@@ -7,3 +7,12 @@ class UserError(Exception):
 
 class RunError(Exception):
     """What went wrong in a run that could have worked; its message is one sentence."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""What another library says of an error, on one line.
+
+    >>> first_line(KeyError("model")), first_line(ValueError()), first_line(RuntimeError("one\ntwo"))
+    ("'model'", 'ValueError', 'one')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -10,18 +11,28 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: if the disk is full or the folder cannot be written; what was at `path` is still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = None
     try:
-        with temporary.open("wb") as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
-from training.errors import UserError
+from training.errors import UserError, first_line
 from training.files import write_atomically
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
@@ -56,21 +56,26 @@ def _list_files(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise UserError(f"--data folder:{root} must have a folder {root / part}, and it is not there")
-        names[part] = sorted(entry.name for entry in _visible(root / part) if entry.is_dir())
+        for entry in _visible(root / part):
+            if not entry.is_dir():
+                raise UserError(f"{entry} is not in a class folder")
+        names[part] = [entry.name for entry in _visible(root / part)]
         if not names[part]:
             raise UserError(f"{root / part} has no class folders")
     for part, other in (("train", "test"), ("test", "train")):
         for name in sorted(set(names[part]) - set(names[other])):
             raise UserError(f"class {name!r} is in {root / part} but {root / other / name} is missing")
     classes = names["train"]
-    files: dict[str, list[tuple[Path, int]]] = {}
-    for part in ("train", "test"):
-        files[part] = []
+    files: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
+    for part, listed in files.items():
         for label, name in enumerate(classes):
-            images = [entry for entry in _visible(root / part / name) if entry.is_file()]
-            if not images:
+            entries = _visible(root / part / name)
+            if not entries:
                 raise UserError(f"class folder {root / part / name} is empty")
-            files[part] += [(image, label) for image in images]
+            for entry in entries:
+                if entry.is_dir():
+                    raise UserError(f"{entry} is a folder inside a class folder, where only images may be")
+                listed.append((entry, label))
     return classes, files
 
 
@@ -114,17 +119,23 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode an image file.
+    """Decode an image file, turned as its camera says.
 
     Raises:
-        UserError: if it cannot be read or decoded.
+        UserError: if it cannot be read or decoded, or its values are not of 8 bits.
     """
+    content = _read_bytes(path)
     try:
-        with Image.open(io.BytesIO(_read_bytes(path))) as image:
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
-            return image
+            turned = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:
+        raise UserError(f"{path} cannot be read as an image: it is of no known format") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
+        raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from error
+    if turned.mode.startswith(("I", "F")):
+        raise UserError(f"{path} is of mode {turned.mode}, whose values are not of 8 bits; convert it first")
+    return turned
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from training.errors import UserError
+from training.errors import RunError, UserError
 
 T = TypeVar("T")
 
@@ -50,35 +51,35 @@ class Processes:
         return numbers
 
     def first_decides(self, decide: Callable[[], T]) -> T:
-        """What `decide` returns in process 0, in each of them; if it raises UserError there, all of them raise it."""
+        """What `decide` returns in process 0, in each of them; what it raises there, all of them raise."""
         outcome = _attempt(decide) if self.first else None
         if self.world_size > 1:
             box = [outcome]
             dist.broadcast_object_list(box, src=0, device=self.device)
             outcome = box[0]
-        result, error = cast("tuple[T, str | None]", outcome)
+        result, error = cast("tuple[T, Exception | None]", outcome)
         if error is not None:
-            raise UserError(error)
+            raise error
         return result
 
     def one_at_a_time(self, read: Callable[[], T]) -> T:
         """What `read` returns in each process; the first of a machine reads before the others, which find its files.
 
-        If it raises UserError in one of them, all of them raise it.
+        What it raises in one of them, all of them raise.
         """
-        turn = int(os.environ.get("LOCAL_RANK", 0)) > 0
+        late = int(os.environ.get("LOCAL_RANK", 0)) > 0
         result: T | None = None
-        for turn_of_others in (False, True) if self.world_size > 1 else (False,):
+        for late_ones in (False, True) if self.world_size > 1 else (False,):
             error = None
-            if turn == turn_of_others:
+            if late == late_ones:
                 result, error = _attempt(read)
-            errors: list[str | None] = [error]
+            errors: list[Exception | None] = [error]
             if self.world_size > 1:
                 errors = [None] * self.world_size
                 dist.all_gather_object(errors, error)
-            for message in errors:
-                if message is not None:
-                    raise UserError(message)
+            for raised in errors:
+                if raised is not None:
+                    raise raised
         return cast("T", result)
 
     def share_buffers(self, model: torch.nn.Module) -> None:
@@ -88,11 +89,11 @@ class Processes:
                 dist.broadcast(buffer, src=0)
 
 
-def _attempt(function: Callable[[], T]) -> tuple[T | None, str | None]:
+def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
         return function(), None
-    except UserError as error:
-        return None, str(error)
+    except (UserError, RunError, OSError) as error:
+        return None, error
 
 
 def is_first() -> bool:
@@ -106,12 +107,18 @@ def joined_processes() -> Iterator[Processes]:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise UserError(
+                f"--nproc_per_node must be at most the {gpus} GPUs of a machine, got at least {local_rank + 1}"
+            )
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world_size == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The others wait while one of them decodes or downloads.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     try:
         yield Processes(rank, world_size, device)
     finally:

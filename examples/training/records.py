@@ -80,7 +80,7 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
         validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
     return (
         f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  train loss {line['train_loss']:.3f} "
-        f"top-1 {line['train_top1']:.2f} %{validation}  lr {line['learning_rate']:.4f}  "
+        f"top-1 {line['train_top1']:.2f} %{validation}  lr {line['learning_rate']:.3g}  "
         f"{line['images_per_second']:,.0f} images/s"
     )
 

@@ -1,7 +1,9 @@
 """The folder of a run: its configuration, its checkpoint, and what it leaves for people."""
 
+import fcntl
 import io
 import json
+import os
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -12,8 +14,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from training.errors import UserError
-from training.files import write_atomically
+from training.errors import UserError, first_line
+from training.files import remove_leftovers, write_atomically
 
 CONFIGURATION, CHECKPOINT, SUMMARY = "configuration.json", "checkpoint.pt", "summary.json"
 
@@ -29,26 +31,50 @@ def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
         UserError: if the run is there and not to be resumed, or was begun with other options or data.
     """
     parent, name = options.output / options.model, options.name
-    folder = parent / name if name else _new_folder(parent)
-    if name:
-        try:
+    try:
+        folder = parent / name if name else _new_folder(parent)
+        if name:
             folder.mkdir(parents=True, exist_ok=options.resume)
-        except FileExistsError:
-            raise UserError(
-                f"--name {name}: run {folder} is there already; choose another name, or go on with it by --resume"
-            ) from None
-    path = folder / CONFIGURATION
-    if path.exists():
-        begun = json.loads(path.read_text())
-        for part in ("options", "data"):
-            for key, value in json.loads(json.dumps(configuration[part])).items():
-                if begun[part].get(key) != value:
-                    raise UserError(
-                        f"--resume: run {folder} was begun with {key} {begun[part].get(key)!r}, and now it is {value!r}"
-                    )
-    else:
-        write_json(path, configuration)
+        _lock(folder)
+        remove_leftovers(folder)
+        if (folder / CONFIGURATION).exists():
+            _check_same_run(folder, configuration)
+        else:
+            write_json(folder / CONFIGURATION, configuration)
+    except FileExistsError as error:
+        if not name or Path(error.filename) != parent / name:
+            raise UserError(f"--output {options.output}: {error.filename}: {error.strerror}") from error
+        raise UserError(
+            f"--name {name}: run {error.filename} is there already; choose another name, or go on with it by --resume"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--output {options.output}: {error.filename}: {error.strerror}") from error
     return folder
+
+
+def _lock(folder: Path) -> None:
+    """Keep other processes out of a run's folder until this process ends, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"run {folder} is being trained by another process") from None
+
+
+def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other options, or other images wherever they lie."""
+    path = folder / CONFIGURATION
+    try:
+        begun = _decisive(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
+    for key, value in _decisive(json.loads(json.dumps(configuration))).items():
+        if begun.get(key) != value:
+            raise UserError(f"--resume: run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}")
+
+
+def _decisive(configuration: dict[str, Any]) -> dict[str, Any]:
+    return {**configuration["options"], "data": configuration["data"]["fingerprint"]}
 
 
 def _new_folder(parent: Path) -> Path:
@@ -99,6 +125,5 @@ def restore(content: bytes, model: nn.Module, optimizer: Optimizer, device: torc
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         return checkpoint["history"]
-    except (RuntimeError, EOFError, UnpicklingError, KeyError, ValueError) as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"--resume: {CHECKPOINT} is not what a run of this model wrote: {problem}") from error
+    except (RuntimeError, EOFError, UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"--resume: {CHECKPOINT} is not what a run of this model wrote: {first_line(error)}") from error

@@ -8,7 +8,7 @@ from torch import nn
 
 import cifarblocks
 from training.datasets import DataSet
-from training.errors import UserError
+from training.errors import UserError, first_line
 from training.optimisation import supports_bfloat16
 
 
@@ -20,12 +20,22 @@ def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
         options.mirror = data.mirror
 
 
-def check_batch_size(batch_size: int, images: int, processes: int) -> None:
-    """Refuse a global batch that the images do not fill or the processes cannot share."""
+def check_shares(options: Namespace, images: int, held_out: int, model: nn.Module, processes: int) -> None:
+    """Refuse a split of the images, or of a batch, that leaves nothing to select with or too little to train on."""
+    if not (options.final or held_out):
+        raise UserError(f"{images} training images are too few to hold a tenth out to select with; --final takes all")
+    batch_size = options.batch_size
     if batch_size > images:
         raise UserError(f"--batch-size {batch_size} is more than the {images} training images")
     if batch_size < processes:
         raise UserError(f"--batch-size {batch_size} is less than the {processes} processes that share it")
+    if batch_size < 2 * processes and has_batch_norm(model):
+        raise UserError(f"--batch-size {batch_size} leaves a process 1 image, and the BatchNorm of the model needs 2")
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether any layer normalises over the batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def build_model(options: Namespace, data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
@@ -33,5 +43,5 @@ def build_model(options: Namespace, data: DataSet) -> tuple[nn.Module, dict[str,
     arguments = {**options.model_argument, "num_classes": len(data.classes), "image_size": data.image_size}
     try:
         return cifarblocks.create_model(options.model, **arguments), arguments
-    except (ValueError, TypeError) as error:
-        raise UserError(f"--model {options.model}: {error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"--model {options.model}: {first_line(error)}") from error

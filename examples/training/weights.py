@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 import cifarblocks
-from training.errors import UserError
+from training.errors import UserError, first_line
 from training.files import write_atomically
 
 
@@ -25,6 +25,7 @@ class Card:
         image_size: height and width of the images.
         mean: of each channel, in units of 0 to 1.
         std: standard deviation of each channel.
+        precision: bfloat16, float32 or float64, in which it was trained and tested.
         data: name of the data set.
         epoch: how many epochs the weights were trained.
     """
@@ -35,6 +36,7 @@ class Card:
     image_size: tuple[int, int]
     mean: list[float]
     std: list[float]
+    precision: str
     data: str
     epoch: int
 
@@ -55,10 +57,13 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
         with safe_open(path, framework="pt") as file:
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        card = Card(**metadata | {"image_size": tuple(metadata.get("image_size", ()))})
+        card = Card(**metadata | {"image_size": tuple(metadata["image_size"])})
+        if not len(card.mean) == len(card.std) == len(card.image_size) + 1 == 3:
+            raise ValueError("mean, std and image_size must have 3, 3 and 2 numbers")
         model = cifarblocks.create_model(card.model, **card.arguments)
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
-    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"--weights {path} cannot be used as weights that train.py wrote: {problem}") from error
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, LookupError, StopIteration) as error:
+        raise UserError(
+            f"--weights {path} cannot be used as weights that train.py wrote: {first_line(error)}"
+        ) from error
     return model.eval(), card

@@ -94,6 +94,21 @@ def _convnext(c, layer_scale, norm):
     return Case(lambda: blocks.ConvNeXtBlock(c, layer_scale=layer_scale, response_norm=norm), c, c)
 
 
+def _converted(build):
+    """For blocks of (in_channels, out_channels, stride, ...)."""
+    return lambda c, out, stride, *arguments: Case(lambda: build(c, out, stride, *arguments), c, out, stride)
+
+
+def _relative(c, heads, size):
+    width = 4 * heads
+    return Case(lambda: blocks.RelativeAttention(c, size, 4, out_channels=width), c, width)
+
+
+def _transformer(c, heads, size, stride):
+    width = 4 * heads
+    return Case(lambda: blocks.RelativeTransformerBlock(c, width, size, stride, head_channels=4), c, width, stride)
+
+
 odd = st.sampled_from([1, 3, 5])
 few = st.integers(1, 4)
 from_two = st.integers(2, 9)
@@ -113,15 +128,20 @@ CASES = {
     "GhostModule": st.builds(_ghost, channels, channels, odd, few, strides),
     "LSKAttention": st.builds(_same(blocks.LSKAttention), from_two),
     "LSKBlock": st.builds(_same(blocks.LSKBlock), from_two, few),
+    "InvertedResidual": st.builds(_converted(blocks.InvertedResidual), channels, channels, strides, few),
+    "LSKMBConv": st.builds(_converted(blocks.LSKMBConv), channels, channels, strides),
     "LSKUnit": st.builds(_same(blocks.LSKUnit), from_two),
     "LayerNorm2d": st.builds(_same(blocks.LayerNorm2d), channels),
     "LayerScale": st.builds(_same(blocks.LayerScale), channels, st.floats(0, 1)),
+    "MBConv": st.builds(_converted(blocks.MBConv), channels, channels, strides, few),
     "MSCA": st.builds(_same(blocks.MSCA), channels, st.sampled_from([(7, 11, 21), (3, 5), (1,)])),
     "MSCABlock": st.builds(_same(blocks.MSCABlock), channels, few),
     "MSCAUnit": st.builds(_same(blocks.MSCAUnit), channels),
     "MixerLayer": st.builds(_mixer, *[channels] * 4),
     "PaddingShortcut": st.builds(_shortcut(blocks.PaddingShortcut), channels, st.integers(0, 5), strides),
     "ProjectionShortcut": st.builds(_shortcut(blocks.ProjectionShortcut), channels, st.integers(0, 5), strides),
+    "RelativeAttention": st.builds(_relative, channels, few, st.tuples(few, few)),
+    "RelativeTransformerBlock": st.builds(_transformer, channels, few, st.tuples(few, few), strides),
     "ResNeStBottleneck": st.builds(_resnest, channels, st.integers(1, 2), strides, few),
     "SplitAttention": st.builds(_split, st.integers(1, 2), few, st.sampled_from([1, 2, 4])),
     "SqueezeExcite": st.builds(_same(blocks.SqueezeExcite), channels, channels),
@@ -139,15 +159,22 @@ GENERIC = {
     "GhostModule": Case(lambda: blocks.GhostModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "LSKAttention": Case(lambda: blocks.LSKAttention(6), 6, 6),
     "LSKBlock": Case(lambda: blocks.LSKBlock(6, 2), 6, 6),
+    "InvertedResidual": Case(lambda: blocks.InvertedResidual(12, 10, 2), 12, 10, 2),
+    "LSKMBConv": Case(lambda: blocks.LSKMBConv(12, 10, 2), 12, 10, 2),
     "LSKUnit": Case(lambda: blocks.LSKUnit(6), 6, 6),
     "LayerNorm2d": Case(lambda: blocks.LayerNorm2d(6), 6, 6),
     "LayerScale": Case(lambda: blocks.LayerScale(6, 0.5), 6, 6),
+    "MBConv": Case(lambda: blocks.MBConv(12, 10, 2), 12, 10, 2),
     "MSCA": Case(lambda: blocks.MSCA(6), 6, 6),
     "MSCABlock": Case(lambda: blocks.MSCABlock(6, 2), 6, 6),
     "MSCAUnit": Case(lambda: blocks.MSCAUnit(6), 6, 6),
     "MixerLayer": Case(lambda: blocks.MixerLayer(10, 12, 8, 16), 12, 12, tokens=10),
     "PaddingShortcut": Case(lambda: blocks.PaddingShortcut(5, 9, 2), 5, 9, 2),
     "ProjectionShortcut": Case(lambda: blocks.ProjectionShortcut(5, 9, 2), 5, 9, 2),
+    "RelativeAttention": Case(lambda: blocks.RelativeAttention(12, (8, 5), 4), 12, 12),
+    "RelativeTransformerBlock": Case(
+        lambda: blocks.RelativeTransformerBlock(12, 16, (8, 5), 2, head_channels=4), 12, 16, 2
+    ),
     "ResNeStBottleneck": Case(lambda: blocks.ResNeStBottleneck(12, 8, 2), 12, 32, 2, training_batch=2),
     "SplitAttention": Case(lambda: blocks.SplitAttention(12, 2, 2), 12, 12, training_batch=2),
     "SqueezeExcite": Case(lambda: blocks.SqueezeExcite(12, 8), 12, 12),

@@ -1,6 +1,6 @@
 """How a block is compared with the same block of another library: weights copied, everything random, ten digits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,24 @@ def randomise(module: nn.Module) -> nn.Module:
     return module
 
 
-def copy_weights(reference: nn.Module, module: nn.Module, rename: Callable[[str], str]) -> None:
-    """Load the reference's state under the names that the module has; nothing may be left over on either side."""
-    module.load_state_dict({rename(name): value for name, value in reference.state_dict().items()})
+def assert_equal_modules(
+    module: nn.Module,
+    reference: nn.Module,
+    x: Tensor,
+    rename: Callable[[str], str],
+    convert: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
+) -> None:
+    """Outputs, gradients of the input and of every parameter, and buffers are equal, in eval and in training mode.
 
-
-def assert_equal_modules(module: nn.Module, reference: nn.Module, x: Tensor, rename: Callable[[str], str]) -> None:
-    """Outputs, gradients of the input and of every parameter, and buffers are equal, in eval and in training mode."""
+    `rename` gives our name of each tensor of the reference, `convert` its layout; no tensor may be left over.
+    """
     reference = randomise(reference.double())
     module = module.double()
-    copy_weights(reference, module, rename)
+
+    def converted(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        return {rename(name): convert(name, tensor) for name, tensor in tensors}
+
+    module.load_state_dict(converted(reference.state_dict().items()))
     for training in (False, True):
         results = []
         for each in (reference, module):
@@ -40,9 +48,9 @@ def assert_equal_modules(module: nn.Module, reference: nn.Module, x: Tensor, ren
             results.append((y, own.grad))
         for theirs, ours in zip(*results, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
-        ours = dict(module.named_parameters())
-        for name, parameter in reference.named_parameters():
-            torch.testing.assert_close(ours[rename(name)].grad, parameter.grad, rtol=1e-10, atol=1e-10)
-        copies = dict(module.named_buffers())
-        for name, buffer in reference.named_buffers():
-            torch.testing.assert_close(copies[rename(name)], buffer, rtol=1e-10, atol=1e-10)
+        gradients = converted((name, parameter.grad) for name, parameter in reference.named_parameters())
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-10, atol=1e-10)
+        states = converted(reference.state_dict().items())
+        for name, tensor in module.state_dict().items():
+            torch.testing.assert_close(tensor, states[name], rtol=1e-10, atol=1e-10)

@@ -11,10 +11,15 @@ from cifarblocks.blocks import ECA
 from cifarblocks.blocks.eca import adaptive_kernel_size
 
 
-@pytest.mark.parametrize("channels", [8, 64, 100, 128, 256, 2048])
-def test_equals_timm(channels):
-    reference = timm.layers.EcaModule(channels=channels)
-    assert_equal_modules(ECA(channels), reference, torch.randn(2, channels, 3, 5), rename=lambda name: name)
+@pytest.mark.parametrize(
+    ("channels", "kernel_size"), [(8, None), (64, None), (100, None), (128, None), (2048, None), (6, 9), (64, 7)]
+)
+def test_equals_timm(channels, kernel_size):
+    chosen = {"channels": channels} if kernel_size is None else {"kernel_size": kernel_size}
+    reference = timm.layers.EcaModule(**chosen)
+    assert_equal_modules(
+        ECA(channels, kernel_size), reference, torch.randn(2, channels, 3, 5), rename=lambda name: name
+    )
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])

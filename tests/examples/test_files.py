@@ -1,8 +1,9 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from training.files import write_atomically
+from training.files import remove_leftovers, write_atomically
 
 WRITER = """
 import resource, signal, sys
@@ -39,3 +40,18 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_names_it(tmp_path, pytestco
 def test_a_folder_that_is_not_there_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(OSError, match="missing/file"):
         write_atomically(tmp_path / "missing" / "file", b"")
+
+
+def test_two_writers_of_one_file_leave_one_of_their_contents_whole(tmp_path):
+    contents = [bytes([number]) * 200_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_atomically(tmp_path / "file", contents[number % 4]), range(100)))
+    assert (tmp_path / "file").read_bytes() in contents
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    for name in (".file.abc.tmp", "file", ".other"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".other"}

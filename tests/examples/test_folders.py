@@ -1,5 +1,6 @@
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -70,6 +71,26 @@ def gray_file(root):
     Image.new("L", (8, 6)).save(root / "train" / "light" / "5.png")
 
 
+def foreign_file(root):
+    (root / "train" / "dark" / "Thumbs.db").write_bytes(b"not an image")
+
+
+def stray_file(root):
+    Image.new("RGB", (8, 6)).save(root / "train" / "stray.png")
+
+
+def nested_folder(root):
+    (root / "train" / "dark" / "more").mkdir()
+
+
+def broken_link(root):
+    (root / "train" / "dark" / "99.png").symlink_to("nowhere.png")
+
+
+def deep_file(root):
+    Image.fromarray(np.zeros((6, 8), dtype=np.uint16)).save(root / "train" / "light" / "5.png")
+
+
 def large_file(root):
     Image.new("RGB", (9, 6)).save(root / "test" / "dark" / "1.png")
 
@@ -77,7 +98,12 @@ def large_file(root):
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (break_file, "test/light/2.png cannot be read as an image"),
+        (break_file, "test/light/2.png cannot be read as an image: it is of no known format"),
+        (foreign_file, "train/dark/Thumbs.db cannot be read as an image: it is of no known format"),
+        (stray_file, "train/stray.png is not in a class folder"),
+        (nested_folder, "train/dark/more is a folder inside a class folder"),
+        (broken_link, "train/dark/99.png cannot be read: No such file"),
+        (deep_file, "train/light/5.png is of mode I;16, whose values are not of 8 bits"),
         (truncate_file, "train/dark/3.png cannot be read as an image"),
         (empty_class, "class folder .*train/dark is empty"),
         (
@@ -107,3 +133,14 @@ def test_an_image_size_makes_every_image_rgb_and_of_that_size(image_folder, tmp_
     assert train.shape == (24, 5, 5, 3)
     assert test.shape == (8, 5, 5, 3)
     assert (train[12:] == 0).flatten(1).all(1).sum() == 1  # the grey image, black
+
+
+def test_photographs_are_turned_as_their_camera_says(tmp_path):
+    pixels = np.zeros((6, 8, 3), dtype=np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    turned = np.array(folders.read_image(tmp_path / "a.png"))
+    assert turned.shape == (8, 6, 3)
+    assert (turned[0, 5] == 255).all()

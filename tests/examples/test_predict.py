@@ -16,6 +16,7 @@ CARD = Card(
     image_size=(6, 8),
     mean=[0.5] * 3,
     std=[0.25] * 3,
+    precision="float32",
     data="shades",
     epoch=3,
 )

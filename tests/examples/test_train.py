@@ -1,7 +1,9 @@
 """train.py as a person, a scheduler and torchrun run it: real processes, real kills, real files."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from training.weights import load_weights
 import cifarblocks
 
 TRAIN = str(Path(__file__).parents[2] / "examples" / "train.py")
-QUICK = ("--model", "mlp", "--epochs", 2, "--lr", 0.1)
+QUICK = ("--model", "mlp", "--epochs", 2)
 
 
 def result(folder: Path) -> dict:
@@ -25,7 +27,7 @@ def result(folder: Path) -> dict:
 
 
 def test_a_run_leaves_what_is_promised(script, tmp_path):
-    finished = script("train.py", *QUICK, "--name", "one", "--seed", 7, "--batch-size", 64)
+    finished = script("train.py", *QUICK, "--name", "one", "--seed", 7, "--batch-size", 64, "--lr", 0.1)
     folder = tmp_path / "runs" / "mlp" / "one"
     assert {path.name for path in folder.iterdir()} == {
         "best.safetensors",
@@ -145,10 +147,10 @@ def test_a_run_is_not_resumed_with_other_options_or_other_data(script, tmp_path,
     arguments = (*QUICK, "--data", "folder:shades", "--batch-size", 8, "--name", "a", "--resume")
     script("train.py", *arguments)
     finished = script("train.py", *arguments, "--lr", 0.5, status=2)
-    assert "run runs/mlp/a was begun with lr 0.1, and now it is 0.5" in finished.stderr
+    assert "run runs/mlp/a was begun with lr 0.08, and now it is 0.5" in finished.stderr
     Image.new("RGB", (8, 6), (200, 0, 0)).save(image_folder / "test" / "light" / "0.png")
     finished = script("train.py", *arguments, status=2)
-    assert "run runs/mlp/a was begun with fingerprint" in finished.stderr
+    assert "run runs/mlp/a was begun with data" in finished.stderr
 
 
 def test_a_full_disk_keeps_the_last_whole_checkpoint(script, tmp_path):
@@ -174,7 +176,7 @@ def test_a_full_disk_keeps_the_last_whole_checkpoint(script, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_two_processes_equal_one_without_batchnorm(script, tmp_path, optimizer):
-    """20 steps in float64 at the same global batch; 45 images are shared as 23 and 22."""
+    """20 steps in float64 at the same global batch; 129 images are shared as 65 and 64."""
     arguments = (*QUICK, "--batch-size", 129, "--optimizer", optimizer, "--precision", "float64", "--clip", 1)
     for processes in (1, 2):
         script("train.py", *arguments, "--name", processes, processes=processes)
@@ -243,15 +245,35 @@ def test_a_diverging_run_stops_with_a_sentence_and_keeps_its_checkpoint(script, 
         (("--batch-size", 5000), "--batch-size 5000 is more than the 1294 training images"),
         (("--precision", "half"), "argument --precision: invalid choice: 'half'"),
         (("--resume",), "--resume needs the --name of the run"),
+        (("--resume", "--name", ""), "--name must be the name of one folder, got ''"),
+        (("--resume", "--name", ".."), "--name must be the name of one folder, got '..'"),
+        (("--name", "x" * 300), "--output runs: runs/eca_resnet_20/xxx"),
+        (("--output", "file"), "--output file: file/eca_resnet_20"),
+        (("--data", "folder:" + "x" * 300), "File name too long"),
+        (("--data", "folder:"), "--data must be digits, cifar10, cifar100 or folder:PATH, got 'folder:'"),
+        (("--data", "folder:shades", "--data-dir", "file"), "--data folder:shades, --data-dir file: file"),
+        (("--seed", 2**64), "argument --seed: must be a whole number of at most 9223372036854775807"),
+        (("--model-argument", "drop_path=-1"), "drop_path=-1: drop_path must be at least 0 and below 1, got -1"),
+        (("--model-argument", "drop_path=[1]"), "--model eca_resnet_20 drop_path=[1]: "),
+        (("--model-argument", "kernel_size=3.0"), "--model eca_resnet_20 kernel_size=3.0: "),
+        (("--model-argument", "position='2'"), "attention position must be 1, 2 or 3, got '2'"),
+        (("--model", "resnet_20", "--model-argument", "position=3"), "unexpected keyword argument 'position'"),
+        (("--batch-size", 1), "--batch-size 1 leaves a process 1 image, and the BatchNorm of the model needs 2"),
+        (("--data", "folder:few"), "6 training images are too few to hold a tenth out to select with; --final"),
         (("--name", "a/b"), "--name must be the name of one folder, got 'a/b'"),
         (("--epoch", 3), "unrecognized arguments: --epoch 3"),
         (("--model", "cnn", "--model-argument", "drop_path=0.1"), "drop_path must be 0 for cnn"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, monkeypatch, tmp_path, capsys):
+def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, monkeypatch, tmp_path, image_folder, capsys):
     import train
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    shutil.copytree(image_folder, tmp_path / "few")
+    for image in (tmp_path / "few" / "train").glob("*/*"):
+        if int(image.stem) > 2:
+            image.unlink()
     try:
         status = train.main([str(argument) for argument in arguments])
     except SystemExit as exit:
@@ -264,7 +286,65 @@ def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, monkeypat
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_a_wrong_option_is_said_once_by_many_processes(script):
-    finished = script("train.py", "--data", "folder:nowhere", processes=2, status=1)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--data", "folder:nowhere"), "must have a folder nowhere/train"),
+        (("--output", "file"), "--output file: file/mlp"),
+    ],
+)
+def test_what_cannot_work_is_said_once_by_many_processes(script, tmp_path, arguments, sentence):
+    (tmp_path / "file").touch()
+    finished = script("train.py", *QUICK, *arguments, processes=2, status=1)
     assert finished.stderr.count("train.py: error: ") == 1
-    assert "must have a folder nowhere/train" in finished.stderr
+    assert sentence in finished.stderr
+    assert "RuntimeError" not in finished.stderr
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(script, tmp_path):
+    arguments = (*QUICK, "--name", "one", "--resume")
+    folder = tmp_path / "runs" / "mlp" / "one"
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finished = script("train.py", *arguments, status=2)
+    assert "run runs/mlp/one is being trained by another process" in finished.stderr
+    os.close(descriptor)
+    script("train.py", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("configuration.json", b"{bad"),
+        ("configuration.json", b"[]"),
+        ("checkpoint.pt", b""),
+        ("checkpoint.pt", b"hello"),
+        ("checkpoint.pt", None),
+    ],
+)
+def test_a_damaged_run_is_named(tmp_path, monkeypatch, capsys, file, content):
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(argument) for argument in (*QUICK, "--epochs", 1, "--name", "one", "--resume")]
+    assert train.main(arguments) == 0
+    folder = tmp_path / "runs" / "mlp" / "one"
+    (folder / "summary.json").unlink()
+    if content is None:
+        torch.save([1, 2], folder / file)
+    else:
+        (folder / file).write_bytes(content)
+    monkeypatch.setattr(train.runs, "_lock", lambda _: None)  # this process still holds it
+    capsys.readouterr()
+    assert train.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert f"{file} is not what a run" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_digits_are_learnt_as_the_readme_says(script, tmp_path):
+    finished = script("train.py", "--name", "digits", OMP_NUM_THREADS="2")
+    assert "test top-1" in finished.stdout
+    assert result(tmp_path / "runs" / "eca_resnet_20" / "digits")["test_top1"] >= 98

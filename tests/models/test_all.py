@@ -147,7 +147,7 @@ def test_compiles_and_exports_whole_with_any_batch(name):
         ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ({"image_size": 0}, "image_size must be at least 1, got 0"),
-        ({"drop_path": 1.0}, "drop path rate must be at least 0 and below 1, got 1.0"),
+        ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1, got 1.0"),
         ({"dropout": 1.5}, "dropout probability has to be between 0 and 1, but got 1.5"),
     ],
 )

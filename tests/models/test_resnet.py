@@ -63,8 +63,17 @@ def test_eca_is_in_every_block_where_its_name_says(name, arguments, kernel_size,
 
 def test_convolutions_are_drawn_as_he_et_al_do():
     model = cifarblocks.create_model("resnet_18")
-    conv = model.stages[3][1].conv2.weight
+    conv = model.stages[3][0].conv1.weight  # 256 → 512 channels: fan-in and fan-out differ
     assert conv.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("resnet_20", "position"), ("resnet_20", "depth"), ("ecanet20_fixed_k3", "kernel_size"), ("resnet_18", "block")],
+)
+def test_an_argument_that_the_name_fixes_is_refused(name, argument):
+    with pytest.raises(TypeError, match=argument):
+        cifarblocks.create_model(name, **{argument: 1})
 
 
 def test_refused_arguments_are_named():

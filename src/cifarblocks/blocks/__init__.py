@@ -5,8 +5,10 @@ from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.ghost import GhostBottleneck, GhostModule
 from cifarblocks.blocks.lsk import LSKAttention, LSKBlock, LSKUnit
+from cifarblocks.blocks.mbconv import InvertedResidual, LSKMBConv, MBConv
 from cifarblocks.blocks.mixer import MixerLayer
 from cifarblocks.blocks.msca import MSCA, MSCABlock, MSCAUnit
+from cifarblocks.blocks.relative_attention import RelativeAttention, RelativeTransformerBlock
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.blocks.split_attention import ResNeStBottleneck, SplitAttention
@@ -21,16 +23,21 @@ __all__ = [
     "DropPath",
     "GhostBottleneck",
     "GhostModule",
+    "InvertedResidual",
     "LSKAttention",
     "LSKBlock",
+    "LSKMBConv",
     "LSKUnit",
     "LayerNorm2d",
     "LayerScale",
+    "MBConv",
     "MSCABlock",
     "MSCAUnit",
     "MixerLayer",
     "PaddingShortcut",
     "ProjectionShortcut",
+    "RelativeAttention",
+    "RelativeTransformerBlock",
     "ResNeStBottleneck",
     "SplitAttention",
     "SqueezeExcite",

@@ -92,10 +92,15 @@ def conv_norm(
 ) -> nn.Sequential:
     """Convolution without bias and padded by half its kernel, BatchNorm, activation.
 
-    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉) for an odd kernel.
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
+
+    Raises:
+        ValueError: if `kernel_size` is even.
 
     >>> conv_norm(16, 32, 3, stride=2, activation=nn.ReLU)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd to keep the map, got {kernel_size}")
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation())

@@ -92,7 +92,7 @@ class BasicBlock(nn.Module):
     ) -> None:
         super().__init__()
         if attention_position not in (1, 2, 3):
-            raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position}")
+            raise ValueError(f"attention position must be 1, 2 or 3, got {attention_position!r}")
         attentions = {place: nn.Identity() for place in (1, 2, 3)} | {attention_position: attention(out_channels)}
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)

@@ -203,7 +203,12 @@ def build_stages(
         depths: blocks of each stage.
         strides: stride of each stage.
         drop_path: rate of the last block.
+
+    Raises:
+        ValueError: if `drop_path` is not in [0, 1).
     """
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
     rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
     stages = []
     for width, depth, stride in zip(widths, depths, strides, strict=True):
@@ -226,6 +231,6 @@ def stage_info(widths: Sequence[int], strides: Sequence[int], stem_stride: int) 
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Draw each convolution's weights from N(0, 2 / fan-out), as He et al. do; for `Module.apply`."""
+    """Draw each convolution's weights from N(0, 2 / fan-out), https://arxiv.org/abs/1502.01852; for `Module.apply`."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

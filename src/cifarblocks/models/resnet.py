@@ -29,6 +29,7 @@ def resnet(
     widths: Sequence[int],
     depths: Sequence[int],
     strides: Sequence[int],
+    /,
     *,
     num_classes: int = 100,
     in_channels: int = 3,
@@ -63,15 +64,21 @@ def resnet(
 
 
 def cifar_resnet(
-    depth: int, *, shortcut: str = "projection", attention: Attention = nn.Identity, position: int = 2, **arguments: Any
+    depth: int,
+    attention: Attention = nn.Identity,
+    position: int = 2,
+    /,
+    *,
+    shortcut: str = "projection",
+    **arguments: Any,
 ) -> Classifier:
     """The 6n + 2 layers of section 4.2: 3×3 stem of 16 channels, n basic blocks each of 16, 32 and 64 channels.
 
     Args:
         depth: 6n + 2.
-        shortcut: "projection", the paper's option B, or "padding", its option A.
         attention: builds the gate of each block.
         position: where the gate stands: 1 after the first BatchNorm, 2 after the second, 3 after the addition.
+        shortcut: "projection", the paper's option B, or "padding", its option A.
         arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
 
     Raises:
@@ -85,7 +92,7 @@ def cifar_resnet(
 
 
 def imagenet_resnet(
-    block: Callable[..., nn.Module], depths: Sequence[int], expansion: int, *, stem: str = "cifar", **arguments: Any
+    block: Callable[..., nn.Module], depths: Sequence[int], expansion: int, /, *, stem: str = "cifar", **arguments: Any
 ) -> Classifier:
     """A network of table 1, with a stem for small images unless told otherwise.
 
@@ -147,49 +154,49 @@ def resnet_110(**arguments: Any) -> Classifier:
 @register_model
 def eca_resnet_20(*, kernel_size: int | None = 3, position: int = 2, **arguments: Any) -> Classifier:
     """ResNet-20 with ECA after the second BatchNorm of every block; `kernel_size=None` is the adaptive rule."""
-    return cifar_resnet(20, attention=partial(ECA, kernel_size=kernel_size), position=position, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=kernel_size), position, **arguments)
 
 
 @register_model
 def eca_resnet_32(*, kernel_size: int | None = 5, position: int = 2, **arguments: Any) -> Classifier:
     """ResNet-32 with ECA of kernel 5 after the second BatchNorm of every block."""
-    return cifar_resnet(32, attention=partial(ECA, kernel_size=kernel_size), position=position, **arguments)
+    return cifar_resnet(32, partial(ECA, kernel_size=kernel_size), position, **arguments)
 
 
 @register_model
 def eca_resnet_56(*, kernel_size: int | None = None, position: int = 2, **arguments: Any) -> Classifier:
     """ResNet-56 with ECA of the adaptive kernel after the second BatchNorm of every block."""
-    return cifar_resnet(56, attention=partial(ECA, kernel_size=kernel_size), position=position, **arguments)
+    return cifar_resnet(56, partial(ECA, kernel_size=kernel_size), position, **arguments)
 
 
 @register_model
 def ecanet20_fixed_k3(**arguments: Any) -> Classifier:
     """The kernel ablation: `eca_resnet_20` with kernel 3."""
-    return eca_resnet_20(kernel_size=3, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=3), **arguments)
 
 
 @register_model
 def ecanet20_fixed_k5(**arguments: Any) -> Classifier:
     """The kernel ablation: `eca_resnet_20` with kernel 5."""
-    return eca_resnet_20(kernel_size=5, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=5), **arguments)
 
 
 @register_model
 def ecanet20_fixed_k7(**arguments: Any) -> Classifier:
     """The kernel ablation: `eca_resnet_20` with kernel 7."""
-    return eca_resnet_20(kernel_size=7, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=7), **arguments)
 
 
 @register_model
 def ecanet20_fixed_k9(**arguments: Any) -> Classifier:
     """The kernel ablation: `eca_resnet_20` with kernel 9."""
-    return eca_resnet_20(kernel_size=9, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=9), **arguments)
 
 
 @register_model
 def ecanet20_adaptive(**arguments: Any) -> Classifier:
     """The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64."""
-    return eca_resnet_20(kernel_size=None, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=None), **arguments)
 
 
 @register_model
@@ -201,19 +208,19 @@ def resnet20_no_eca(**arguments: Any) -> Classifier:
 @register_model
 def eca_resnet20_pos1(**arguments: Any) -> Classifier:
     """The position ablation: ECA after the first BatchNorm of every block, before its ReLU."""
-    return eca_resnet_20(position=1, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=3), 1, **arguments)
 
 
 @register_model
 def eca_resnet20_pos2(**arguments: Any) -> Classifier:
     """The position ablation: ECA after the second BatchNorm, as in `eca_resnet_20`."""
-    return eca_resnet_20(position=2, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=3), 2, **arguments)
 
 
 @register_model
 def eca_resnet20_pos3(**arguments: Any) -> Classifier:
     """The position ablation: ECA after the addition, before the last ReLU."""
-    return eca_resnet_20(position=3, **arguments)
+    return cifar_resnet(20, partial(ECA, kernel_size=3), 3, **arguments)
 
 
 @register_model

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from cifarblocks.blocks.basic import conv_norm
+
 
 class Stem(NamedTuple):
     """How to build a stem, called as build(in_channels, out_channels), and the stride of the map it makes."""
@@ -15,21 +17,13 @@ class Stem(NamedTuple):
 
 def cifar_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     """3×3 convolution, BatchNorm, ReLU at full resolution: (b, in_channels, h, w) → (b, out_channels, h, w)."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    return conv_norm(in_channels, out_channels, 3, activation=nn.ReLU)
 
 
 def imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     """7×7/2 convolution, BatchNorm, ReLU, 3×3/2 max pool: (b, in_channels, h, w) → (b, out_channels, ⌈h/4⌉, ⌈w/4⌉)."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, stride=2, padding=1),
-    )
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    return nn.Sequential(*conv_norm(in_channels, out_channels, 7, stride=2, activation=nn.ReLU), pool)
 
 
 STEMS = {"cifar": Stem(cifar_stem, 1), "imagenet": Stem(imagenet_stem, 4)}

@@ -1,0 +1,135 @@
+"""Attention with learned relative positions: CoAtNet, Dai et al. 2021, https://arxiv.org/abs/2106.04803."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d
+from cifarblocks.blocks.mbconv import pooled_shortcut
+
+Size = int | tuple[int, int]
+
+
+class RelativeAttention(nn.Module):
+    """Self-attention over a map, its logits shifted by a learned bias for each relative position (equation 3).
+
+    The bias of head g for query (y, x) and key (v, u) is relative_bias[g, y - v + h - 1, x - u + w - 1], the same for
+    every image. On another map than `size` the table is resized bilinearly, its centre staying the centre; the paper
+    does not say how corners are aligned (here they are not). Queries, keys and values lie one after the other in
+    `qkv`, each head by head; timm has them head by head, each [query, key, value].
+
+    Origin: written from the paper; equal to timm's Attention2d (Apache-2.0).
+
+    Args:
+        channels: channels of the input.
+        size: height and width of the map that the table is made for, or one number for both.
+        head_channels: channels of a head.
+        out_channels: channels of the output; by default those of the input.
+
+    Shape: (b, channels, h, w) → (b, out_channels, h, w), any h and w.
+
+    Raises:
+        ValueError: if `head_channels` does not divide `out_channels`, or `size` is below 1.
+
+    >>> RelativeAttention(64, size=(8, 5))(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, size: Size, head_channels: int = 32, *, out_channels: int | None = None) -> None:
+        super().__init__()
+        out_channels = channels if out_channels is None else out_channels
+        if out_channels % head_channels:
+            raise ValueError(f"out_channels must be divisible by head_channels ({head_channels}), got {out_channels}")
+        height, width = height_and_width(size)
+        self.heads = out_channels // head_channels
+        self.qkv = nn.Conv2d(channels, 3 * out_channels, 1)
+        self.relative_bias = nn.Parameter(torch.empty(self.heads, 2 * height - 1, 2 * width - 1))
+        self.project = nn.Conv2d(out_channels, out_channels, 1)
+        nn.init.trunc_normal_(self.relative_bias, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        query, key, value = rearrange(self.qkv(x), "b (qkv g c) h w -> qkv b g (h w) c", qkv=3, g=self.heads)
+        bias = pairwise_bias(self.relative_bias, h, w).to(query.dtype)
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.project(rearrange(y, "b g (h w) c -> b (g c) h w", h=h))
+
+
+class RelativeTransformerBlock(nn.Module):
+    """Relative attention and an MLP of 1×1 convolutions, each a pre-norm residual branch (appendix A.1).
+
+    With a stride, a max pool stands after the first norm and on the shortcut, which is projected (equation 4).
+
+    Origin: written from the paper; equal to timm's TransformerBlock2d (Apache-2.0) with pool_type="max".
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        size: the map at the block's input, before its pooling: height and width, or one number for both.
+        stride: of the pool.
+        head_channels: channels of a head.
+        drop_path: probability of dropping the branches of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Raises:
+        ValueError: as `RelativeAttention`.
+
+    >>> RelativeTransformerBlock(64, 96, size=(8, 5), stride=2)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 96, 4, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: Size,
+        stride: int = 1,
+        *,
+        head_channels: int = 32,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        height, width = height_and_width(size)
+        pooled = (-(-height // stride), -(-width // stride))
+        self.attention_norm = LayerNorm2d(in_channels)
+        self.pool = nn.MaxPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
+        self.attention = RelativeAttention(in_channels, pooled, head_channels, out_channels=out_channels)
+        self.shortcut = pooled_shortcut(in_channels, out_channels, stride)
+        self.mlp_norm = LayerNorm2d(out_channels)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(out_channels, 4 * out_channels, 1), nn.GELU(), nn.Conv2d(4 * out_channels, out_channels, 1)
+        )
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attention(self.pool(self.attention_norm(x)))
+        x = self.shortcut(x) + self.drop_path(y)
+        return x + self.drop_path(self.mlp(self.mlp_norm(x)))
+
+
+def pairwise_bias(table: Tensor, h: int, w: int) -> Tensor:
+    """The bias of each pair of places on a map of h·w: (g, 2·h' - 1, 2·w' - 1) → (g, h·w queries, h·w keys).
+
+    >>> pairwise_bias(torch.arange(9.0).view(1, 3, 3), 2, 2)[0]
+    tensor([[4., 3., 1., 0.],
+            [5., 4., 2., 1.],
+            [7., 6., 4., 3.],
+            [8., 7., 5., 4.]])
+    """
+    size = (2 * h - 1, 2 * w - 1)
+    if table.shape[1:] != size:
+        table = F.interpolate(table.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
+    places_y, places_x = torch.arange(h, device=table.device), torch.arange(w, device=table.device)
+    rows = rearrange(places_y, "y -> y 1 1 1") - rearrange(places_y, "v -> 1 1 v 1") + h - 1
+    columns = rearrange(places_x, "x -> 1 x 1 1") - rearrange(places_x, "u -> 1 1 1 u") + w - 1
+    return rearrange(table[:, rows, columns], "g y x v u -> g (y x) (v u)")
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """One number or two → (h, w)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    return height, width

@@ -1,0 +1,134 @@
+from functools import partial
+
+import pytest
+import timm.layers
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from references import assert_equal_modules
+from timm.models import maxxvit
+from torch import Tensor
+
+from cifarblocks.blocks import RelativeAttention, RelativeTransformerBlock
+from cifarblocks.blocks.relative_attention import pairwise_bias
+
+BLOCK = {
+    "norm1.norm": "attention_norm",
+    "norm1": "attention_norm",
+    "attn.qkv": "attention.qkv",
+    "attn.rel_pos.relative_position_bias_table": "attention.relative_bias",
+    "attn.proj": "attention.project",
+    "shortcut.expand": "shortcut.1",
+    "norm2": "mlp_norm",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.2",
+}
+ATTENTION = {"qkv": "qkv", "rel_pos.relative_position_bias_table": "relative_bias", "proj": "project"}
+
+
+def rename_with(names: dict[str, str], name: str) -> str:
+    for theirs, ours in names.items():
+        if name == theirs or name.startswith(theirs + "."):
+            return ours + name.removeprefix(theirs)
+    raise KeyError(name)
+
+
+def convert(name: str, tensor: Tensor, size: tuple[int, int], head_channels: int) -> Tensor:
+    """timm's layout → ours: the table by heads first, queries, keys and values one after the other."""
+    h, w = size
+    if name.endswith("bias_table"):
+        return tensor.T.reshape(-1, 2 * h - 1, 2 * w - 1)
+    if "qkv" in name:
+        heads = tensor.shape[0] // (3 * head_channels)
+        return tensor.view(heads, 3, head_channels, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
+    return tensor
+
+
+@pytest.fixture(autouse=True)
+def exact_attention():
+    timm.layers.set_fused_attn(False)
+    yield
+    timm.layers.set_fused_attn(True)
+
+
+@pytest.mark.parametrize(("channels", "out_channels", "head_channels"), [(16, 16, 8), (12, 24, 8), (32, 32, 32)])
+def test_attention_equals_timm(channels, out_channels, head_channels):
+    position = partial(timm.layers.RelPosBias, window_size=(5, 3))
+    theirs = maxxvit.Attention2d(channels, out_channels, dim_head=head_channels, rel_pos_cls=position)
+    ours = RelativeAttention(channels, (5, 3), head_channels, out_channels=out_channels)
+    assert_equal_modules(
+        ours,
+        theirs,
+        torch.randn(2, channels, 5, 3),
+        partial(rename_with, ATTENTION),
+        partial(convert, size=(5, 3), head_channels=head_channels),
+    )
+
+
+@pytest.mark.parametrize(("c_in", "c_out", "stride"), [(16, 16, 1), (16, 24, 2), (24, 24, 2)])
+def test_block_equals_timm(c_in, c_out, stride):
+    size = (7, 4) if stride == 1 else (4, 2)
+    configuration = maxxvit.MaxxVitTransformerCfg(pool_type="max", dim_head=8)
+    position = partial(timm.layers.RelPosBias, window_size=size)
+    theirs = maxxvit.TransformerBlock2d(c_in, c_out, stride, rel_pos_cls=position, cfg=configuration)
+    ours = RelativeTransformerBlock(c_in, c_out, (7, 4), stride, head_channels=8)
+    assert_equal_modules(
+        ours,
+        theirs,
+        torch.randn(2, c_in, 7, 4),
+        partial(rename_with, BLOCK),
+        partial(convert, size=size, head_channels=8),
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "count"),
+    [
+        (lambda: RelativeAttention(64, 8), 17_090),
+        (lambda: RelativeTransformerBlock(64, 64, 8), 50_434),
+        (lambda: RelativeTransformerBlock(64, 96, 8, 2), 108_947),
+    ],
+)
+def test_has_the_papers_number_of_parameters(block, count):
+    assert sum(p.numel() for p in block().parameters()) == count
+
+
+sizes = st.integers(1, 7)
+
+
+@given(*[sizes] * 4)
+def test_a_resized_table_keeps_constants_centre_and_symmetry(h, w, new_h, new_w):
+    table = torch.randn(2, 2 * h - 1, 2 * w - 1, dtype=torch.float64)
+    n = new_h * new_w
+    assert pairwise_bias(table, new_h, new_w).shape == (2, n, n)
+    constant = pairwise_bias(torch.full_like(table, 3), new_h, new_w)
+    torch.testing.assert_close(constant, torch.full_like(constant, 3))
+    centre = pairwise_bias(table, new_h, new_w).diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(centre, table[:, h - 1, w - 1, None].expand(2, n))
+    symmetric = pairwise_bias(table + table.flip(1, 2), new_h, new_w)
+    torch.testing.assert_close(symmetric, symmetric.transpose(1, 2))
+
+
+@given(h=sizes, w=sizes)
+def test_at_its_own_size_a_table_is_exact(h, w):
+    table = torch.randn(1, 2 * h - 1, 2 * w - 1)
+    bias = pairwise_bias(table, h, w)[0]
+    for query in range(h * w):
+        for key in range(h * w):
+            dy, dx = query // w - key // w, query % w - key % w
+            assert bias[query, key] == table[0, dy + h - 1, dx + w - 1]
+
+
+def test_a_block_made_for_one_map_runs_on_another_and_trains():
+    block = RelativeTransformerBlock(16, 16, (4, 3), head_channels=8)
+    y = block(torch.randn(2, 16, 6, 9))
+    assert y.shape == (2, 16, 6, 9)
+    y.square().sum().backward()
+    assert block.attention.relative_bias.grad.abs().sum() > 0
+
+
+def test_refused_arguments_are_named():
+    with pytest.raises(ValueError, match=r"out_channels must be divisible by head_channels \(32\), got 48"):
+        RelativeAttention(48, 8)
+    with pytest.raises(ValueError, match=r"size must be at least 1, got \(0, 3\)"):
+        RelativeAttention(32, (0, 3))
