@@ -10,10 +10,10 @@ train: .venv/train-is-installed
 	$(BIN)/python examples/train.py --model eca_resnet_20
 
 test: .venv/dev-is-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-all: .venv/dev-is-installed
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 
 lint: .venv/dev-is-installed
 	$(BIN)/ruff check

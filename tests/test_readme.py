@@ -59,7 +59,7 @@ def test_the_pip_lines_are_what_make_does():
     for extra in ("train", "dev"):
         assert f'.venv/bin/pip install -e ".[{extra}]"' in lines
         assert f".venv/{extra}-is-installed" in makefile
-    for target in ("$(BIN)/python examples/train.py --model eca_resnet_20", "$(BIN)/python -m pytest"):
+    for target in ("$(BIN)/python examples/train.py --model eca_resnet_20", "$(BIN)/python -m pytest -n auto"):
         assert target in makefile
         assert target.replace("$(BIN)", ".venv/bin") in lines
 

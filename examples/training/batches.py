@@ -134,6 +134,7 @@ def evaluation_batches(
     images: Images, normalise: Normalisation, rank: int = 0, world_size: int = 1, batch_size: int = 500
 ) -> Iterator[Batch]:
     """Every image once, as it is: process `rank` of `world_size` gets its share, the same to within one image."""
-    own = torch.arange(rank, len(images), world_size, device=images.labels.device)
-    for indices in own.split(batch_size):
+    own = torch.arange(len(images), device=images.labels.device)[rank::world_size]
+    for start in range(0, len(own), batch_size):
+        indices = own[start : start + batch_size]
         yield normalise(images.pixels[indices]), images.labels[indices]

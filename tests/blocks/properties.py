@@ -183,6 +183,7 @@ GENERIC = {
 # In training a bias before BatchNorm, a convolution between them or not, has no effect: the mean takes it away again.
 WITHOUT_GRADIENT_IN_TRAINING = {
     "GhostBottleneck": frozenset({"shortcut.0.1.bias"}),
+    "MBConv": frozenset({"norm.bias"}),
     "ResNeStBottleneck": frozenset({"attention.reduce.bias"}),
     "SplitAttention": frozenset({"reduce.bias"}),
 }

@@ -32,8 +32,8 @@ def test_normalisation_is_that_of_torchvision_and_channels_last():
 
 
 @given(
-    down=st.floats(0, 1, exclude_max=True),
-    right=st.floats(0, 1, exclude_max=True),
+    down=st.floats(0, 1, exclude_max=True, width=32),
+    right=st.floats(0, 1, exclude_max=True, width=32),
     mirrored=st.booleans(),
     h=st.integers(1, 20),
     w=st.integers(1, 20),

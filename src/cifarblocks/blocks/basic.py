@@ -95,11 +95,13 @@ def conv_norm(
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
 
     Raises:
-        ValueError: if `kernel_size` is even.
+        ValueError: if `in_channels` is below 1 or `kernel_size` even.
 
     >>> conv_norm(16, 32, 3, stride=2, activation=nn.ReLU)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd to keep the map, got {kernel_size}")
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
