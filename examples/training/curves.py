@@ -25,36 +25,27 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
     figure.suptitle(title)
     epochs = [line["epoch"] for line in history]
     marker = "o" if len(epochs) <= 30 else None
-    validated = history[0]["validation_loss"] is not None
     loss, accuracy = figure.subplots(1, 2)
 
-    loss.plot(
-        epochs,
-        [line["train_loss"] for line in history],
-        color=TRAINING,
-        marker=marker,
-        ms=4,
-        label="training, augmented",
-    )
-    accuracy.plot(
-        epochs, [line["train_top1"] for line in history], color=TRAINING, marker=marker, ms=4, label="training"
-    )
-    if validated:
-        for axes, key in ((loss, "validation_loss"), (accuracy, "validation_top1")):
-            axes.plot(
-                epochs, [line[key] for line in history], color=VALIDATION, marker=marker, ms=4, label="validation"
-            )
+    for axes, key in ((loss, "loss"), (accuracy, "top1")):
+        lines = {"train": (TRAINING, "training, augmented"), "validation": (VALIDATION, "validation")}
+        for part, (color, label) in lines.items():
+            if history[0][f"{part}_{key}"] is not None:
+                values = [line[f"{part}_{key}"] for line in history]
+                axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=label)
     if test_top1 is not None:
         accuracy.axhline(test_top1, color="black", lw=1, ls="--", label=f"test, last epoch: {test_top1:.2f} %")
 
-    loss.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
-    accuracy.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(None, 100))
+    low, high = loss.dataLim.intervaly
+    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log" if high > 10 * low > 0 else "linear")
+    loss.yaxis.set_major_formatter("{x:g}")
+    accuracy.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(None, 102))
     for axes in (loss, accuracy):
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper right" if axes is loss else "lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
