@@ -128,6 +128,11 @@ CASES = {
     "GhostModule": st.builds(_ghost, channels, channels, odd, few, strides),
     "LSKAttention": st.builds(_same(blocks.LSKAttention), from_two),
     "LSKBlock": st.builds(_same(blocks.LSKBlock), from_two, few),
+    "GlobalLocalFilter": st.builds(
+        lambda c, size: _same(blocks.GlobalLocalFilter)(2 * c, size), few, st.tuples(few, few)
+    ),
+    "GnConv": st.builds(lambda c, order: _same(blocks.GnConv)(c * 2 ** (order - 1), order), few, few),
+    "HorNetBlock": st.builds(lambda c, order: _same(blocks.HorNetBlock)(c * 2 ** (order - 1), order), few, few),
     "InvertedResidual": st.builds(_converted(blocks.InvertedResidual), channels, channels, strides, few),
     "LSKMBConv": st.builds(_converted(blocks.LSKMBConv), channels, channels, strides),
     "LSKUnit": st.builds(_same(blocks.LSKUnit), from_two),
@@ -159,6 +164,9 @@ GENERIC = {
     "GhostModule": Case(lambda: blocks.GhostModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "LSKAttention": Case(lambda: blocks.LSKAttention(6), 6, 6),
     "LSKBlock": Case(lambda: blocks.LSKBlock(6, 2), 6, 6),
+    "GlobalLocalFilter": Case(lambda: blocks.GlobalLocalFilter(6, (8, 10)), 6, 6),
+    "GnConv": Case(lambda: blocks.GnConv(8, 3), 8, 8),
+    "HorNetBlock": Case(lambda: blocks.HorNetBlock(8, 3, layer_scale=1.0), 8, 8),
     "InvertedResidual": Case(lambda: blocks.InvertedResidual(12, 10, 2), 12, 10, 2),
     "LSKMBConv": Case(lambda: blocks.LSKMBConv(12, 10, 2), 12, 10, 2),
     "LSKUnit": Case(lambda: blocks.LSKUnit(6), 6, 6),

@@ -4,6 +4,7 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.ghost import GhostBottleneck, GhostModule
+from cifarblocks.blocks.gnconv import GlobalLocalFilter, GnConv, HorNetBlock
 from cifarblocks.blocks.lsk import LSKAttention, LSKBlock, LSKUnit
 from cifarblocks.blocks.mbconv import InvertedResidual, LSKMBConv, MBConv
 from cifarblocks.blocks.mixer import MixerLayer
@@ -23,6 +24,9 @@ __all__ = [
     "DropPath",
     "GhostBottleneck",
     "GhostModule",
+    "GlobalLocalFilter",
+    "GnConv",
+    "HorNetBlock",
     "InvertedResidual",
     "LSKAttention",
     "LSKBlock",

@@ -1,0 +1,157 @@
+"""Recursive gated convolution: HorNet, Rao et al. 2022, https://arxiv.org/abs/2207.14284."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+
+Filter = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
+
+
+def depthwise_7x7(channels: int) -> nn.Conv2d:
+    """The filter of most stages: a depthwise 7×7 convolution with bias, (b, c, h, w) → (b, c, h, w)."""
+    return nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+
+
+class GnConv(nn.Module):
+    """Gate, project, gate again: interactions of `order` between a place and its neighbours (section 3.1, eq. 3.2-3.5).
+
+    Step k works on channels / 2^(order - 1 - k) channels. All gates come from one filter of all channels, scaled once;
+    the paper scales at each step, which is the same. No activation anywhere.
+
+    Origin: written from the paper; the authors' code is MIT.
+
+    Args:
+        channels: channels of the input.
+        order: number of gates, at least 1.
+        scale: of the filter's output, bias included; 1/3 in every network of the paper.
+        filter: builds the filter of the gates, `depthwise_7x7` or `GlobalLocalFilter`.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Raises:
+        ValueError: if `order` is below 1, or `channels` not divisible by 2^(order - 1).
+
+    >>> GnConv(64, order=3)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, order: int, scale: float = 1 / 3, *, filter: Filter = depthwise_7x7) -> None:
+        super().__init__()
+        if order < 1:
+            raise ValueError(f"order must be at least 1, got {order}")
+        if channels % 2 ** (order - 1):
+            raise ValueError(f"channels must be divisible by 2^(order - 1) = {2 ** (order - 1)}, got {channels}")
+        self.widths = [channels // 2 ** (order - 1 - k) for k in range(order)]
+        self.scale = scale
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.filter = filter(sum(self.widths))
+        self.steps = nn.ModuleList(
+            nn.Conv2d(narrow, wide, 1) for narrow, wide in zip(self.widths[:-1], self.widths[1:], strict=True)
+        )
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, gates = self.expand(x).split([self.widths[0], sum(self.widths)], dim=1)
+        first, *others = (self.filter(gates) * self.scale).split(self.widths, dim=1)
+        y = y * first
+        for step, gate in zip(self.steps, others, strict=True):
+            y = step(y) * gate
+        return self.project(y)
+
+
+class GlobalLocalFilter(nn.Module):
+    """Half of the channels through a depthwise 3×3 convolution, half through a filter of the map's size (section 3.3).
+
+    The large filter multiplies the spectrum of the map by learned complex weights; on another map than `size` the
+    weights are resized bilinearly, corners aligned, as in the authors' code. The transform is computed in float32 for
+    lower precisions, and in float64 for float64. The halves come out interleaved.
+
+    Origin: written from the paper; the authors' code is MIT.
+
+    Args:
+        channels: channels of the input, even.
+        size: height and width of the map that the weights are made for, or one number for both.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Raises:
+        ValueError: if `channels` is odd.
+
+    >>> GlobalLocalFilter(64, size=(8, 5))(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(self, channels: int, size: int | tuple[int, int]) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"channels must be even to be halved, got {channels}")
+        height, width = (size, size) if isinstance(size, int) else size
+        self.norm_in = LayerNorm2d(channels)
+        self.local = nn.Conv2d(channels // 2, channels // 2, 3, padding=1, groups=channels // 2, bias=False)
+        self.spectrum = nn.Parameter(0.02 * torch.randn(2, channels // 2, height, width // 2 + 1))  # real, imaginary
+        self.norm_out = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        near, far = self.norm_in(x).chunk(2, dim=1)
+        both = torch.stack([self.local(near), self.filter_globally(far)], dim=2)
+        return self.norm_out(rearrange(both, "b c two h w -> b (c two) h w"))
+
+    def filter_globally(self, x: Tensor) -> Tensor:
+        """Multiply the spectrum: (b, c, h, w) → (b, c, h, w)."""
+        h, w = x.shape[-2:]
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        weights = self.spectrum.to(dtype)
+        if weights.shape[-2:] != (h, w // 2 + 1):
+            weights = F.interpolate(weights, size=(h, w // 2 + 1), mode="bilinear", align_corners=True)
+        spectrum = torch.fft.rfft2(x.to(dtype), norm="ortho")
+        filtered = spectrum * torch.complex(weights[0], weights[1])
+        return torch.fft.irfft2(filtered, s=(h, w), norm="ortho").to(x.dtype)
+
+
+class HorNetBlock(nn.Module):
+    """gnConv and an MLP of 1×1 convolutions, each a pre-norm, scaled residual branch (section 3.3, figure 2).
+
+    Origin: written from the paper; the authors' code is MIT.
+
+    Args:
+        channels: channels of the input.
+        order: of the gnConv.
+        filter: as in `GnConv`.
+        layer_scale: first value of the branches' scales.
+        drop_path: probability of dropping the branches of an image in training.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Raises:
+        ValueError: as `GnConv`.
+
+    >>> HorNetBlock(64, order=3)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        order: int,
+        *,
+        filter: Filter = depthwise_7x7,
+        layer_scale: float = 1e-6,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.gnconv_norm = LayerNorm2d(channels)
+        self.gnconv = GnConv(channels, order, filter=filter)
+        self.gnconv_scale = LayerScale(channels, layer_scale)
+        self.mlp_norm = LayerNorm2d(channels)
+        self.mlp = nn.Sequential(nn.Conv2d(channels, 4 * channels, 1), nn.GELU(), nn.Conv2d(4 * channels, channels, 1))
+        self.mlp_scale = LayerScale(channels, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.gnconv_scale(self.gnconv(self.gnconv_norm(x))))
+        return x + self.drop_path(self.mlp_scale(self.mlp(self.mlp_norm(x))))

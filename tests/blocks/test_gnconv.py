@@ -1,0 +1,132 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from references import randomise
+from test_msca import assert_equals_formula, depthwise, gelu, pointwise, shifted
+from torch import Tensor
+
+from cifarblocks.blocks import GlobalLocalFilter, GnConv, HorNetBlock
+
+X = torch.randn(2, 8, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def layer_norm(x: Tensor, norm) -> Tensor:
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).square().mean(1, keepdim=True)
+    normal = (x - mean) / (variance + 1e-6).sqrt()
+    return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
+def gnconv(x: Tensor, module, order: int, filtered) -> Tensor:
+    """The recursion of the paper, every step divided as there."""
+    channels = x.shape[1]
+    widths = [channels // 2 ** (order - 1 - k) for k in range(order)]
+    z = pointwise(x, module.expand)
+    p, q, start = z[:, : widths[0]], [], 0
+    gates = filtered(z[:, widths[0] :])
+    for width in widths:
+        q.append(gates[:, start : start + width])
+        start += width
+    p = p * q[0] / 3
+    for k in range(1, order):
+        p = pointwise(p, module.steps[k - 1]) * q[k] / 3
+    return pointwise(p, module.project)
+
+
+def circular_filter(x: Tensor, spectrum: Tensor) -> Tensor:
+    """Multiply the half spectrum, by sums over waves; all but the first and the fastest stand for their mirror too."""
+    h, w = x.shape[-2:]
+
+    def waves(size: int, count: int) -> Tensor:
+        phases = torch.outer(torch.arange(size), torch.arange(count)).double() * 2 * torch.pi / size
+        return torch.complex(phases.cos(), -phases.sin()) / size**0.5
+
+    rows, columns = waves(h, h), waves(w, w // 2 + 1)
+    half = torch.einsum("yu,bcux,xv->bcyv", rows, x.to(rows.dtype), columns) * torch.complex(spectrum[0], spectrum[1])
+    counted = torch.tensor([1.0 if 2 * v in (0, w) else 2.0 for v in range(w // 2 + 1)], dtype=rows.dtype)
+    return torch.einsum("v,yu,bcyv,xv->bcux", counted, rows.conj(), half, columns.conj()).real
+
+
+def global_local(x: Tensor, module) -> Tensor:
+    x = layer_norm(x, module.norm_in)
+    half = x.shape[1] // 2
+    kernel = module.local.weight[:, 0]
+    near = sum(kernel[:, u, v].view(-1, 1, 1) * shifted(x[:, :half], u - 1, v - 1) for u in range(3) for v in range(3))
+    far = circular_filter(x[:, half:], module.spectrum)
+    channels = [part[:, c] for c in range(half) for part in (near, far)]
+    return layer_norm(torch.stack(channels, 1), module.norm_out)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_recursion_is_its_formula(order):
+    module = randomise(GnConv(8, order)).double()
+    assert_equals_formula(module, lambda x: gnconv(x, module, order, partial(depthwise, conv=module.filter)), X)
+
+
+@pytest.mark.parametrize(("h", "w"), [(5, 4), (4, 5), (1, 1), (2, 6)])
+def test_global_filter_is_its_formula(h, w):
+    module = randomise(GlobalLocalFilter(6, (h, w))).double()
+    x = torch.randn(2, 6, h, w, dtype=torch.float64)
+    assert_equals_formula(module, lambda x: global_local(x, module), x)
+
+
+def test_recursion_with_the_global_filter_is_its_formula():
+    # 8 channels at order 3 have gates of 2 + 4 + 8 channels.
+    module = randomise(GnConv(8, 3, filter=partial(GlobalLocalFilter, size=(5, 4)))).double()
+    assert_equals_formula(module, lambda x: gnconv(x, module, 3, partial(global_local, module=module.filter)), X)
+
+
+def test_block_is_its_formula():
+    module = randomise(HorNetBlock(8, 2)).double()
+
+    def block(x: Tensor) -> Tensor:
+        filtered = partial(depthwise, conv=module.gnconv.filter)
+        y = gnconv(layer_norm(x, module.gnconv_norm), module.gnconv, 2, filtered)
+        x = x + module.gnconv_scale.gamma.view(-1, 1, 1) * y
+        y = pointwise(gelu(pointwise(layer_norm(x, module.mlp_norm), module.mlp[0])), module.mlp[2])
+        return x + module.mlp_scale.gamma.view(-1, 1, 1) * y
+
+    assert_equals_formula(module, block, X)
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [
+        (lambda: GnConv(64, 2), 19_392),
+        (lambda: GnConv(64, 3), 20_736),
+        (lambda: GnConv(64, 4), 21_280),
+        (lambda: GnConv(64, 5), 21_520),
+        (lambda: GnConv(64, 4, filter=partial(GlobalLocalFilter, size=8)), 21_100),
+        (lambda: HorNetBlock(64, 3), 54_208),
+    ],
+)
+def test_has_the_papers_number_of_parameters(module, count):
+    assert sum(p.numel() for p in module().parameters()) == count
+
+
+def test_the_spectrum_is_resized_to_other_maps_and_is_kept_when_constant():
+    module = GlobalLocalFilter(4, (6, 6)).double()
+    with torch.no_grad():
+        module.spectrum[0] = 2  # twice the map
+        module.spectrum[1] = 0
+    for h, w in [(6, 6), (9, 5), (3, 8)]:
+        x = torch.randn(1, 2, h, w, dtype=torch.float64)
+        torch.testing.assert_close(module.filter_globally(x), 2 * x)
+
+
+def test_the_transform_is_computed_in_float32_under_bfloat16():
+    module = GlobalLocalFilter(4, (6, 6)).bfloat16()
+    x = torch.randn(1, 2, 6, 6).bfloat16()
+    expected = copy.deepcopy(module).float().filter_globally(x.float()).bfloat16()
+    assert torch.equal(module.filter_globally(x), expected)
+
+
+def test_refused_arguments_are_named():
+    with pytest.raises(ValueError, match="order must be at least 1, got 0"):
+        GnConv(8, 0)
+    with pytest.raises(ValueError, match=r"channels must be divisible by 2\^\(order - 1\) = 8, got 36"):
+        GnConv(36, 4)
+    with pytest.raises(ValueError, match="channels must be even to be halved, got 7"):
+        GlobalLocalFilter(7, 8)
