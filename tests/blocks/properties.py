@@ -144,6 +144,7 @@ CASES = {
     "MSCAUnit": st.builds(_same(blocks.MSCAUnit), channels),
     "MixerLayer": st.builds(_mixer, *[channels] * 4),
     "PaddingShortcut": st.builds(_shortcut(blocks.PaddingShortcut), channels, st.integers(0, 5), strides),
+    "PreActBlock": st.builds(_converted(blocks.PreActBlock), channels, channels, strides),
     "ProjectionShortcut": st.builds(_shortcut(blocks.ProjectionShortcut), channels, st.integers(0, 5), strides),
     "RelativeAttention": st.builds(_relative, channels, few, st.tuples(few, few)),
     "RelativeTransformerBlock": st.builds(_transformer, channels, few, st.tuples(few, few), strides),
@@ -178,6 +179,7 @@ GENERIC = {
     "MSCAUnit": Case(lambda: blocks.MSCAUnit(6), 6, 6),
     "MixerLayer": Case(lambda: blocks.MixerLayer(10, 12, 8, 16), 12, 12, tokens=10),
     "PaddingShortcut": Case(lambda: blocks.PaddingShortcut(5, 9, 2), 5, 9, 2),
+    "PreActBlock": Case(lambda: blocks.PreActBlock(6, 9, 2), 6, 9, 2),
     "ProjectionShortcut": Case(lambda: blocks.ProjectionShortcut(5, 9, 2), 5, 9, 2),
     "RelativeAttention": Case(lambda: blocks.RelativeAttention(12, (8, 5), 4), 12, 12),
     "RelativeTransformerBlock": Case(

@@ -1,11 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from references import assert_equal_modules
+from references import assert_equal_modules, randomise
+from test_msca import assert_equals_formula, batch_norm, shifted
 from torch import nn
 from torchvision.models import resnet as reference
 
-from cifarblocks.blocks import ECA, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
+from cifarblocks.blocks import ECA, BasicBlock, Bottleneck, PaddingShortcut, PreActBlock, ProjectionShortcut
 
 
 def rename(name: str) -> str:
@@ -44,6 +45,7 @@ def test_bottleneck_equals_torchvision(c_in, width, stride, groups, base_width):
         (lambda: Bottleneck(256, 64, groups=32, base_width=4), 71_168),
         (lambda: Bottleneck(256, 64, groups=8, base_width=64), 559_616),
         (lambda: BasicBlock(16, 32, 2, shortcut=PaddingShortcut), 13_952),
+        (lambda: PreActBlock(16, 160), 16 * 160 * 9 + 160 * 160 * 9 + 16 * 160 + 2 * (16 + 160)),
     ],
 )
 def test_has_the_papers_number_of_parameters(block, count):
@@ -83,6 +85,31 @@ def test_drop_path_drops_the_branch_of_an_image_and_never_the_shortcut(block):
     x = torch.randn(64, 24, 3, 3)
     dropped = (block(x) == F.relu(x)).flatten(1).all(1)
     assert 10 < dropped.sum() < 54
+
+
+def convolution(x, conv):
+    """An explicit sum over the kernel."""
+    size = conv.weight.shape[-1]
+    y = sum(
+        torch.einsum("oc,bchw->bohw", conv.weight[:, :, u, v], shifted(x, u - size // 2, v - size // 2))
+        for u in range(size)
+        for v in range(size)
+    )
+    return y[:, :, :: conv.stride[0], :: conv.stride[1]]
+
+
+@pytest.mark.parametrize(("c_out", "stride"), [(3, 1), (4, 1), (4, 2), (3, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_pre_activation_block_is_its_formula(c_out, stride, training):
+    block = randomise(PreActBlock(3, c_out, stride)).double().train(training)
+
+    def formula(x):
+        y = batch_norm(x, block.norm1, training).clamp(min=0)
+        shortcut = x if (c_out, stride) == (3, 1) else convolution(y, block.shortcut)
+        y = batch_norm(convolution(y, block.conv1), block.norm2, training).clamp(min=0)
+        return shortcut + convolution(y, block.conv2)
+
+    assert_equals_formula(block, formula, torch.randn(2, 3, 5, 4, dtype=torch.float64))
 
 
 def test_padding_shortcut_pads_on_both_sides_and_takes_every_second_pixel():

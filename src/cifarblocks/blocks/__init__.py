@@ -10,7 +10,7 @@ from cifarblocks.blocks.mbconv import InvertedResidual, LSKMBConv, MBConv
 from cifarblocks.blocks.mixer import MixerLayer
 from cifarblocks.blocks.msca import MSCA, MSCABlock, MSCAUnit
 from cifarblocks.blocks.relative_attention import RelativeAttention, RelativeTransformerBlock
-from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
+from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, PreActBlock, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.blocks.split_attention import ResNeStBottleneck, SplitAttention
 
@@ -39,6 +39,7 @@ __all__ = [
     "MSCAUnit",
     "MixerLayer",
     "PaddingShortcut",
+    "PreActBlock",
     "ProjectionShortcut",
     "RelativeAttention",
     "RelativeTransformerBlock",

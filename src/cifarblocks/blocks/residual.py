@@ -1,4 +1,4 @@
-"""Residual blocks: ResNet, He et al. 2016, https://arxiv.org/abs/1512.03385; ResNeXt, https://arxiv.org/abs/1611.05431."""
+"""Residual blocks: ResNet, He et al. 2016, https://arxiv.org/abs/1512.03385; ResNeXt, arXiv 1611.05431; Wide ResNet."""
 
 from collections.abc import Callable
 
@@ -173,3 +173,44 @@ class Bottleneck(nn.Module):
         y = torch.relu(self.norm2(self.conv2(y)))
         y = self.attention(self.norm3(self.conv3(y)))
         return torch.relu(self.shortcut(x) + self.drop_path(y))
+
+
+class PreActBlock(nn.Module):
+    """BatchNorm and ReLU before each 3×3 convolution: the block of Wide ResNet, https://arxiv.org/abs/1605.07146.
+
+    Where the shape changes, the shortcut is a 1×1 convolution without norm, fed by the normalised input (as in the
+    authors' code); nothing stands after the addition.
+
+    Origin: written from the paper; the authors' code is BSD-2.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the first convolution and of the shortcut.
+        dropout: dropout rate between the convolutions.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    >>> PreActBlock(16, 32, stride=2)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 32, 4, 3])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, *, dropout: float = 0.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.drop_path = DropPath(drop_path)
+        changes = stride != 1 or in_channels != out_channels
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        y = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(y)))))
+        return shortcut + self.drop_path(y)
