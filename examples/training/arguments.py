@@ -118,8 +118,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def named_value(text: str) -> tuple[str, Any]:
     """NAME=VALUE, the value a Python literal where it reads as one, else a string.
 
-    >>> named_value("kernel_size=5"), named_value("shortcut=padding")
-    (('kernel_size', 5), ('shortcut', 'padding'))
+    >>> named_value("kernel_size=5"), named_value("shortcut=A")
+    (('kernel_size', 5), ('shortcut', 'A'))
     """
     name, equals, value = text.partition("=")
     if not (name.isidentifier() and equals):

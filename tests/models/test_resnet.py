@@ -77,7 +77,7 @@ def test_an_argument_that_the_name_fixes_is_refused(name, argument):
 
 
 def test_refused_arguments_are_named():
-    with pytest.raises(ValueError, match=r"shortcut must be one of \['projection', 'padding'\], got 'a'"):
+    with pytest.raises(ValueError, match=r"shortcut must be one of \['A', 'B'\], got 'a'"):
         cifarblocks.create_model("resnet_20", shortcut="a")
     with pytest.raises(ValueError, match=r"stem must be one of \['cifar', 'imagenet'\], got 'patch'"):
         cifarblocks.create_model("resnet_18", stem="patch")

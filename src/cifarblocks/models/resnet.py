@@ -19,7 +19,7 @@ from cifarblocks.models.classifier import (
 from cifarblocks.models.stems import STEMS, Stem
 from cifarblocks.registry import register_model
 
-SHORTCUTS = {"projection": ProjectionShortcut, "padding": PaddingShortcut}
+SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # as section 3.3 of ResNet calls them
 
 
 def resnet(
@@ -69,7 +69,7 @@ def cifar_resnet(
     position: int = 2,
     /,
     *,
-    shortcut: str = "projection",
+    shortcut: str = "B",
     **arguments: Any,
 ) -> Classifier:
     """The 6n + 2 layers of section 4.2: 3×3 stem of 16 channels, n basic blocks each of 16, 32 and 64 channels.
@@ -78,7 +78,7 @@ def cifar_resnet(
         depth: 6n + 2.
         attention: builds the gate of each block.
         position: where the gate stands: 1 after the first BatchNorm, 2 after the second, 3 after the addition.
-        shortcut: "projection", the paper's option B, or "padding", its option A.
+        shortcut: "B", a projection where the shape changes, or "A", zeros for the new channels.
         arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
 
     Raises:
@@ -119,7 +119,7 @@ def bottleneck(in_channels: int, out_channels: int, stride: int, *, drop_path: f
 
 @register_model
 def resnet_20(**arguments: Any) -> Classifier:
-    """ResNet-20 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own.
+    """ResNet-20 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own.
 
     >>> resnet_20().num_features
     64
@@ -129,25 +129,25 @@ def resnet_20(**arguments: Any) -> Classifier:
 
 @register_model
 def resnet_32(**arguments: Any) -> Classifier:
-    """ResNet-32 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    """ResNet-32 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
     return cifar_resnet(32, **arguments)
 
 
 @register_model
 def resnet_44(**arguments: Any) -> Classifier:
-    """ResNet-44 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    """ResNet-44 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
     return cifar_resnet(44, **arguments)
 
 
 @register_model
 def resnet_56(**arguments: Any) -> Classifier:
-    """ResNet-56 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    """ResNet-56 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
     return cifar_resnet(56, **arguments)
 
 
 @register_model
 def resnet_110(**arguments: Any) -> Classifier:
-    """ResNet-110 for CIFAR (table 6), with projection shortcuts; `shortcut="padding"` is the paper's own."""
+    """ResNet-110 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
     return cifar_resnet(110, **arguments)
 
 
