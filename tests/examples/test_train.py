@@ -65,6 +65,9 @@ def test_a_run_leaves_what_is_promised(script, tmp_path):
     _, card = load_weights(folder / "last.safetensors")
     assert card.model == "mlp"
     assert card.classes == [str(digit) for digit in range(10)]
+    _, best = load_weights(folder / "best.safetensors")
+    validation = [line["validation_top1"] for line in lines]
+    assert best.epoch == validation.index(max(validation)) + 1
     with Image.open(folder / "curves.png") as picture:
         assert picture.size == (1500, 600)
 
