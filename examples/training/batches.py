@@ -84,7 +84,10 @@ def training_batches(
     device = images.labels.device
     n, h, w, _ = images.pixels.shape
     order = torch.randperm(n, generator=random_stream("order", seed, epoch)).to(device)
-    draws = torch.rand(n, 8, generator=random_stream("augmentation", seed, epoch)).to(device)
+    draws = torch.rand(n, 8, generator=random_stream("augmentation", seed, epoch))
+    # Each image is mirrored in every other epoch, beginning by chance: https://arxiv.org/abs/2404.00498, section 3.6.
+    draws[:, 2] = (torch.rand(n, generator=random_stream("mirror", seed)) + epoch / 2) % 1
+    draws = draws.to(device)
     flat = images.pixels.view(-1, 3)
     for step in range(steps_per_epoch(n, batch_size)):
         indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]

@@ -104,6 +104,20 @@ def _relative(c, heads, size):
     return Case(lambda: blocks.RelativeAttention(c, size, 4, out_channels=width), c, width)
 
 
+def _csp(c, half, depth, stride, block):
+    build = blocks.CSPBottleneck if block == "ResNet" else blocks.DarknetBlock
+    return Case(
+        lambda: blocks.CSPStage(c, 3, depth, stride, branch_channels=2 * half, block=build, down_channels=5),
+        c,
+        3,
+        stride,
+    )
+
+
+def _attention(kind):
+    return lambda n, heads, width: Case(lambda: kind(heads * width, width), heads * width, heads * width, tokens=n)
+
+
 def _transformer(c, heads, size, stride):
     width = 4 * heads
     return Case(lambda: blocks.RelativeTransformerBlock(c, width, size, stride, head_channels=4), c, width, stride)
@@ -116,9 +130,12 @@ from_two = st.integers(2, 9)
 CASES = {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
     "Bottleneck": st.builds(_bottleneck, channels, st.integers(1, 3), st.integers(1, 3), strides, attentions),
+    "CSPBottleneck": st.builds(lambda c: _same(blocks.CSPBottleneck)(2 * c), few),
+    "CSPStage": st.builds(_csp, channels, few, st.integers(0, 3), strides, st.sampled_from(["ResNet", "Darknet"])),
     "ConvNeXtBlock": st.builds(
         _convnext, channels, st.sampled_from([None, 1e-6, 1.0]), st.sampled_from([nn.Identity, blocks.GRN])
     ),
+    "DarknetBlock": st.builds(_same(blocks.DarknetBlock), channels, few),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
     "ECA": st.builds(_same(blocks.ECA), channels, st.sampled_from([None, 1, 3, 5, 7])),
     "GRN": st.builds(_same(blocks.GRN), channels),
@@ -149,15 +166,20 @@ CASES = {
     "RelativeAttention": st.builds(_relative, channels, few, st.tuples(few, few)),
     "RelativeTransformerBlock": st.builds(_transformer, channels, few, st.tuples(few, few), strides),
     "ResNeStBottleneck": st.builds(_resnest, channels, st.integers(1, 2), strides, few),
+    "SelfAttention": st.builds(_attention(blocks.SelfAttention), channels, few, few),
     "SplitAttention": st.builds(_split, st.integers(1, 2), few, st.sampled_from([1, 2, 4])),
     "SqueezeExcite": st.builds(_same(blocks.SqueezeExcite), channels, channels),
+    "TransformerBlock": st.builds(_attention(blocks.TransformerBlock), channels, few, few),
 }
 
 # Blocks wide enough that no part of them is dead by chance, and scales that do not hide a branch.
 GENERIC = {
     "BasicBlock": Case(lambda: blocks.BasicBlock(12, 16, 2, attention=blocks.ECA), 12, 16, 2),
     "Bottleneck": Case(lambda: blocks.Bottleneck(12, 8, 2, groups=2, base_width=64, attention=blocks.ECA), 12, 32, 2),
+    "CSPBottleneck": Case(lambda: blocks.CSPBottleneck(12), 12, 12),
+    "CSPStage": Case(lambda: blocks.CSPStage(6, 10, 2, 2), 6, 10, 2),
     "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
+    "DarknetBlock": Case(lambda: blocks.DarknetBlock(8), 8, 8),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
     "ECA": Case(lambda: blocks.ECA(12, 5), 12, 12),
     "GRN": Case(lambda: blocks.GRN(6), 6, 6),
@@ -186,8 +208,10 @@ GENERIC = {
         lambda: blocks.RelativeTransformerBlock(12, 16, (8, 5), 2, head_channels=4), 12, 16, 2
     ),
     "ResNeStBottleneck": Case(lambda: blocks.ResNeStBottleneck(12, 8, 2), 12, 32, 2, training_batch=2),
+    "SelfAttention": Case(lambda: blocks.SelfAttention(12, 4), 12, 12, tokens=10),
     "SplitAttention": Case(lambda: blocks.SplitAttention(12, 2, 2), 12, 12, training_batch=2),
     "SqueezeExcite": Case(lambda: blocks.SqueezeExcite(12, 8), 12, 12),
+    "TransformerBlock": Case(lambda: blocks.TransformerBlock(12, 4), 12, 12, tokens=10),
 }
 
 # In training a bias before BatchNorm, a convolution between them or not, has no effect: the mean takes it away again.

@@ -1,7 +1,9 @@
 """The blocks' door: every public block."""
 
+from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
+from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.ghost import GhostBottleneck, GhostModule
 from cifarblocks.blocks.gnconv import GlobalLocalFilter, GnConv, HorNetBlock
@@ -13,6 +15,7 @@ from cifarblocks.blocks.relative_attention import RelativeAttention, RelativeTra
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, PreActBlock, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.blocks.split_attention import ResNeStBottleneck, SplitAttention
+from cifarblocks.blocks.transformer import TransformerBlock
 
 __all__ = [
     "ECA",
@@ -20,7 +23,10 @@ __all__ = [
     "MSCA",
     "BasicBlock",
     "Bottleneck",
+    "CSPBottleneck",
+    "CSPStage",
     "ConvNeXtBlock",
+    "DarknetBlock",
     "DropPath",
     "GhostBottleneck",
     "GhostModule",
@@ -44,6 +50,8 @@ __all__ = [
     "RelativeAttention",
     "RelativeTransformerBlock",
     "ResNeStBottleneck",
+    "SelfAttention",
     "SplitAttention",
     "SqueezeExcite",
+    "TransformerBlock",
 ]

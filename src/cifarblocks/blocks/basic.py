@@ -1,5 +1,7 @@
 """The small parts that many blocks share."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -88,7 +90,7 @@ def conv_norm(
     kernel_size: int = 1,
     stride: int = 1,
     groups: int = 1,
-    activation: type[nn.Module] = nn.Identity,
+    activation: Callable[[], nn.Module] = nn.Identity,
 ) -> nn.Sequential:
     """Convolution without bias and padded by half its kernel, BatchNorm, activation.
 
@@ -106,3 +108,14 @@ def conv_norm(
         raise ValueError(f"kernel_size must be odd to keep the map, got {kernel_size}")
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation())
+
+
+def mlp(features: int, hidden_features: int, dropout: float = 0.0) -> nn.Sequential:
+    """Linear, exact GELU, linear, over the last axis: (..., features) → (..., features)."""
+    return nn.Sequential(
+        nn.Linear(features, hidden_features),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_features, features),
+        nn.Dropout(dropout),
+    )

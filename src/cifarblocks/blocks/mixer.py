@@ -3,7 +3,7 @@
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.basic import DropPath, mlp
 
 
 class MixerLayer(nn.Module):
@@ -55,14 +55,3 @@ class MixerLayer(nn.Module):
         y = self.token_mlp(rearrange(self.token_norm(x), "b n c -> b c n"))
         x = x + self.drop_path(rearrange(y, "b c n -> b n c"))
         return x + self.drop_path(self.channel_mlp(self.channel_norm(x)))
-
-
-def mlp(features: int, hidden_features: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, exact GELU, linear, over the last axis: (..., features) → (..., features)."""
-    return nn.Sequential(
-        nn.Linear(features, hidden_features),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden_features, features),
-        nn.Dropout(dropout),
-    )

@@ -1,0 +1,161 @@
+"""Cross stage partial networks: CSPNet, Wang et al. 2020, https://arxiv.org/abs/1911.11929."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, conv_norm
+
+Activation = Callable[[], nn.Module]
+leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
+
+
+class CSPBottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions and the identity, activated after the addition: the block of CSPResNet.
+
+    Origin: written from the paper; equal to timm's BottleneckBlock (Apache-2.0).
+
+    Args:
+        channels: channels of the input and of the output.
+        hidden_channels: channels of the 3×3 convolution; by default one half of the channels.
+        groups: groups of the 3×3 convolution.
+        activation: builds the activation, LeakyReLU of slope 0.1 as in Darknet.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> CSPBottleneck(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int | None = None,
+        *,
+        groups: int = 1,
+        activation: Activation = leaky_relu,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_channels = channels // 2 if hidden_channels is None else hidden_channels
+        self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
+        self.conv = conv_norm(hidden_channels, hidden_channels, 3, groups=groups, activation=activation)
+        self.expand = conv_norm(hidden_channels, channels, 1)
+        self.drop_path = DropPath(drop_path)
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.expand(self.conv(self.reduce(x)))
+        return self.activation(x + self.drop_path(y))
+
+
+class DarknetBlock(nn.Module):
+    """1×1 and 3×3 convolutions and the identity, nothing after the addition: the block of CSPDarknet.
+
+    Origin: written from the paper; equal to timm's DarkBlock (Apache-2.0).
+
+    Args:
+        channels: channels of the input and of the output.
+        hidden_channels: channels between the convolutions; by default as many.
+        activation: builds the activation, LeakyReLU of slope 0.1 as in Darknet.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    >>> DarknetBlock(64)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int | None = None,
+        *,
+        activation: Activation = leaky_relu,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_channels = channels if hidden_channels is None else hidden_channels
+        self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
+        self.conv = conv_norm(hidden_channels, channels, 3, activation=activation)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.conv(self.reduce(x)))
+
+
+class CSPStage(nn.Module):
+    """A stage whose blocks see one half of the channels; the other half crosses it (section 3.2, figure 2b).
+
+    A strided 3×3 convolution, a 1×1 convolution split into the two branches, the blocks and a transition on one of
+    them, both together, a last transition. By default it is the stage of CSPResNet; that of CSPDarknet is
+
+        CSPStage(c, d, depth, 2, branch_channels=d // 2, block=DarknetBlock, down_channels=d,
+                 split_activation=partial(nn.LeakyReLU, 0.1))
+
+    Where the authors' cfg files differ from timm, the order of the concatenation is timm's (the branch that crosses
+    first: a permutation of weights) and so is the single strided convolution (csresnet50.cfg has three); the slope
+    of LeakyReLU is Darknet's 0.1 (timm 0.01).
+
+    Origin: written from the paper; equal to timm's CrossStage (Apache-2.0). The authors' cfg files have no licence.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        depth: number of blocks.
+        stride: of the first convolution, which is there if it is not 1.
+        branch_channels: channels of each branch; by default `out_channels`.
+        block: builds a block from its channels and `drop_path`.
+        down_channels: channels after the strided convolution; by default `in_channels`.
+        down_groups: groups of the strided convolution.
+        split_activation: builds what stands before the split; nothing in CSPResNet, the activation in CSPDarknet.
+        activation: builds the other activations.
+        drop_path: probability of dropping a block's branch in training, or one for each block.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Raises:
+        ValueError: if there are more or fewer drop path rates than blocks.
+
+    >>> CSPStage(64, 128, depth=2, stride=2)(torch.randn(2, 64, 7, 5)).shape
+    torch.Size([2, 128, 4, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        depth: int,
+        stride: int = 1,
+        *,
+        branch_channels: int | None = None,
+        block: Callable[..., nn.Module] = CSPBottleneck,
+        down_channels: int | None = None,
+        down_groups: int = 1,
+        split_activation: Activation = nn.Identity,
+        activation: Activation = leaky_relu,
+        drop_path: float | Sequence[float] = 0.0,
+    ) -> None:
+        super().__init__()
+        rates = [drop_path] * depth if isinstance(drop_path, int | float) else list(drop_path)
+        if len(rates) != depth:
+            raise ValueError(f"drop_path must have a rate for each of {depth} blocks, got {len(rates)}")
+        branch = out_channels if branch_channels is None else branch_channels
+        down = in_channels if stride == 1 or down_channels is None else down_channels
+        self.down = (
+            nn.Identity()
+            if stride == 1
+            else conv_norm(in_channels, down, 3, stride, groups=down_groups, activation=activation)
+        )
+        self.split = conv_norm(down, 2 * branch, 1, activation=split_activation)
+        self.blocks = nn.Sequential(*[block(branch, drop_path=rate) for rate in rates])
+        self.branch_transition = conv_norm(branch, branch, 1, activation=activation)
+        self.transition = conv_norm(2 * branch, out_channels, 1, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        crossing, branch = self.split(self.down(x)).chunk(2, dim=1)
+        branch = self.branch_transition(self.blocks(branch))
+        return self.transition(torch.cat([crossing, branch], dim=1))

@@ -1,0 +1,53 @@
+from functools import partial
+
+import torch
+from references import assert_equal_modules
+from timm.models.vision_transformer import Block
+from torch import nn
+from torchvision.models.vision_transformer import EncoderBlock
+
+from cifarblocks.blocks import TransformerBlock
+
+TIMM = {
+    "norm1": "attention_norm",
+    "attn.qkv": "attention.qkv",
+    "attn.proj": "attention.project",
+    "norm2": "mlp_norm",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.3",
+}
+TORCHVISION = {
+    "ln_1.weight": "attention_norm.weight",
+    "ln_1.bias": "attention_norm.bias",
+    "self_attention.in_proj_weight": "attention.qkv.weight",
+    "self_attention.in_proj_bias": "attention.qkv.bias",
+    "self_attention.out_proj.weight": "attention.project.weight",
+    "self_attention.out_proj.bias": "attention.project.bias",
+    "ln_2.weight": "mlp_norm.weight",
+    "ln_2.bias": "mlp_norm.bias",
+    "mlp.0.weight": "mlp.0.weight",
+    "mlp.0.bias": "mlp.0.bias",
+    "mlp.3.weight": "mlp.3.weight",
+    "mlp.3.bias": "mlp.3.bias",
+}
+
+
+def rename(name: str) -> str:
+    path, _, last = name.rpartition(".")
+    return f"{TIMM[path]}.{last}"
+
+
+def test_equals_timm():
+    theirs = Block(12, 3, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))
+    assert_equal_modules(TransformerBlock(12, 4), theirs, torch.randn(2, 10, 12), rename)
+
+
+def test_equals_torchvision():
+    theirs = EncoderBlock(3, 12, 24, dropout=0.0, attention_dropout=0.0)
+    x = torch.randn(2, 10, 12)
+    assert_equal_modules(TransformerBlock(12, 4, mlp_ratio=2), theirs, x, TORCHVISION.__getitem__)
+
+
+def test_has_the_papers_number_of_parameters():
+    # ViT-Ti: 4·192² + 4·192 of attention, 8·192² + 5·192 of the MLP, two norms.
+    assert sum(p.numel() for p in TransformerBlock(192).parameters()) == 12 * 192**2 + 13 * 192 == 444_864
