@@ -13,10 +13,16 @@ class DropPath(nn.Module):
 
     What is kept is scaled by 1 / (1 - rate), so that the expectation is that of the full branch.
 
+    Formula: y = x · keep / (1 - rate), keep of each image 1 with probability 1 - rate, else 0; y = x in eval mode
+
+    Origin: written from the paper; timm's DropPath (Apache-2.0) computes the same.
+
     Args:
         rate: probability of dropping the branch of one image, at least 0 and below 1.
 
     Shape: (b, ...) → (b, ...)
+
+    Cost: 0 parameters, 0 multiply-adds.
 
     Raises:
         ValueError: if `rate` is not in [0, 1).
@@ -44,11 +50,17 @@ class DropPath(nn.Module):
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel, https://arxiv.org/abs/1607.06450.
 
+    Formula: y = weight ⊙ (x - mean_c x) / √(var_c x + eps) + bias
+
+    Origin: written from the paper.
+
     Args:
         channels: channels of the input.
         eps: added to the variance.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 2·c parameters, 0 multiply-adds.
 
     >>> LayerNorm2d(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -66,11 +78,17 @@ class LayerNorm2d(nn.LayerNorm):
 class LayerScale(nn.Module):
     """Scale each channel by a learned factor, https://arxiv.org/abs/2103.17239 section 3.
 
+    Formula: y = gamma ⊙ x
+
+    Origin: written from the paper; the authors' code is Apache-2.0.
+
     Args:
         channels: channels of the input.
         initial_value: of each factor `gamma`.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: c parameters, 0 multiply-adds.
 
     >>> LayerScale(64, 1e-2)(torch.ones(2, 64, 8, 5)).mean()
     tensor(0.0100, grad_fn=<MeanBackward0>)

@@ -15,6 +15,8 @@ leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
 class CSPBottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions and the identity, activated after the addition: the block of CSPResNet.
 
+    Formula: y = φ(x + BN(conv1×1(φ(BN(conv3×3(φ(BN(conv1×1(x)))))))))), φ the activation
+
     Origin: written from the paper; equal to timm's BottleneckBlock (Apache-2.0).
 
     Args:
@@ -25,6 +27,8 @@ class CSPBottleneck(nn.Module):
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 13·c²/4 + 4·c parameters, 13·c²/4·h·w multiply-adds, c even.
 
     >>> CSPBottleneck(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -55,6 +59,8 @@ class CSPBottleneck(nn.Module):
 class DarknetBlock(nn.Module):
     """1×1 and 3×3 convolutions and the identity, nothing after the addition: the block of CSPDarknet.
 
+    Formula: y = x + φ(BN(conv3×3(φ(BN(conv1×1(x)))))), φ the activation
+
     Origin: written from the paper; equal to timm's DarkBlock (Apache-2.0).
 
     Args:
@@ -64,6 +70,8 @@ class DarknetBlock(nn.Module):
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 10·c² + 4·c parameters, 10·c²·h·w multiply-adds.
 
     >>> DarknetBlock(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -100,6 +108,8 @@ class CSPStage(nn.Module):
     first: a permutation of weights) and so is the single strided convolution (csresnet50.cfg has three); the slope
     of LeakyReLU is Darknet's 0.1 (timm 0.01).
 
+    Formula: a, b = halves of conv1×1(down(x)), y = conv1×1(concat(a, conv1×1(blocks(b)))), BN and activation after each
+
     Origin: written from the paper; equal to timm's CrossStage (Apache-2.0). The authors' cfg files have no licence.
 
     Args:
@@ -116,6 +126,9 @@ class CSPStage(nn.Module):
         drop_path: probability of dropping a block's branch in training, or one for each block.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: 2·c·d + (3 + 13·n/4)·d² + (8 + 4·n)·d parameters, (2·c·d + (3 + 13·n/4)·d²)·h·w multiply-adds, from c to d
+        channels at stride 1, d even; n is the depth.
 
     Raises:
         ValueError: if there are more or fewer drop path rates than blocks.

@@ -12,6 +12,8 @@ class ECA(nn.Module):
 
     The convolution runs along the channels with zero padding and no bias, as in the authors' code.
 
+    Formula: y = x ⊙ σ(kernel ∗ mean(x)), ∗ along the channels
+
     Origin: written from the paper; the authors' code is MIT.
 
     Args:
@@ -19,6 +21,8 @@ class ECA(nn.Module):
         kernel_size: how many neighbouring averages one gate sees, odd; by default the paper's rule (equation 12).
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: k parameters, k·c multiply-adds; k is the size of the kernel.
 
     Raises:
         ValueError: if `channels` is below 1, or `kernel_size` is even or below 1.

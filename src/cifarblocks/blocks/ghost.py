@@ -14,6 +14,8 @@ class GhostModule(nn.Module):
     and both halves have BatchNorm and the same activation. Where `ratio` does not divide `out_channels`, the last
     cheap channels are computed and left out, as there. `ratio=1` leaves a plain convolution, where that code fails.
 
+    Formula: y = concat(p, q), p = ReLU(BN(conv(x))), q = ReLU(BN(depthwise(p)))
+
     Origin: written from the paper; the authors' code is Apache-2.0.
 
     Args:
@@ -26,6 +28,9 @@ class GhostModule(nn.Module):
         activation: builds the activation of both halves.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: (c + 13)·d/2 parameters, (c + 9)·d/2·h·w multiply-adds, from c to d channels, d even, with the default
+        sizes.
 
     Raises:
         ValueError: if `ratio` is below 1 or above `out_channels`.
@@ -70,6 +75,8 @@ class GhostBottleneck(nn.Module):
     Details as in the authors' code: no activation after the second module nor after the addition; the shortcut has a
     depthwise convolution of the block's kernel; the gate is hard-sigmoid, its width rounded to a multiple of 4.
 
+    Formula: y = shortcut(x) + ghost₂(gate(BN(depthwise(ghost₁(x))))); the depthwise is there where it strides
+
     Origin: written from the paper; the authors' code is Apache-2.0.
 
     Args:
@@ -81,6 +88,9 @@ class GhostBottleneck(nn.Module):
         se_ratio: width of the gate as a share of `hidden_channels`; 0 is no gate.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: c·e + 13·(c + e)/2 parameters, (c·e + 9·(c + e)/2)·h·w multiply-adds, keeping c channels and the map, e
+        hidden channels, both even, no gate.
 
     >>> GhostBottleneck(16, 48, 24, stride=2, se_ratio=0.25)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])

@@ -23,6 +23,8 @@ class GnConv(nn.Module):
     Step k works on channels / 2^(order - 1 - k) channels. All gates come from one filter of all channels, scaled once;
     the paper scales at each step, which is the same. No activation anywhere.
 
+    Formula: p₀, q = conv1×1(x), g = scale · filter(q), p₁ = p₀ ⊙ g₀, pₖ₊₁ = conv1×1(pₖ) ⊙ gₖ, y = conv1×1(p_order)
+
     Origin: written from the paper; the authors' code is MIT.
 
     Args:
@@ -32,6 +34,9 @@ class GnConv(nn.Module):
         filter: builds the filter of the gates, `depthwise_7x7` or `GlobalLocalFilter`.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: (3 + 2·(1 - u²)/3)·c² + (105 - 52·u)·c parameters, ((3 + 2·(1 - u²)/3)·c² + 49·(2 - u)·c)·h·w multiply-adds,
+        with u = 2^(1 - n); n is the order.
 
     Raises:
         ValueError: if `order` is below 1, or `channels` not divisible by 2^(order - 1).
@@ -71,6 +76,8 @@ class GlobalLocalFilter(nn.Module):
     weights are resized bilinearly, corners aligned, as in the authors' code. The transform is computed in float32 for
     lower precisions, and in float64 for float64. The halves come out interleaved.
 
+    Formula: a, b = halves of LN(x), y = LN(interleave(depthwise3×3(a), irfft2(spectrum ⊙ rfft2(b))))
+
     Origin: written from the paper; the authors' code is MIT.
 
     Args:
@@ -78,6 +85,9 @@ class GlobalLocalFilter(nn.Module):
         size: height and width of the map that the weights are made for, or one number for both.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 17·c/2 + c·m·(n/2 + 1) parameters, 9·c/2·h·w multiply-adds, the transforms not counted; the spectrum is made
+        for a map of m·n, n even.
 
     Raises:
         ValueError: if `channels` is odd.
@@ -116,6 +126,8 @@ class GlobalLocalFilter(nn.Module):
 class HorNetBlock(nn.Module):
     """gnConv and an MLP of 1×1 convolutions, each a pre-norm, scaled residual branch (section 3.3, figure 2).
 
+    Formula: z = x + γ₁ ⊙ gnConv(LN(x)), y = z + γ₂ ⊙ mlp(LN(z)), mlp = conv1×1 ∘ GELU ∘ conv1×1
+
     Origin: written from the paper; the authors' code is MIT.
 
     Args:
@@ -126,6 +138,9 @@ class HorNetBlock(nn.Module):
         drop_path: probability of dropping the branches of an image in training.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: (11 + 2·(1 - u²)/3)·c² + (116 - 52·u)·c parameters, ((11 + 2·(1 - u²)/3)·c² + 49·(2 - u)·c)·h·w
+        multiply-adds, with u = 2^(1 - n); n is the order.
 
     Raises:
         ValueError: as `GnConv`.

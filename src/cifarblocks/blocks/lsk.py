@@ -16,12 +16,17 @@ class LSKAttention(nn.Module):
     input without a further sigmoid (equation 8). Every convolution has a bias. Not to be taken for LSKA, large
     separable kernel attention.
 
+    Formula: u₁ = depthwise5×5(x), u₂ = depthwise7×7(u₁), vᵢ = conv1×1(uᵢ), v = concat(v₁, v₂),
+        g = σ(conv7×7(concat(mean_c v, max_c v))), y = x ⊙ conv1×1(g₁ ⊙ v₁ + g₂ ⊙ v₂)
+
     Origin: written from the paper alone; the authors' code is CC BY-NC 4.0 and was not consulted.
 
     Args:
         channels: channels of the input, at least 2; each receptive field is reduced to half of them, rounded down.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 3·c²/2 + 78·c + 198 parameters, (3·c²/2 + 74·c + 196)·h·w multiply-adds, c even.
 
     Raises:
         ValueError: if `channels` is below 2.
@@ -55,12 +60,16 @@ class LSKAttention(nn.Module):
 class LSKUnit(nn.Module):
     """1×1 convolution, GELU, LSK attention, 1×1 convolution, and a shortcut around them (section 3.1, figure 3).
 
+    Formula: y = x + conv1×1(LSK(GELU(conv1×1(x))))
+
     Origin: written from the paper alone; the authors' code is CC BY-NC 4.0 and was not consulted.
 
     Args:
         channels: channels of the input.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 7·c²/2 + 80·c + 198 parameters, (7·c²/2 + 74·c + 196)·h·w multiply-adds, c even.
 
     >>> LSKUnit(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -79,6 +88,8 @@ class LSKUnit(nn.Module):
 class LSKBlock(nn.Module):
     """An LSK unit and a convolutional MLP, each a BatchNorm, a scaled branch and a shortcut (section 3.1, figure 3).
 
+    Formula: z = x + λ₁ ⊙ unit(BN(x)), y = z + λ₂ ⊙ mlp(BN(z)), mlp = conv1×1 ∘ GELU ∘ depthwise3×3 ∘ conv1×1
+
     Origin: written from the paper alone; the authors' code is CC BY-NC 4.0 and was not consulted.
 
     Args:
@@ -88,6 +99,9 @@ class LSKBlock(nn.Module):
         drop_path: probability of dropping the branches of an image in training.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: (7/2 + 2·r)·c² + (87 + 11·r)·c + 198 parameters, ((7/2 + 2·r)·c² + (74 + 9·r)·c + 196)·h·w multiply-adds, c
+        even; r is the MLP's ratio.
 
     >>> LSKBlock(64, 8)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])

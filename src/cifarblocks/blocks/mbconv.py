@@ -17,6 +17,8 @@ class InvertedResidual(nn.Module):
     SiLU after the first two; the gate is a quarter of `in_channels` wide, as in the authors' code; no shortcut where
     the shape changes.
 
+    Formula: y = x + BN(conv1×1(gate(SiLU(BN(depthwise3×3(SiLU(BN(conv1×1(x))))))))), x + only where the shape is kept
+
     Origin: written from the papers; equal to torchvision's MBConv (BSD-3) where it rounds nothing.
 
     Args:
@@ -28,6 +30,8 @@ class InvertedResidual(nn.Module):
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: 10·c² + 233·c/4 parameters, (8·c² + 36·c)·h·w + 2·c² multiply-adds, keeping c channels and the map, 4 | c.
 
     >>> InvertedResidual(16, 24, stride=2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])
@@ -65,6 +69,8 @@ class MBConv(nn.Module):
     convolution with bias where the channels change. Hidden channels are counted from the output and the gate is a
     quarter of the output wide; the last convolution has a bias and no norm; GELU.
 
+    Formula: y = shortcut(x) + conv1×1(gate(GELU(BN(depthwise3×3(GELU(BN(conv1×1(BN(x)))))))))
+
     Origin: written from the paper; equal to timm's MbConvBlock (Apache-2.0) with stride_mode="1x1", pool_type="max".
 
     Args:
@@ -75,6 +81,8 @@ class MBConv(nn.Module):
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: 10·c² + 237·c/4 parameters, (8·c² + 36·c)·h·w + 2·c² multiply-adds, keeping c channels and the map, 4 | c.
 
     >>> MBConv(16, 24, stride=2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])
@@ -106,6 +114,9 @@ class LSKMBConv(nn.Module):
     expanded input. BatchNorm and ReLU6 after the first two convolutions, BatchNorm after the last; the gate is a
     quarter of the hidden channels wide; no shortcut where the shape changes.
 
+    Formula: y = x + BN(conv1×1(gate(Σₖ aₖ ⊙ uₖ))), uₖ = ReLU6(BN(depthwise_k×k(ReLU6(BN(conv1×1(x)))))),
+        a = softmax over k of W₂ ReLU(W₁ mean(Σₖ uₖ)), x + only where the shape is kept
+
     Origin: https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), written anew.
 
     Args:
@@ -118,6 +129,8 @@ class LSKMBConv(nn.Module):
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: 24·c² + 371·c parameters, (8·c² + 332·c)·h·w + 16·c² multiply-adds, keeping c channels and the map, c even.
 
     >>> LSKMBConv(16, 24, stride=2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])

@@ -9,6 +9,8 @@ class SqueezeExcite(nn.Module):
     Both 1×1 convolutions have a bias, as in the authors' code. Other papers change the parts: EfficientNet takes
     `activation=nn.SiLU`, GhostNet `gate=nn.Hardsigmoid`.
 
+    Formula: y = x ⊙ σ(W₂ ReLU(W₁ mean(x)))
+
     Origin: written from the paper; the authors' code is Apache-2.0.
 
     Args:
@@ -18,6 +20,8 @@ class SqueezeExcite(nn.Module):
         gate: builds the function that makes the gates.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
+
+    Cost: 2·c·r + c + r parameters, 2·c·r multiply-adds; r is the hidden width.
 
     Raises:
         ValueError: if `channels` or `hidden_channels` is below 1.

@@ -16,6 +16,8 @@ class SplitAttention(nn.Module):
     from that code's hidden layer of max(channels · radix / 4, 32) channels, rounded to nothing (timm rounds to 8).
     With `radix=1` the weights are sigmoid gates, not a softmax.
 
+    Formula: y = Σᵢ aᵢ ⊙ uᵢ, u₁ … u_r = ReLU(BN(conv3×3(x))), a = softmax over i of W₂ ReLU(BN(W₁ mean(Σᵢ uᵢ)))
+
     Origin: written from the paper; the authors' code is Apache-2.0.
 
     Args:
@@ -24,6 +26,9 @@ class SplitAttention(nn.Module):
         groups: cardinality.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training b is at least 2, for the averages are normalised.
+
+    Cost: 9·c² + 3·r·c + (1 + r)·c·d + 3·d parameters, 9·c²·h·w + (1 + r)·c·d multiply-adds, with d = max(c·r/4, 32);
+        r is the radix, one group.
 
     Raises:
         ValueError: if groups · radix does not divide `channels`, or groups the hidden channels; in training if b is 1.
@@ -64,6 +69,8 @@ class ResNeStBottleneck(nn.Module):
     As in the released code, a 3×3 average pool after the split attention takes the stride, counting its padding; the
     shortcut has an average pool that does not, and a 1×1 convolution.
 
+    Formula: y = ReLU(shortcut(x) + BN(conv1×1(pool(split_attention(ReLU(BN(conv1×1(x))))))))
+
     Origin: written from the paper; the authors' code is Apache-2.0.
 
     Args:
@@ -77,6 +84,9 @@ class ResNeStBottleneck(nn.Module):
 
     Shape: (b, in_channels, h, w) → (b, 4 · bottleneck_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w; in training
     b is at least 2.
+
+    Cost: 17·p² + 16·p + 3·p·d + 3·d parameters, 17·p²·h·w + 3·p·d multiply-adds, with d = max(p/2, 32); keeping 4·p
+        channels and the map, radix 2, one group.
 
     Raises:
         ValueError: as `SplitAttention` and `DropPath`.

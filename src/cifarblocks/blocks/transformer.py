@@ -9,6 +9,8 @@ from cifarblocks.blocks.basic import DropPath, mlp
 class TransformerBlock(nn.Module):
     """Self-attention, then an MLP with exact GELU, each a pre-norm residual branch (section 3.1, equations 2 and 3).
 
+    Formula: z = x + attention(LN(x)), y = z + W₂ GELU(W₁ LN(z))
+
     Origin: written from the paper; equal to timm's Block (Apache-2.0) and torchvision's EncoderBlock (BSD-3).
 
     Args:
@@ -19,6 +21,8 @@ class TransformerBlock(nn.Module):
         drop_path: probability of dropping the branches of an image in training.
 
     Shape: (b, n, c) → (b, n, c), any number of tokens.
+
+    Cost: 12·c² + 13·c parameters, 12·n·c² + 2·n²·c multiply-adds.
 
     Raises:
         ValueError: if `head_channels` does not divide `channels`.

@@ -1,0 +1,84 @@
+"""The costs that the docstrings state as formulas are those of the blocks, exactly."""
+
+import inspect
+import re
+from fractions import Fraction
+
+import pytest
+
+import cifarblocks
+from cifarblocks import blocks
+
+# How each block is built from the letters of its formula, and two choices of them.
+BUILDS = {
+    "BasicBlock": (lambda c: blocks.BasicBlock(c, c), (6,), (9,)),
+    "Bottleneck": (lambda p: blocks.Bottleneck(4 * p, p), (6,), (9,)),
+    "CSPBottleneck": (lambda c: blocks.CSPBottleneck(c), (6,), (10,)),
+    "CSPStage": (lambda c, d, n: blocks.CSPStage(c, d, n), (5, 6, 2), (7, 10, 3)),
+    "ConvNeXtBlock": (lambda c: blocks.ConvNeXtBlock(c), (6,), (9,)),
+    "DarknetBlock": (lambda c: blocks.DarknetBlock(c), (6,), (9,)),
+    "DropPath": (lambda c: blocks.DropPath(0.1), (6,), (9,)),
+    "ECA": (lambda c, k: blocks.ECA(c, k), (6, 3), (9, 5)),
+    "GRN": (lambda c: blocks.GRN(c), (6,), (9,)),
+    "GhostBottleneck": (lambda c, e: blocks.GhostBottleneck(c, e, c), (6, 16), (10, 8)),
+    "GhostModule": (lambda c, d: blocks.GhostModule(c, d), (6, 16), (9, 8)),
+    "GlobalLocalFilter": (lambda c, m, n: blocks.GlobalLocalFilter(c, (m, n)), (6, 7, 8), (10, 5, 4)),
+    "GnConv": (lambda c, n: blocks.GnConv(c, n), (16, 4), (8, 1)),
+    "HorNetBlock": (lambda c, n: blocks.HorNetBlock(c, n), (16, 4), (8, 2)),
+    "InvertedResidual": (lambda c: blocks.InvertedResidual(c, c), (8,), (12,)),
+    "LSKAttention": (lambda c: blocks.LSKAttention(c), (6,), (10,)),
+    "LSKBlock": (lambda c, r: blocks.LSKBlock(c, r), (6, 8), (10, 3)),
+    "LSKMBConv": (lambda c: blocks.LSKMBConv(c, c), (6,), (10,)),
+    "LSKUnit": (lambda c: blocks.LSKUnit(c), (6,), (10,)),
+    "LayerNorm2d": (lambda c: blocks.LayerNorm2d(c), (6,), (9,)),
+    "LayerScale": (lambda c: blocks.LayerScale(c, 1.0), (6,), (9,)),
+    "MBConv": (lambda c: blocks.MBConv(c, c), (8,), (12,)),
+    "MSCA": (lambda c: blocks.MSCA(c), (6,), (9,)),
+    "MSCABlock": (lambda c, r: blocks.MSCABlock(c, r), (6, 8), (9, 3)),
+    "MSCAUnit": (lambda c: blocks.MSCAUnit(c), (6,), (9,)),
+    "MixerLayer": (lambda n, c, t, e: blocks.MixerLayer(n, c, t, e), (10, 6, 4, 7), (5, 9, 8, 11)),
+    "PaddingShortcut": (lambda c: blocks.PaddingShortcut(c, c + 3), (6,), (9,)),
+    "PreActBlock": (lambda c: blocks.PreActBlock(c, c), (6,), (9,)),
+    "ProjectionShortcut": (lambda c, d: blocks.ProjectionShortcut(c, d), (6, 9), (9, 4)),
+    "RelativeAttention": (lambda c, m, n: blocks.RelativeAttention(c, (m, n)), (32, 7, 8), (64, 2, 3)),
+    "RelativeTransformerBlock": (
+        lambda c, m, n: blocks.RelativeTransformerBlock(c, c, (m, n)),
+        (32, 7, 8),
+        (64, 2, 3),
+    ),
+    "ResNeStBottleneck": (lambda p: blocks.ResNeStBottleneck(4 * p, p), (8,), (80,)),
+    "SelfAttention": (lambda c, n: blocks.SelfAttention(c), (64, 5), (128, 9)),
+    "SplitAttention": (lambda c, r: blocks.SplitAttention(c, r), (60, 1), (80, 4)),
+    "SqueezeExcite": (lambda c, r: blocks.SqueezeExcite(c, r), (6, 4), (9, 5)),
+    "TransformerBlock": (lambda c, n: blocks.TransformerBlock(c), (64, 5), (128, 9)),
+}
+TOKENS = frozenset({"MixerLayer", "SelfAttention", "TransformerBlock"})
+
+
+def evaluate(formula: str, letters: dict[str, object]) -> Fraction:
+    """A formula as the docstrings write it: `3·c²/2 + 78·c`."""
+    python = formula.replace("·", "*").replace("²", "**2").replace("^", "**")
+    return eval(re.sub(r"(\d+)", r"Fraction(\1)", python), {"Fraction": Fraction, "max": max}, letters)
+
+
+def test_every_block_states_its_cost():
+    assert sorted(BUILDS) == sorted(blocks.__all__)
+
+
+@pytest.mark.parametrize("choice", [1, 2])
+@pytest.mark.parametrize("name", blocks.__all__)
+def test_costs_are_as_stated(name, choice):
+    build, values = BUILDS[name][0], BUILDS[name][choice]
+    letters = dict(zip(inspect.signature(build).parameters, values, strict=True)) | {"h": 7, "w": 5}
+    text = " ".join(re.search(r"Cost: (.*?)\n\n", getattr(blocks, name).__doc__, re.DOTALL)[1].split())
+    parameters, multiply_adds, auxiliary = re.match(
+        r"(.*?) parameters, (.*?) multiply-adds(?:.*?, with (\w = .*?)[;.])?", text
+    ).groups()
+    if auxiliary:
+        letter, _, formula = auxiliary.partition(" = ")
+        letters[letter] = evaluate(formula, letters)
+    module = build(*values)
+    channels = letters["c"] if "c" in letters else 4 * letters["p"]
+    shape = (1, letters["n"], channels) if name in TOKENS else (1, channels, 7, 5)
+    assert sum(p.numel() for p in module.parameters()) == evaluate(parameters, letters)
+    assert cifarblocks.count_macs(module, shape) == evaluate(multiply_adds, letters)
