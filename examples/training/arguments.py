@@ -51,7 +51,7 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
     add_data_arguments(parser)
     add("--mirror", action=argparse.BooleanOptionalAction,
         help="mirror one half of the training images (default: not for digits)")  # fmt: skip
-    add("--shift", type=number(0, 0.5), default=1 / 16,
+    add("--shift", type=number(0, 0.5), default=3 / 32,
         help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
     add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
     add("--epochs", type=integer(1), default=20, help="passes over the training images (default: %(default)s)")
@@ -62,7 +62,7 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
         "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
     add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
-    add("--label-smoothing", type=number(0, 1), default=0.0, help="(default: %(default)s)")
+    add("--label-smoothing", type=number(0, 1), default=0.1, help="(default: %(default)s)")
     add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
     add("--seed", type=integer(0, 2**63 - 1), default=0,
         help="what initial weights, order and augmentation are drawn from (default: %(default)s)")  # fmt: skip

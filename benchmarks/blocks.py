@@ -1,0 +1,265 @@
+"""Time and peak memory of every block against the class of timm or torchvision that computes the same.
+
+    python benchmarks/blocks.py              # all pairs: about 40 minutes on 2 CPU cores, nothing else running
+    python benchmarks/blocks.py ECA GnConv   # these anew, the others as they were measured
+
+In one process, in turns: ours, the reference, the reference again. A cell of the table is the median of ours divided by
+the reference over the turns, and is above the bar if it exceeds the largest ratio of the reference to itself in the
+same turns. Blocks without an installed reference are compared with benchmarks/arrangements.py. Writes
+benchmarks/results/blocks.json, after each pair, and blocks.md.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import arrangements
+import timm.layers
+import torch
+from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torchvision.models import resnet
+from torchvision.models.efficientnet import MBConv, MBConvConfig
+from torchvision.ops import SqueezeExcitation
+
+from cifarblocks import blocks
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from training.records import machine, versions
+
+RESULTS = Path(__file__).with_name("results")
+BATCH, TURNS, TURN_SECONDS = 64, 9, 0.05
+SHAPES = ((64, 32), (256, 8))  # channels, height and width
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+TOKENS = frozenset({"MixerLayer", "SelfAttention", "TransformerBlock"})
+
+Build = Callable[[int, int], nn.Module]  # channels, height and width
+
+
+def relative(kind: Callable[..., nn.Module]) -> Build:
+    """Attention over maps as timm has it, with its table of relative positions."""
+    return lambda c, s: kind(c, c, rel_pos_cls=partial(timm.layers.RelPosBias, window_size=(s, s)))
+
+
+csp = partial(cspnet.CrossStage, dilation=1, act_layer=partial(nn.LeakyReLU, 0.1), norm_layer=nn.BatchNorm2d)
+csp_resnet = partial(csp, bottle_ratio=0.5, expand_ratio=2.0, cross_linear=True, block_fn=cspnet.BottleneckBlock)
+csp_block = partial(cspnet.BottleneckBlock, act_layer=partial(nn.LeakyReLU, 0.1), norm_layer=nn.BatchNorm2d)
+dark_block = partial(cspnet.DarkBlock, act_layer=partial(nn.LeakyReLU, 0.1), norm_layer=nn.BatchNorm2d)
+norm = nn.BatchNorm2d
+
+PAIRS: dict[str, tuple[Build, Build]] = {
+    "ECA": (lambda c, _: blocks.ECA(c), lambda c, _: timm.layers.EcaModule(c)),
+    "SqueezeExcite": (lambda c, _: blocks.SqueezeExcite(c, c // 16), lambda c, _: SqueezeExcitation(c, c // 16)),
+    "LayerNorm2d": (lambda c, _: blocks.LayerNorm2d(c), lambda c, _: timm.layers.LayerNorm2d(c)),
+    "BasicBlock": (lambda c, _: blocks.BasicBlock(c, c), lambda c, _: resnet.BasicBlock(c, c)),
+    "Bottleneck": (lambda c, _: blocks.Bottleneck(c, c // 4), lambda c, _: resnet.Bottleneck(c, c // 4)),
+    "Bottleneck, 8 groups": (
+        lambda c, _: blocks.Bottleneck(c, c // 4, groups=8, base_width=16),
+        lambda c, _: resnet.Bottleneck(c, c // 4, groups=8, base_width=16),
+    ),
+    "PreActBlock": (lambda c, _: blocks.PreActBlock(c, c), lambda c, _: arrangements.PreActBlock(c)),
+    "GhostModule": (lambda c, _: blocks.GhostModule(c, c), lambda c, _: ghostnet.GhostModule(c, c)),
+    "GhostBottleneck": (
+        lambda c, _: blocks.GhostBottleneck(c, 2 * c, c, se_ratio=0.25),
+        lambda c, _: ghostnet.GhostBottleneck(c, 2 * c, c, se_ratio=0.25),
+    ),
+    "SplitAttention": (
+        lambda c, _: blocks.SplitAttention(c),
+        lambda c, _: timm.layers.SplitAttn(c, norm_layer=norm),
+    ),
+    "ResNeStBottleneck": (
+        lambda c, _: blocks.ResNeStBottleneck(c, c // 4),
+        lambda c, _: resnest.ResNestBottleneck(c, c // 4, radix=2, avd=True, norm_layer=norm),
+    ),
+    "MSCA": (lambda c, _: blocks.MSCA(c), lambda c, _: arrangements.MSCA(c)),
+    "MSCABlock": (
+        lambda c, _: blocks.MSCABlock(c, 4),
+        lambda c, _: arrangements.UnitBlock(c, arrangements.MSCA(c), 4),
+    ),
+    "LSKAttention": (lambda c, _: blocks.LSKAttention(c), lambda c, _: arrangements.LSK(c)),
+    "LSKBlock": (lambda c, _: blocks.LSKBlock(c, 4), lambda c, _: arrangements.UnitBlock(c, arrangements.LSK(c), 4)),
+    "InvertedResidual": (
+        lambda c, _: blocks.InvertedResidual(c, c),
+        lambda c, _: MBConv(MBConvConfig(4, 3, 1, c, c, 1), 0.0, norm),
+    ),
+    "MBConv": (
+        lambda c, _: blocks.MBConv(c, c),
+        lambda c, _: maxxvit.MbConvBlock(c, c, 1, cfg=maxxvit.MaxxVitConvCfg()),
+    ),
+    "LSKMBConv": (lambda c, _: blocks.LSKMBConv(c, c), lambda c, _: arrangements.LSKMBConv(c)),
+    "RelativeAttention": (lambda c, s: blocks.RelativeAttention(c, s), relative(maxxvit.Attention2d)),
+    "RelativeTransformerBlock": (
+        lambda c, s: blocks.RelativeTransformerBlock(c, c, s),
+        relative(partial(maxxvit.TransformerBlock2d, cfg=maxxvit.MaxxVitTransformerCfg())),
+    ),
+    "GnConv": (lambda c, _: blocks.GnConv(c, 3), lambda c, _: arrangements.GnConv(c, 3)),
+    "GnConv, global filter": (
+        lambda c, s: blocks.GnConv(c, 3, filter=partial(blocks.GlobalLocalFilter, size=s)),
+        lambda c, s: arrangements.GnConv(c, 3, (s, s)),
+    ),
+    "HorNetBlock": (lambda c, _: blocks.HorNetBlock(c, 3), lambda c, _: arrangements.HorNetBlock(c, 3)),
+    "ConvNeXtBlock": (lambda c, _: blocks.ConvNeXtBlock(c), lambda c, _: convnext.ConvNeXtBlock(c)),
+    "ConvNeXtBlock, V2": (
+        lambda c, _: blocks.ConvNeXtBlock(c, layer_scale=None, response_norm=blocks.GRN),
+        lambda c, _: convnext.ConvNeXtBlock(c, use_grn=True, ls_init_value=None),
+    ),
+    "GRN": (
+        lambda c, _: blocks.GRN(c),
+        lambda c, _: timm.layers.GlobalResponseNorm(c, channels_last=False),
+    ),
+    "CSPStage": (lambda c, _: blocks.CSPStage(c, c, 2), lambda c, _: csp_resnet(c, c, stride=1, depth=2)),
+    "CSPBottleneck": (lambda c, _: blocks.CSPBottleneck(c), lambda c, _: csp_block(c, c, bottle_ratio=0.5)),
+    "DarknetBlock": (lambda c, _: blocks.DarknetBlock(c), lambda c, _: dark_block(c, c, bottle_ratio=1.0)),
+    "MixerLayer": (
+        lambda c, s: blocks.MixerLayer(s * s, c, c // 2, 4 * c),
+        lambda c, s: mlp_mixer.MixerBlock(c, s * s),
+    ),
+    "SelfAttention": (
+        lambda c, _: blocks.SelfAttention(c),
+        lambda c, _: timm.layers.Attention(c, c // 64, qkv_bias=True),
+    ),
+    "TransformerBlock": (
+        lambda c, _: blocks.TransformerBlock(c),
+        lambda c, _: vision_transformer.Block(c, c // 64, qkv_bias=True),
+    ),
+}
+
+
+def forward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> None:
+    """One forward pass, as in use."""
+    with torch.inference_mode(), autocast:
+        module(x)
+
+
+def forward_backward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> None:
+    """One forward and backward pass, as in training."""
+    with autocast:
+        y = module(x)
+    y.backward(torch.ones_like(y))
+    module.zero_grad()
+    x.grad = None
+
+
+def seconds(run: Callable[[], None], repetitions: int) -> float:
+    """Wall clock of one run, the mean of some."""
+    began = time.perf_counter()
+    for _ in range(repetitions):
+        run()
+    return (time.perf_counter() - began) / repetitions
+
+
+def peak_memory(run: Callable[[], None]) -> int:
+    """Bytes allocated at most at one time, beyond what was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = profiler.profiler.kineto_results.events()
+    held = peak = 0
+    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def compare(name: str, c: int, size: int, dtype: torch.dtype, layout: str) -> dict[str, Any]:
+    """One pair in one setting: ratios of time, forward and with backward, and of memory."""
+    ours, theirs = (build(c, size) for build in PAIRS[name])
+    if name in TOKENS:
+        x = torch.randn(BATCH, size * size, c)
+    else:
+        x = torch.randn(BATCH, c, size, size).to(memory_format=FORMATS[layout])
+        ours, theirs = (module.to(memory_format=FORMATS[layout]) for module in (ours, theirs))
+    autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    result: dict[str, Any] = {}
+    for mode, step in (("forward", forward), ("forward and backward", forward_backward)):
+        x.requires_grad_(mode != "forward")
+        runs = [partial(step, module.train(mode != "forward"), x, autocast) for module in (ours, theirs, theirs)]
+        for run in runs:
+            run()
+        repetitions = max(1, round(TURN_SECONDS / seconds(runs[1], 1)))
+        turns = []
+        for turn in range(TURNS):
+            order = [(turn + place) % 3 for place in range(3)]
+            taken = {which: seconds(runs[which], repetitions) for which in order}
+            turns.append([taken[which] for which in range(3)])
+        ratios, itself = [own / other for own, other, _ in turns], [again / other for _, other, again in turns]
+        result[mode] = {
+            "ratio": statistics.median(ratios),
+            "quartiles": statistics.quantiles(ratios, n=4),
+            "itself": statistics.median(itself),
+            "bar": max(itself),
+            "memory": peak_memory(runs[0]) / peak_memory(runs[1]),
+        }
+    return result
+
+
+def measure(name: str) -> list[dict[str, Any]]:
+    """One pair in all settings."""
+    layouts = ["contiguous"] if name in TOKENS else list(FORMATS)
+    rows = []
+    for (c, size), dtype, layout in product(SHAPES, (torch.float32, torch.bfloat16), layouts):
+        setting = {"block": name, "channels": c, "size": size, "dtype": str(dtype).removeprefix("torch.")}
+        rows.append({**setting, "layout": layout, **compare(name, c, size, dtype, layout)})
+        print(line(rows[-1]), flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """One setting as a line of the table."""
+    cells = [row["block"], f"{row['channels']}×{row['size']}×{row['size']}", row["dtype"], row["layout"]]
+    for mode in ("forward", "forward and backward"):
+        cell = row[mode]
+        ratio = f"{cell['ratio']:.2f}"
+        cells += [f"**{ratio}**" if cell["ratio"] > max(1.0, cell["bar"]) else ratio, f"{cell['bar']:.2f}"]
+    cells += [f"{row[mode]['memory']:.2f}" for mode in ("forward", "forward and backward")]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = [row for name in PAIRS for row in result["rows"] if row["block"] == name]
+    cells = [row[mode] for row in rows for mode in ("forward", "forward and backward")]
+    above = sum(cell["ratio"] > max(1.0, cell["bar"]) for cell in cells)
+    training = [row["forward and backward"]["ratio"] for row in rows]
+    versions, machine = result["versions"], result["machine"]
+    return f"""# Every block against its reference
+
+Made by `python benchmarks/blocks.py`: time of ours divided by time of the class of timm or torchvision that computes
+the same (for blocks without one, by the arrangement in [arrangements.py](../arrangements.py)). Medians of {TURNS}
+alternating turns in one process, batches of {BATCH}, on {machine["cpu"]}, {machine["cores"]} cores; torch
+{versions["torch"]}, timm {versions["timm"]}, torchvision {versions["torchvision"]}. Below 1 is faster. bfloat16 is
+autocast; forward is in inference mode. The bar is the largest ratio of the reference to itself in the same turns; what
+is above it is bold: {above} of {len(cells)}. Memory is the peak of what is allocated, ours divided by the reference's.
+Over all settings forward and backward takes {statistics.median(training):.2f} of the reference's time in the median.
+
+| block | map | dtype | layout | forward | bar | forward and backward | bar | memory | memory, with backward |
+|---|---|---|---|---:|---:|---:|---:|---:|---:|
+{chr(10).join(map(line, rows))}
+"""
+
+
+def main(names: list[str]) -> int:
+    """Measure, print and write."""
+    unknown = [name for name in names if name not in PAIRS]
+    if unknown:
+        print(f"blocks.py: error: unknown pair {unknown[0]!r}; known are {', '.join(PAIRS)}", file=sys.stderr)
+        return 2
+    path = RESULTS / "blocks.json"
+    result = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
+    result |= {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
+    for name in names or PAIRS:
+        rows = measure(name)
+        result["rows"] = [row for row in result["rows"] if row["block"] != name] + rows
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        (RESULTS / "blocks.md").write_text(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,140 @@
+"""Put blocks into models you already have: three functions to copy, and what each change costs.
+
+    python examples/blocks_in_your_model.py     # 10 seconds on one CPU core; nothing is downloaded
+
+ECA goes into every block of a torchvision ResNet, GhostModules replace its 3×3 convolutions, and an LSK unit goes into
+a stage of a timm ConvNeXt. It prints a table: parameters and multiply-adds before and after, how many tensors of an old
+checkpoint keep their place, and the loss of a random batch before and after one training step. It needs torchvision
+and timm (`pip install torchvision timm`); without timm the ConvNeXt is left out.
+
+The functions change a model in place. Call them on the CPU, before `.to(device)` and before the optimizer is made.
+What they do not replace keeps its name and its values, so pretrained weights can be loaded before or after:
+
+    model = resnet18(weights="DEFAULT")
+    add_eca(model)
+
+    model = resnet18()
+    add_eca(model)
+    print(model.load_state_dict(checkpoint, strict=False))  # missing are the new tensors, unexpected the replaced
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, resnet18
+
+from cifarblocks import count_macs
+from cifarblocks.blocks import ECA, GhostModule, LayerNorm2d, LayerScale, LSKUnit
+
+IMAGES = (8, 3, 64, 64)  # one random batch
+
+
+def residual_blocks(resnet: ResNet) -> list[BasicBlock | Bottleneck]:
+    """The blocks of a torchvision ResNet, ResNeXt or Wide ResNet."""
+    return [module for module in resnet.modules() if isinstance(module, (BasicBlock, Bottleneck))]
+
+
+def add_eca(resnet: ResNet) -> None:
+    """Gate every residual branch after its last BatchNorm, before the addition, as in ECA-Net.
+
+    A fresh gate is about one half: fine-tune a pretrained network before you judge it.
+    """
+    for block in residual_blocks(resnet):
+        norm = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        norm.eca = ECA(norm.num_features)
+        # nn.Sequential(norm, ECA(...)) in its place would rename the norm's tensors; a hook does not. But a norm that
+        # is replaced later loses its hook: call SyncBatchNorm.convert_sync_batchnorm before this, not after.
+        norm.register_forward_hook(apply_eca)
+
+
+def apply_eca(norm: nn.Module, _inputs: object, y: Tensor) -> Tensor:
+    """The hook. It is no closure, so that a copy of the model, or a pickled one, has gates of its own."""
+    return norm.get_submodule("eca")(y)
+
+
+def use_ghost_modules(resnet: ResNet) -> None:
+    """Replace every 3×3 convolution and its BatchNorm by a GhostModule of the same channels and stride.
+
+    The module has BatchNorm and an activation of its own, so the old norm goes, with any gate on it. The block's ReLU
+    after it stays: it does not change what is rectified. The last convolution before the addition has no ReLU after it,
+    so its GhostModule gets none, or the branch could only add. Convolutions with groups or dilation stay as they are.
+    """
+    for block in residual_blocks(resnet):
+        for number in (1, 2):
+            conv = getattr(block, f"conv{number}")
+            if conv.kernel_size == (3, 3) and conv.groups == 1 and conv.dilation == (1, 1):
+                last = isinstance(block, BasicBlock) and number == 2
+                activation = nn.Identity if last else nn.ReLU
+                new = GhostModule(conv.in_channels, conv.out_channels, 3, stride=conv.stride[0], activation=activation)
+                setattr(block, f"conv{number}", new)
+                setattr(block, f"bn{number}", nn.Identity())
+
+
+def add_lsk(convnext: Any, stage: int) -> None:
+    """Append an LSK unit to a stage of a timm ConvNeXt: after its blocks, so that none of them is renumbered."""
+    channels = convnext.feature_info[stage]["num_chs"]
+    convnext.stages[stage].blocks.append(ScaledLSK(channels))
+
+
+class ScaledLSK(nn.Module):
+    """An LSK unit normalised before and scaled after, as in LSKNet's own block, so that it begins as a small change."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(channels)
+        self.unit = LSKUnit(channels)
+        self.scale = LayerScale(channels, 1e-2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale(self.unit(self.norm(x)))
+
+
+def try_out(name: str, model: nn.Module, change_name: str, change: Callable[[Any], None]) -> None:
+    """Print a model, and the model changed: what it costs, what it keeps, and that it learns."""
+    old = model.state_dict()
+    print(f"{name:28}{costs(model)}")
+    change(model)
+    kept = len(old) - len(model.load_state_dict(old, strict=False).unexpected_keys)
+    before, after = losses_of_a_step(model)
+    print(f"  + {change_name:24}{costs(model)}{kept:6} of {len(old)}{before:9.3f} → {after:.3f}")
+
+
+def costs(model: nn.Module) -> str:
+    """Parameters, and multiply-adds of one image."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{parameters:12,}{count_macs(model, (1, *IMAGES[1:])):15,}"
+
+
+def losses_of_a_step(model: nn.Module) -> tuple[float, float]:
+    """Take one training step in channels_last: the loss of the batch before it, and after it."""
+    model.train().to(memory_format=torch.channels_last)
+    images = torch.randn(IMAGES).to(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (len(images),))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = F.cross_entropy(model(images), labels)
+    before.backward()
+    optimizer.step()
+    return before.item(), F.cross_entropy(model(images), labels).item()
+
+
+def main() -> None:
+    """Try out the three changes."""
+    torch.manual_seed(0)
+    print("one 64×64 image; one multiplication with its addition counts as 1 multiply-add\n")
+    print(f"{'':28}{'parameters':>12}{'multiply-adds':>15}{'tensors kept':>14}{'loss → after a step':>21}")
+    try_out("torchvision resnet18", resnet18(weights=None), "ECA in every block", add_eca)
+    try_out("torchvision resnet18", resnet18(weights=None), "GhostModules for 3×3", use_ghost_modules)
+    try:
+        import timm
+    except ModuleNotFoundError:
+        print("timm is not installed, so the ConvNeXt is left out; `pip install timm` brings it")
+        return
+    convnext = timm.create_model("convnext_atto", pretrained=False)
+    try_out("timm convnext_atto", convnext, "LSK in the second stage", lambda model: add_lsk(model, stage=1))
+
+
+if __name__ == "__main__":
+    main()
