@@ -21,18 +21,32 @@ def test_every_block_of_the_door_has_its_cases():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(data=st.data(), batch=st.integers(1, 3), h=sizes, w=sizes, training=st.booleans())
-def test_any_map_gives_the_right_shape_and_finite_gradients(name, data, batch, h, w, training):
+@given(
+    data=st.data(),
+    batch=st.integers(1, 3),
+    h=sizes,
+    w=sizes,
+    training=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    autocast=st.booleans(),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_any_map_gives_the_right_shape_and_finite_gradients(name, data, batch, h, w, training, dtype, autocast, layout):
     case = data.draw(CASES[name])
     shape = case.output_shape(batch, h, w)
     assume(not training or batch * shape[-2] * shape[-1] > 1)  # BatchNorm cannot normalise a single value
     assume(not training or batch >= case.training_batch)
-    module = case.build().train(training)
-    x = case.input(batch, h, w)
-    assert module(x).shape == shape
-    for parameter, gradient in gradients(module, x).items():
-        assert gradient is not None, parameter
-        assert gradient.isfinite().all(), parameter
+    module = case.build().to(dtype).train(training)
+    x = case.input(batch, h, w, dtype)
+    if x.ndim == 4:
+        module, x = module.to(memory_format=layout), x.to(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype == torch.float32):
+        y = module(x)
+        assert y.shape == shape
+        assert y.isfinite().all()
+        for parameter, gradient in gradients(module, x).items():
+            assert gradient is not None, parameter
+            assert gradient.isfinite().all(), parameter
 
 
 @pytest.mark.parametrize("name", NAMES)
