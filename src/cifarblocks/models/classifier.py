@@ -25,16 +25,17 @@ class Classifier(nn.Module):
     Args:
         stem: (b, in_channels, h, w) → the input of the first stage.
         stages: a sequence of blocks for each stage; none for a network that has no maps.
-        head: features → (b, num_classes); its last layer is called `classifier`.
+        head: features → (b, num_classes); its last layer is called `classifier`, and `hidden_features` is what it sees.
         feature_info: channels and stride of each stage's map, in order; empty for a network that has no maps.
         num_features: channels of the features; by default those of the last map.
         in_channels: channels of the images.
         image_size: height and width of the images the network is made for, or one number for both.
+        as_map: a stage's output → its map, for networks whose stages give tokens.
 
     Shape: (b, in_channels, h, w) → (b, num_classes)
 
     Raises:
-        ValueError: if `in_channels` or `image_size` is below 1.
+        ValueError: if `in_channels` or `image_size` is below 1, or the last map would be smaller than one pixel.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Classifier(nn.Module):
         num_features: int | None = None,
         in_channels: int = 3,
         image_size: ImageSize = 32,
+        as_map: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if in_channels < 1:
@@ -58,6 +60,11 @@ class Classifier(nn.Module):
         self.num_features = feature_info[-1].channels if num_features is None else num_features
         self.in_channels = in_channels
         self.image_size = height_and_width(image_size)
+        if feature_info and min(self.image_size) < feature_info[-1].stride:
+            height, width = self.image_size
+            stride = feature_info[-1].stride
+            raise ValueError(f"image_size must be at least {stride}, the stride of the last map, got {height}x{width}")
+        self.as_map = nn.Identity() if as_map is None else as_map
         self.gradient_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +93,7 @@ class Classifier(nn.Module):
         x = self.stem(x)
         for stage in self.stages:
             x = self._run(stage, x)
-            maps.append(x)
+            maps.append(self.as_map(x))
         return maps
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -135,17 +142,37 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 class PooledHead(nn.Module):
     """Average over the map, dropout, linear layer.
 
+    Args:
+        channels: channels of the map.
+        num_classes: classes; 0 leaves what the last layer would see.
+        dropout: dropout rate before the last layer.
+        before: what stands before the average, (b, channels, h, w) → (b, channels, h, w); by default nothing.
+        after: what stands after it, (b, channels) → (b, hidden_features); by default nothing.
+        hidden_features: what the last layer sees; by default `channels`.
+
     Shape: (b, channels, h, w) → (b, num_classes), any h and w.
     """
 
-    def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        *,
+        before: nn.Module | None = None,
+        after: nn.Module | None = None,
+        hidden_features: int | None = None,
+    ) -> None:
         super().__init__()
-        self.hidden_features = channels
+        self.hidden_features = channels if hidden_features is None else hidden_features
+        self.before = nn.Identity() if before is None else before
+        self.after = nn.Identity() if after is None else after
         self.dropout = nn.Dropout(dropout)
-        self.classifier = last_layer(channels, num_classes)
+        self.classifier = last_layer(self.hidden_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.dropout(x.mean((2, 3))))
+        x = self.after(self.before(x).mean((2, 3)))
+        return self.classifier(self.dropout(x))
 
 
 class FixedSize(nn.Module):
@@ -186,6 +213,21 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
     return height, width
 
 
+def drop_path_rates(drop_path: float, depths: Sequence[int]) -> list[list[float]]:
+    """A rate for each block of each stage, growing linearly from 0 at the first block to `drop_path` at the last.
+
+    Raises:
+        ValueError: if `drop_path` is not in [0, 1).
+
+    >>> [[round(rate, 2) for rate in stage] for stage in drop_path_rates(0.3, (1, 3))]
+    [[0.0], [0.1, 0.2, 0.3]]
+    """
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
+    rates = iter(torch.linspace(0, drop_path, sum(depths), dtype=torch.float64, device="cpu").tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
 def build_stages(
     block: Callable[..., nn.Module],
     in_channels: int,
@@ -194,7 +236,7 @@ def build_stages(
     strides: Sequence[int],
     drop_path: float,
 ) -> list[nn.Sequential]:
-    """Stages of blocks; the first block of each has the stride, and drop path grows linearly from 0 over all of them.
+    """Stages of blocks, the first block of each with the stride: ResNet and its relatives.
 
     Args:
         block: called as block(in_channels, out_channels, stride, drop_path=rate).
@@ -202,21 +244,45 @@ def build_stages(
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of each stage.
-        drop_path: rate of the last block.
-
-    Raises:
-        ValueError: if `drop_path` is not in [0, 1).
+        drop_path: rate of the last block; see `drop_path_rates`.
     """
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
-    rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
     stages = []
-    for width, depth, stride in zip(widths, depths, strides, strict=True):
+    for width, stride, rates in zip(widths, strides, drop_path_rates(drop_path, depths), strict=True):
         blocks = []
-        for position in range(depth):
-            blocks.append(block(in_channels, width, stride if position == 0 else 1, drop_path=next(rates)))
+        for position, rate in enumerate(rates):
+            blocks.append(block(in_channels, width, stride if position == 0 else 1, drop_path=rate))
             in_channels = width
         stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+def build_transition_stages(
+    blocks: Sequence[Callable[..., nn.Module]],
+    transition: Callable[[int, int, int], nn.Module],
+    widths: Sequence[int],
+    depths: Sequence[int],
+    strides: Sequence[int],
+    drop_path: float,
+    end: Callable[[int], nn.Module] | None = None,
+) -> list[nn.Sequential]:
+    """Stages of blocks that keep the map, a transition before every stage but the first: ConvNeXt and its relatives.
+
+    Args:
+        blocks: one for each stage, called as block(channels, drop_path=rate).
+        transition: called as transition(in_channels, out_channels, stride).
+        widths: channels of each stage; the stem gives those of the first.
+        depths: blocks of each stage.
+        strides: stride of each stage's transition; that of the first is 1.
+        drop_path: rate of the last block; see `drop_path_rates`.
+        end: called as end(channels) for what stands at the end of each stage; by default nothing.
+    """
+    stages = []
+    rates = drop_path_rates(drop_path, depths)
+    for place, (block, width) in enumerate(zip(blocks, widths, strict=True)):
+        parts = [transition(widths[place - 1], width, strides[place])] if place else []
+        parts += [block(width, drop_path=rate) for rate in rates[place]]
+        parts += [end(width)] if end else []
+        stages.append(nn.Sequential(*parts))
     return stages
 
 
