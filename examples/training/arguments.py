@@ -50,7 +50,7 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
         help="an argument of the model, such as kernel_size=5 or drop_path=0.1; may be repeated")  # fmt: skip
     add_data_arguments(parser)
     add("--mirror", action=argparse.BooleanOptionalAction,
-        help="mirror one half of the training images (default: not for digits)")  # fmt: skip
+        help="mirror each training image every other epoch (default: not for digits)")  # fmt: skip
     add("--shift", type=number(0, 0.5), default=3 / 32,
         help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
     add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")

@@ -27,7 +27,7 @@ class Augmentation:
     """What is done to a training image.
 
     Attributes:
-        mirror: mirror one half of the images.
+        mirror: mirror one half of the images, in the next epoch the other half.
         shift: crop from the image padded by reflection with this share of its height and width on each side.
         erasing: probability of erasing a rectangle.
     """
@@ -85,7 +85,7 @@ def training_batches(
     n, h, w, _ = images.pixels.shape
     order = torch.randperm(n, generator=random_stream("order", seed, epoch)).to(device)
     draws = torch.rand(n, 8, generator=random_stream("augmentation", seed, epoch))
-    # Each image is mirrored in every other epoch, beginning by chance: https://arxiv.org/abs/2404.00498, section 3.6.
+    # Each image is mirrored in every other epoch, beginning by chance: alternating flip, arXiv 2404.00498.
     draws[:, 2] = (torch.rand(n, generator=random_stream("mirror", seed)) + epoch / 2) % 1
     draws = draws.to(device)
     flat = images.pixels.view(-1, 3)

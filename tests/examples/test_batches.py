@@ -63,6 +63,24 @@ def test_every_place_and_each_side_come_equally_often():
     assert abs((columns[:, 15] > columns[:, 16]).float().mean() - 0.5) < 0.01
 
 
+def test_each_image_is_mirrored_every_other_epoch():
+    images = numbered_images(40)
+
+    def mirrored(epoch):
+        found = torch.empty(40, dtype=torch.bool)
+        for batch, labels in training_batches(images, PLAIN, Augmentation(True, 0.0), 10, 0, epoch):
+            for pixels, label in zip(batch.permute(0, 2, 3, 1), labels, strict=True):
+                image = images.pixels[label].float()
+                assert torch.equal(pixels, image) != torch.equal(pixels, image.flip(1))
+                found[label] = torch.equal(pixels, image.flip(1))
+        return found
+
+    first, second, third = map(mirrored, range(3))
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert 10 < first.sum() < 30
+
+
 def test_images_that_must_not_be_mirrored_are_not():
     _, columns = source_pixels(torch.rand(1000, 8), Augmentation(False, 1 / 8), 32, 32)
     assert (columns[:, 15] < columns[:, 16]).all()
