@@ -1,10 +1,10 @@
 # make train: set up and train eca_resnet_20 on the digits.  make test: set up and pass the quick tests.
-# Both work in .venv, which they make; PYTHON chooses what makes it.
+# make docs: the pages, in site/.  All work in .venv, which they make; PYTHON chooses what makes it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint types wheel clean
+.PHONY: train test test-all lint types docs wheel clean
 
 train: .venv/train-is-installed
 	$(BIN)/python examples/train.py --model eca_resnet_20
@@ -23,12 +23,15 @@ lint: .venv/dev-is-installed
 types: .venv/dev-is-installed
 	$(BIN)/mypy
 
+docs: .venv/docs-is-installed
+	$(BIN)/mkdocs build --strict
+
 wheel: .venv/dev-is-installed
 	rm -rf dist
 	$(BIN)/python -m build --wheel --sdist
 
 clean:
-	rm -rf .venv dist
+	rm -rf .venv dist site
 
 .venv/%-is-installed: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install -e ".[$*]"

@@ -125,7 +125,17 @@ def conv_norm(
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd to keep the map, got {kernel_size}")
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation())
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), in_place(activation()))
+
+
+def in_place(activation: nn.Module) -> nn.Module:
+    """The activation made to overwrite its input, if its gradient does not need that: a fifth off some blocks' time.
+
+    For what comes fresh out of BatchNorm or an addition, whose own gradients do not need it either.
+    """
+    if isinstance(activation, nn.ReLU | nn.ReLU6 | nn.LeakyReLU):
+        activation.inplace = True
+    return activation
 
 
 def mlp(features: int, hidden_features: int, dropout: float = 0.0) -> nn.Sequential:

@@ -38,7 +38,8 @@ class GRN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
         response = norms / (norms.mean(1, keepdim=True) + self.eps)
-        return x + rearrange(self.shift, "c -> c 1 1") + rearrange(self.scale, "c -> c 1 1") * (x * response)
+        factor = 1 + rearrange(self.scale, "c -> c 1 1") * response
+        return torch.addcmul(rearrange(self.shift, "c -> c 1 1"), x, factor)
 
 
 class ConvNeXtBlock(nn.Module):

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.basic import DropPath, conv_norm, in_place
 
 Activation = Callable[[], nn.Module]
 leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
@@ -49,7 +49,7 @@ class CSPBottleneck(nn.Module):
         self.conv = conv_norm(hidden_channels, hidden_channels, 3, groups=groups, activation=activation)
         self.expand = conv_norm(hidden_channels, channels, 1)
         self.drop_path = DropPath(drop_path)
-        self.activation = activation()
+        self.activation = in_place(activation())
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.expand(self.conv(self.reduce(x)))

@@ -121,10 +121,10 @@ class BasicBlock(nn.Module):
         self.attention3 = attentions[3]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.attention1(self.norm1(self.conv1(x))))
+        y = torch.relu_(self.attention1(self.norm1(self.conv1(x))))
         y = self.attention2(self.norm2(self.conv2(y)))
         y = self.shortcut(x) + self.drop_path(y)
-        return torch.relu(self.attention3(y))
+        return torch.relu_(self.attention3(y))
 
 
 class Bottleneck(nn.Module):
@@ -189,10 +189,10 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.norm1(self.conv1(x)))
-        y = torch.relu(self.norm2(self.conv2(y)))
+        y = torch.relu_(self.norm1(self.conv1(x)))
+        y = torch.relu_(self.norm2(self.conv2(y)))
         y = self.attention(self.norm3(self.conv3(y)))
-        return torch.relu(self.shortcut(x) + self.drop_path(y))
+        return torch.relu_(self.shortcut(x) + self.drop_path(y))
 
 
 class PreActBlock(nn.Module):
@@ -234,7 +234,7 @@ class PreActBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.norm1(x))
+        y = torch.relu_(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        y = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(y)))))
+        y = self.conv2(self.dropout(torch.relu_(self.norm2(self.conv1(y)))))
         return shortcut + self.drop_path(y)

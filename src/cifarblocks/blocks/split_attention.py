@@ -33,7 +33,7 @@ class SplitAttention(nn.Module):
     Raises:
         ValueError: if groups · radix does not divide `channels`, or groups the hidden channels; in training if b is 1.
 
-    >>> SplitAttention(64, radix=4, groups=2)(torch.randn(2, 64, 8, 5)).shape
+    >>> SplitAttention(64, radix=2)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
@@ -57,7 +57,7 @@ class SplitAttention(nn.Module):
             raise ValueError("SplitAttention normalises averages over the batch: it trains on at least 2 images, got 1")
         splits = self.splits(x).chunk(self.radix, dim=1)  # radix times (b, c, h, w)
         averages = reduce(torch.add, [split.mean((2, 3), keepdim=True) for split in splits])
-        logits = self.expand(torch.relu(self.norm(self.reduce(averages))))
+        logits = self.expand(torch.relu_(self.norm(self.reduce(averages))))
         logits = rearrange(logits, "b (g r c) 1 1 -> r b (g c) 1 1", g=self.groups, r=self.radix)
         weights = logits.softmax(0) if self.radix > 1 else logits.sigmoid()
         return reduce(torch.add, [weight * split for weight, split in zip(weights, splits, strict=True)])
@@ -125,4 +125,4 @@ class ResNeStBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pool(self.attention(self.reduce(x)))
-        return torch.relu(self.shortcut(x) + self.drop_path(self.expand(y)))
+        return torch.relu_(self.shortcut(x) + self.drop_path(self.expand(y)))
