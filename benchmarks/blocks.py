@@ -1,6 +1,6 @@
 """Time and peak memory of every block against the class of timm or torchvision that computes the same.
 
-    python benchmarks/blocks.py              # all pairs: about 40 minutes on 2 CPU cores, nothing else running
+    python benchmarks/blocks.py              # all pairs: about 20 minutes on 2 CPU cores, nothing else running
     python benchmarks/blocks.py ECA GnConv   # these anew, the others as they were measured
 
 In one process, in turns: ours, the reference, the reference again. A cell of the table is the median of ours divided by
@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from training.records import machine, versions
 
 RESULTS = Path(__file__).with_name("results")
-BATCH, TURNS, TURN_SECONDS = 64, 9, 0.05
+BATCH, TURNS, TURN_SECONDS = 32, 7, 0.04
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOKENS = frozenset({"MixerLayer", "SelfAttention", "TransformerBlock"})

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 # Parameters that say where something is, whatever their shape: weight decay would pull places together.
-UNDECAYED_NAMES = frozenset({"relative_bias", "position_embedding", "class_token"})
+UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

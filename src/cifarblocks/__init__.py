@@ -3,7 +3,17 @@
 from cifarblocks import blocks, models
 from cifarblocks.macs import count_macs
 from cifarblocks.registry import create_model, list_models, register_model
+from cifarblocks.weights import load_published
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "blocks", "count_macs", "create_model", "list_models", "models", "register_model"]
+__all__ = [
+    "__version__",
+    "blocks",
+    "count_macs",
+    "create_model",
+    "list_models",
+    "load_published",
+    "models",
+    "register_model",
+]

@@ -25,6 +25,19 @@ def register_model(factory: Factory) -> Factory:
     return factory
 
 
+def find_model(name: str) -> Callable[..., nn.Module]:
+    """The function that builds the classifier of that name.
+
+    Raises:
+        ValueError: if the name is unknown; the message suggests near ones.
+    """
+    if name not in _factories:
+        near = get_close_matches(name, _factories, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() has the names"
+        raise ValueError(f"unknown model name {name!r}; {hint}")
+    return _factories[name]
+
+
 def create_model(name: str, **arguments: Any) -> nn.Module:
     """Build the classifier of that name.
 
@@ -40,11 +53,7 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     >>> create_model("eca_resnet_20", num_classes=10)(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    if name not in _factories:
-        near = get_close_matches(name, _factories, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() has the names"
-        raise ValueError(f"unknown model name {name!r}; {hint}")
-    return _factories[name](**arguments)
+    return find_model(name)(**arguments)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -66,6 +66,10 @@ def _ghost(c, out, k, ratio, stride):
     return Case(lambda: blocks.GhostModule(c, out, k, min(ratio, out), stride=stride), c, out, stride)
 
 
+def _copy(c, out, k, ratio, stride):
+    return Case(lambda: blocks.CopyModule(c, out, k, min(ratio, out), stride=stride), c, out, stride)
+
+
 def _ghost_bottleneck(c, hidden, out, k, stride, se_ratio):
     return Case(lambda: blocks.GhostBottleneck(c, hidden, out, k, stride, se_ratio), c, out, stride)
 
@@ -135,6 +139,7 @@ CASES = {
     "ConvNeXtBlock": st.builds(
         _convnext, channels, st.sampled_from([None, 1e-6, 1.0]), st.sampled_from([nn.Identity, blocks.GRN])
     ),
+    "CopyModule": st.builds(_copy, channels, channels, odd, few, strides),
     "DarknetBlock": st.builds(_same(blocks.DarknetBlock), channels, few),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
     "ECA": st.builds(_same(blocks.ECA), channels, st.sampled_from([None, 1, 3, 5, 7])),
@@ -161,6 +166,7 @@ CASES = {
     "MSCAUnit": st.builds(_same(blocks.MSCAUnit), channels),
     "MixerLayer": st.builds(_mixer, *[channels] * 4),
     "PaddingShortcut": st.builds(_shortcut(blocks.PaddingShortcut), channels, st.integers(0, 5), strides),
+    "PostNormBlock": st.builds(_attention(blocks.PostNormBlock), channels, few, few),
     "PreActBlock": st.builds(_converted(blocks.PreActBlock), channels, channels, strides),
     "ProjectionShortcut": st.builds(_shortcut(blocks.ProjectionShortcut), channels, st.integers(0, 5), strides),
     "RelativeAttention": st.builds(_relative, channels, few, st.tuples(few, few)),
@@ -179,6 +185,7 @@ GENERIC = {
     "CSPBottleneck": Case(lambda: blocks.CSPBottleneck(12), 12, 12),
     "CSPStage": Case(lambda: blocks.CSPStage(6, 10, 2, 2), 6, 10, 2),
     "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
+    "CopyModule": Case(lambda: blocks.CopyModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "DarknetBlock": Case(lambda: blocks.DarknetBlock(8), 8, 8),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
     "ECA": Case(lambda: blocks.ECA(12, 5), 12, 12),
@@ -201,6 +208,7 @@ GENERIC = {
     "MSCAUnit": Case(lambda: blocks.MSCAUnit(6), 6, 6),
     "MixerLayer": Case(lambda: blocks.MixerLayer(10, 12, 8, 16), 12, 12, tokens=10),
     "PaddingShortcut": Case(lambda: blocks.PaddingShortcut(5, 9, 2), 5, 9, 2),
+    "PostNormBlock": Case(lambda: blocks.PostNormBlock(12, 4), 12, 12, tokens=10),
     "PreActBlock": Case(lambda: blocks.PreActBlock(6, 9, 2), 6, 9, 2),
     "ProjectionShortcut": Case(lambda: blocks.ProjectionShortcut(5, 9, 2), 5, 9, 2),
     "RelativeAttention": Case(lambda: blocks.RelativeAttention(12, (8, 5), 4), 12, 12),

@@ -16,6 +16,7 @@ BUILDS = {
     "CSPBottleneck": (lambda c: blocks.CSPBottleneck(c), (6,), (10,)),
     "CSPStage": (lambda c, d, n: blocks.CSPStage(c, d, n), (5, 6, 2), (7, 10, 3)),
     "ConvNeXtBlock": (lambda c: blocks.ConvNeXtBlock(c), (6,), (9,)),
+    "CopyModule": (lambda c, d: blocks.CopyModule(c, d), (6, 16), (9, 8)),
     "DarknetBlock": (lambda c: blocks.DarknetBlock(c), (6,), (9,)),
     "DropPath": (lambda c: blocks.DropPath(0.1), (6,), (9,)),
     "ECA": (lambda c, k: blocks.ECA(c, k), (6, 3), (9, 5)),
@@ -38,6 +39,7 @@ BUILDS = {
     "MSCAUnit": (lambda c: blocks.MSCAUnit(c), (6,), (9,)),
     "MixerLayer": (lambda n, c, t, e: blocks.MixerLayer(n, c, t, e), (10, 6, 4, 7), (5, 9, 8, 11)),
     "PaddingShortcut": (lambda c: blocks.PaddingShortcut(c, c + 3), (6,), (9,)),
+    "PostNormBlock": (lambda c, n: blocks.PostNormBlock(c), (64, 5), (128, 9)),
     "PreActBlock": (lambda c: blocks.PreActBlock(c, c), (6,), (9,)),
     "ProjectionShortcut": (lambda c, d: blocks.ProjectionShortcut(c, d), (6, 9), (9, 4)),
     "RelativeAttention": (lambda c, m, n: blocks.RelativeAttention(c, (m, n)), (32, 7, 8), (64, 2, 3)),
@@ -52,7 +54,7 @@ BUILDS = {
     "SqueezeExcite": (lambda c, r: blocks.SqueezeExcite(c, r), (6, 4), (9, 5)),
     "TransformerBlock": (lambda c, n: blocks.TransformerBlock(c), (64, 5), (128, 9)),
 }
-TOKENS = frozenset({"MixerLayer", "SelfAttention", "TransformerBlock"})
+TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
 
 
 def evaluate(formula: str, letters: dict[str, object]) -> Fraction:

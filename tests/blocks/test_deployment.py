@@ -1,4 +1,4 @@
-"""Every block compiled by inductor, and exported to ONNX and run in onnxruntime, with another batch than it was given."""
+"""Every block compiled by inductor, and exported to ONNX and run in onnxruntime with another batch than it got."""
 
 import onnxruntime
 import pytest

@@ -5,6 +5,7 @@ from timm.models import ghostnet as reference
 from torch import nn
 
 from cifarblocks.blocks import GhostBottleneck, GhostModule
+from cifarblocks.blocks.ghost import CopyModule
 
 MODULE = {"primary_conv": "primary", "cheap_operation": "cheap"}
 BOTTLENECK = {
@@ -72,7 +73,32 @@ def test_ratio_1_is_a_plain_convolution():
     assert_equal_modules(module, plain, torch.randn(2, 6, 7, 4), lambda name: f"primary.{name}")
 
 
+@pytest.mark.parametrize("module", [GhostModule, CopyModule])
 @pytest.mark.parametrize("ratio", [0, 5])
-def test_refuses_a_ratio_that_leaves_no_channels(ratio):
+def test_refuses_a_ratio_that_leaves_no_channels(module, ratio):
     with pytest.raises(ValueError, match=rf"ratio must be from 1 to out_channels \(4\), got {ratio}"):
-        GhostModule(8, 4, ratio=ratio)
+        module(8, 4, ratio=ratio)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("out_channels", "stride"), [(8, 1), (9, 2)])
+def test_copies_are_a_ghost_module_whose_kernels_keep_each_channel(out_channels, stride):
+    ghost = GhostModule(6, out_channels, 3, stride=stride).double().eval()
+    ghost.cheap[0].weight.zero_()[..., 1, 1] = (1 + ghost.cheap[1].eps) ** 0.5
+    copies = CopyModule(6, out_channels, 3, stride=stride).double().eval()
+    copies.primary.load_state_dict(ghost.primary.state_dict())
+    x = torch.randn(2, 6, 7, 4, dtype=torch.float64)
+    torch.testing.assert_close(copies(x), ghost(x), rtol=1e-12, atol=1e-12)
+
+
+def test_copies_of_a_third_of_the_channels_come_in_turn():
+    module = CopyModule(2, 7, ratio=3).eval()
+    a, b, c = module.primary(torch.ones(1, 2, 4, 4)).unbind(1)
+    assert torch.equal(module(torch.ones(1, 2, 4, 4)), torch.stack([a, b, c, a, b, c, a], dim=1))
+
+
+def test_drop_path_drops_the_branch_alone():
+    block = GhostBottleneck(8, 16, 8, drop_path=0.9).train()
+    x = torch.randn(64, 8, 4, 4)
+    kept = (block(x) == x).all((1, 2, 3))
+    assert 40 <= kept.sum() < 64

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.efficientnet import MBConv as TorchvisionMBConv
 from torchvision.models.efficientnet import MBConvConfig
 
-from cifarblocks.blocks import InvertedResidual, LSKMBConv, MBConv
+from cifarblocks.blocks import ECA, InvertedResidual, LSKMBConv, MBConv
 
 COATNET = {
     "shortcut.expand": "shortcut.1",
@@ -37,6 +37,13 @@ def test_coatnets_form_equals_timm(c_in, c_out, stride):
     configuration = maxxvit.MaxxVitConvCfg(stride_mode="1x1", pool_type="max")
     theirs = maxxvit.MbConvBlock(c_in, c_out, stride, cfg=configuration)
     assert_equal_modules(MBConv(c_in, c_out, stride), theirs, torch.randn(2, c_in, 7, 4), partial(rename_with, COATNET))
+
+
+def test_coatnets_form_with_another_gate_equals_timm():
+    configuration = maxxvit.MaxxVitConvCfg(stride_mode="1x1", pool_type="max", attn_layer="eca")
+    theirs = maxxvit.MbConvBlock(8, 12, 2, cfg=configuration)
+    rename = partial(rename_with, COATNET | {"se": "gate"})
+    assert_equal_modules(MBConv(8, 12, 2, gate=ECA), theirs, torch.randn(2, 8, 7, 4), rename)
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "stride"), [(8, 8, 1), (8, 16, 1), (8, 16, 2), (16, 16, 2)])

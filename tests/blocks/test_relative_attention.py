@@ -65,13 +65,13 @@ def test_attention_equals_timm(channels, out_channels, head_channels):
     )
 
 
-@pytest.mark.parametrize(("c_in", "c_out", "stride"), [(16, 16, 1), (16, 24, 2), (24, 24, 2)])
-def test_block_equals_timm(c_in, c_out, stride):
+@pytest.mark.parametrize(("c_in", "c_out", "stride", "mlp_ratio"), [(16, 16, 1, 4), (16, 24, 2, 4), (24, 24, 2, 3)])
+def test_block_equals_timm(c_in, c_out, stride, mlp_ratio):
     size = (7, 4) if stride == 1 else (4, 2)
-    configuration = maxxvit.MaxxVitTransformerCfg(pool_type="max", dim_head=8)
+    configuration = maxxvit.MaxxVitTransformerCfg(pool_type="max", dim_head=8, expand_ratio=mlp_ratio)
     position = partial(timm.layers.RelPosBias, window_size=size)
     theirs = maxxvit.TransformerBlock2d(c_in, c_out, stride, rel_pos_cls=position, cfg=configuration)
-    ours = RelativeTransformerBlock(c_in, c_out, (7, 4), stride, head_channels=8)
+    ours = RelativeTransformerBlock(c_in, c_out, (7, 4), stride, head_channels=8, mlp_ratio=mlp_ratio)
     assert_equal_modules(
         ours,
         theirs,

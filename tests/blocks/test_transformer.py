@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models.vision_transformer import EncoderBlock
 
 from cifarblocks.blocks import TransformerBlock
+from cifarblocks.blocks.transformer import PostNormBlock
 
 TIMM = {
     "norm1": "attention_norm",
@@ -30,6 +31,20 @@ TORCHVISION = {
     "mlp.3.weight": "mlp.3.weight",
     "mlp.3.bias": "mlp.3.bias",
 }
+TORCH = {
+    "self_attn.in_proj_weight": "attention.qkv.weight",
+    "self_attn.in_proj_bias": "attention.qkv.bias",
+    "self_attn.out_proj.weight": "attention.project.weight",
+    "self_attn.out_proj.bias": "attention.project.bias",
+    "norm1.weight": "attention_norm.weight",
+    "norm1.bias": "attention_norm.bias",
+    "linear1.weight": "mlp.0.weight",
+    "linear1.bias": "mlp.0.bias",
+    "linear2.weight": "mlp.3.weight",
+    "linear2.bias": "mlp.3.bias",
+    "norm2.weight": "mlp_norm.weight",
+    "norm2.bias": "mlp_norm.bias",
+}
 
 
 def rename(name: str) -> str:
@@ -46,6 +61,17 @@ def test_equals_torchvision():
     theirs = EncoderBlock(3, 12, 24, dropout=0.0, attention_dropout=0.0)
     x = torch.randn(2, 10, 12)
     assert_equal_modules(TransformerBlock(12, 4, mlp_ratio=2), theirs, x, TORCHVISION.__getitem__)
+
+
+def test_post_norm_equals_torch():
+    theirs = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, batch_first=True)
+    assert_equal_modules(PostNormBlock(12, 4, mlp_ratio=2), theirs, torch.randn(2, 10, 12), TORCH.__getitem__)
+
+
+def test_post_norm_drops_the_branches_alone():
+    block = PostNormBlock(12, 4, drop_path=0.999).train()
+    x = torch.randn(2, 10, 12)
+    torch.testing.assert_close(block(x), nn.functional.layer_norm(x, (12,)), rtol=1e-4, atol=1e-4)
 
 
 def test_has_the_papers_number_of_parameters():

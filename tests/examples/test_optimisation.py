@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 from training.optimisation import build_optimizer, learning_rate_at, parameter_groups, peak_learning_rate
 
+import cifarblocks
+
 
 class Parts(nn.Module):
     def __init__(self):
@@ -13,8 +15,8 @@ class Parts(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.gamma = nn.Parameter(torch.ones(4))
         self.relative_bias = nn.Parameter(torch.zeros(2, 3, 3))
-        self.position_embedding = nn.Parameter(torch.zeros(1, 5, 4))
-        self.class_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.positions = nn.Parameter(torch.zeros(5, 4))
+        self.token = nn.Parameter(torch.zeros(4))
 
 
 def test_only_convolutions_and_matrices_decay():
@@ -25,6 +27,15 @@ def test_only_convolutions_and_matrices_decay():
     assert undecayed["weight_decay"] == 0
     assert {names[id(p)] for p in decayed["params"]} == {"0.conv.weight", "1.weight"}
     assert len(decayed["params"]) + len(undecayed["params"]) == len(names)
+
+
+@pytest.mark.parametrize("name", ["nano_vit", "coatnet_nano_cifar", "mlp_mixer_tiny", "hornet_nano_cifar"])
+def test_in_real_networks_only_what_is_called_a_weight_decays(name):
+    with torch.device("meta"):
+        model = cifarblocks.create_model(name)
+    decayed = {id(parameter) for parameter in parameter_groups(model, 0.1)[0]["params"]}
+    for path, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (path.endswith("weight") and parameter.ndim > 1), path
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])

@@ -6,46 +6,55 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from properties import assert_every_parameter_learns
+from networks import FIXED_SIZE, LARGE, NAMES, NO_DROP_PATH, NO_MAPS, NOT_WHOLE, QUICK, TWINS, build, on_meta, walk
+from properties import gradients
 from torch import nn
 
 import cifarblocks
-from cifarblocks.blocks import DropPath
+from cifarblocks.blocks import DropPath, LayerScale
 from cifarblocks.models.classifier import Classifier, FeatureInfo, build_stages, last_layer
 
-NAMES = cifarblocks.list_models()
-FIXED_SIZE = {"mlp", "cnn"}
-NO_MAPS = {"mlp"}
-NO_DROP_PATH = {"mlp", "cnn"}
-LARGE = {"resnet_18", "resnet_34", "resnet_50"}
 
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", walk(NAMES))
 def test_shapes_at_other_sizes_batches_channels_and_classes(name):
-    sizes = [(32, 32)] if name in FIXED_SIZE else [(32, 32), (48, 48), (19, 40)]
+    sizes = [(32, 32)] if name in FIXED_SIZE else [(32, 32), (48, 48), (35, 64)]
     for in_channels, num_classes in ((1, 7), (4, 1)):
-        model = cifarblocks.create_model(name, num_classes=num_classes, in_channels=in_channels).eval()
+        model = build(name, num_classes=num_classes, in_channels=in_channels).eval()
         for h, w in sizes[: 3 if in_channels == 1 else 1]:
             assert model(torch.randn(1, in_channels, h, w)).shape == (1, num_classes)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - NO_MAPS))
+@pytest.mark.parametrize("name", sorted(FIXED_SIZE))
+def test_networks_of_one_image_size_refuse_others(name):
+    model = on_meta(name)
+    h, w = model.image_size
+    with pytest.raises(ValueError, match=rf"image_size is {h}x{w} and fixed .* got images of {h}x{w + 16}"):
+        model(torch.randn(1, 3, h, w + 16, device="meta"))
+
+
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NO_MAPS)))
 def test_feature_maps_are_what_feature_info_says(name):
-    model = cifarblocks.create_model(name).eval()
+    model = build(name).eval()
     x = torch.randn(2, 3, 32, 32)
     maps = model.feature_maps(x)
     assert len(maps) == len(model.feature_info) == len(model.stages)
     for feature_map, info in zip(maps, model.feature_info, strict=True):
         assert feature_map.shape == (2, info.channels, 32 // info.stride, 32 // info.stride)
-    assert torch.equal(maps[-1], model.forward_features(x))
+    features = model.forward_features(x)
+    assert torch.equal(maps[-1], model.as_map(features))
     assert model.num_features == maps[-1].shape[1]
-    assert torch.equal(model.forward_head(maps[-1]), model(x))
+    assert torch.equal(model.forward_head(features), model(x))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_a_network_without_maps_says_so():
+    with pytest.raises(ValueError, match="this network has no feature maps"):
+        build("mlp").feature_maps(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", walk(NAMES))
 def test_reset_classifier_replaces_the_last_layer_alone(name):
-    model = cifarblocks.create_model(name, num_classes=5).double().eval()
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    model = build(name, num_classes=5).eval()
+    x = torch.randn(2, 3, 32, 32)
     features = model.forward_features(x)
     model.reset_classifier(3)
     assert model(x).shape == (2, 3)
@@ -56,36 +65,72 @@ def test_reset_classifier_replaces_the_last_layer_alone(name):
         model.reset_classifier(-1)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - LARGE))
+def dead(model: nn.Module, x: torch.Tensor) -> set[str]:
+    """Parameters whose gradient is not above 1e-6 of the largest one."""
+    sizes = {name: 0.0 if grad is None else grad.abs().max().item() for name, grad in gradients(model, x).items()}
+    return {name for name, size in sizes.items() if size <= 1e-6 * max(sizes.values())}
+
+
+# Parameters that can have no effect on the classes, whatever their values.
+WITHOUT_EFFECT = {
+    # The same for all channels of a token, and only LayerNorms over the channels come after it.
+    **{name: {f"stages.0.{i}.token_mlp.3.bias" for i in range(12)} for name in cifarblocks.list_models("mlp_mixer_*")},
+    # The class is told from the last token, which is the first that the reverse direction reads.
+    "patch_lstm": {"stages.0.0.lstm.weight_hh_l1_reverse"},
+}
+
+
+@pytest.mark.parametrize("name", walk(NAMES))
 def test_every_parameter_learns(name):
-    model = cifarblocks.create_model(name, dropout=0.0).double().train()
-    # A bias before BatchNorm has no effect, as the mean is taken away again.
-    before_norm = frozenset(f"stages.{i}.0.0.bias" for i in range(3)) if name == "cnn" else frozenset()
-    assert_every_parameter_learns(model, torch.randn(4, 3, 32, 32, dtype=torch.float64), before_norm)
+    model = build(name, dropout=0.0).double().train()
+    with torch.no_grad():  # first values such as 0.02, 1 and 0 hide what a parameter does; these keep a signal's size
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    give_branches_weight(model)
+    x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    without_effect = dead(model, x) - WITHOUT_EFFECT.get(name, set())
+    # BatchNorm takes the mean away, and with it the biases before it, which have an effect when it does not.
+    assert all(parameter.endswith("bias") for parameter in without_effect), without_effect
+    if without_effect:
+        assert not without_effect & dead(model.eval(), x)
+
+
+def give_branches_weight(model: nn.Module) -> None:
+    """Set layer scales to one half: their first values make a branch too faint to see."""
+    for module in model.modules():
+        if isinstance(module, LayerScale):
+            nn.init.constant_(module.gamma, 0.5)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - NO_DROP_PATH))
 def test_drop_path_grows_linearly_over_the_blocks(name):
-    with torch.device("meta"):
-        model = cifarblocks.create_model(name, drop_path=0.3)
-    rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
-    assert len(rates) >= len(model.stages)
+    rates = [module.rate for module in on_meta(name, drop_path=0.3).modules() if isinstance(module, DropPath)]
+    assert len(rates) >= 4
     assert rates == pytest.approx([0.3 * i / (len(rates) - 1) for i in range(len(rates))])
 
 
-@pytest.mark.parametrize("name", ["eca_resnet_20", "resnet_18", "mlp", "cnn"])
+@pytest.mark.parametrize("name", sorted(NO_DROP_PATH))
+def test_networks_without_residual_branches_refuse_drop_path(name):
+    with pytest.raises(ValueError, match=rf"drop_path must be 0 for {name}, .* got 0\.1"):
+        on_meta(name, drop_path=0.1)
+
+
+@pytest.mark.parametrize("name", walk(NAMES, LARGE | TWINS))
 def test_dropout_and_drop_path_are_active_in_training_and_absent_in_eval(name):
-    arguments = [{"dropout": 0.5}] + ([] if name in NO_DROP_PATH else [{"drop_path": 0.5}])
+    arguments = [{"dropout": 0.5}] + ([] if name in NO_DROP_PATH else [{"drop_path": 0.5, "dropout": 0.0}])
     x = torch.randn(4, 3, 32, 32)
     for chosen in arguments:
-        model = cifarblocks.create_model(name, **chosen)
+        model = build(name, **chosen)
+        give_branches_weight(model)
         assert not torch.equal(model.train()(x), model(x))
         assert torch.equal(model.eval()(x), model(x))
 
 
-@pytest.mark.parametrize("name", ["eca_resnet_20", "resnet_18", "mlp", "cnn"])
+@pytest.mark.parametrize("name", walk(NAMES, LARGE | TWINS))
 def test_gradient_checkpointing_changes_nothing_but_memory(name):
-    model = cifarblocks.create_model(name, drop_path=0.0 if name in NO_DROP_PATH else 0.3).double().train()
+    model = build(name, **({} if name in NO_DROP_PATH else {"drop_path": 0.3})).double().train()
     twin = copy.deepcopy(model)
     twin.set_gradient_checkpointing(True)
     x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
@@ -109,12 +154,12 @@ def test_gradient_checkpointing_computes_the_blocks_again():
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", walk(NAMES))
 def test_channels_last_states_and_precisions_agree(name):
-    model = cifarblocks.create_model(name).eval()
+    model = build(name).eval()
     x = torch.randn(2, 3, 32, 32)
     expected = model(x)
-    loaded = cifarblocks.create_model(name).eval()
+    loaded = build(name).eval()
     loaded.load_state_dict(model.state_dict())
     last = loaded.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(last, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
@@ -127,13 +172,14 @@ def test_channels_last_states_and_precisions_agree(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_meta_device(name):
-    with torch.device("meta"):
-        assert cifarblocks.create_model(name)(torch.randn(1, 3, 32, 32)).device.type == "meta"
+    model = on_meta(name).eval()
+    assert model(torch.randn(1, 3, *model.image_size, device="meta")).device.type == "meta"
 
 
-@pytest.mark.parametrize("name", ["eca_resnet_20", "mlp", "cnn"])
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), set(NAMES) - QUICK))
 def test_compiles_and_exports_whole_with_any_batch(name):
-    model = cifarblocks.create_model(name).eval()
+    torch._dynamo.reset()  # it counts how often it has compiled Classifier.forward
+    model = build(name).eval()
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x))
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()

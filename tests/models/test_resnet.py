@@ -6,20 +6,6 @@ from torchvision.models import resnet as reference
 import cifarblocks
 from cifarblocks.blocks import ECA
 
-STEM = {"conv1": "stem.0", "bn1": "stem.1", "fc": "head.classifier"}
-
-
-def rename(name: str) -> str:
-    """torchvision's name of a tensor → ours."""
-    if name.startswith("layer"):
-        stage, rest = name.removeprefix("layer").split(".", 1)
-        name = f"stages.{int(stage) - 1}.{rest}"
-        return (
-            name.replace("downsample.0", "shortcut.conv").replace("downsample.1", "shortcut.norm").replace("bn", "norm")
-        )
-    first, _, rest = name.partition(".")
-    return f"{STEM[first]}.{rest}"
-
 
 @pytest.mark.parametrize("depth", [18, 34, 50])
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
@@ -33,7 +19,7 @@ def test_equals_torchvision(depth, stem):
         for buffer in theirs.buffers():
             if buffer.is_floating_point():
                 buffer.uniform_(0.5, 1.5)
-    ours.load_state_dict({rename(name): value for name, value in theirs.state_dict().items()})
+    cifarblocks.load_published(ours, theirs.state_dict(), "torchvision")
     x = torch.randn(2, 3, 40, 24, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-8, atol=1e-8)
 

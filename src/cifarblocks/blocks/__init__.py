@@ -5,7 +5,7 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
 from cifarblocks.blocks.eca import ECA
-from cifarblocks.blocks.ghost import GhostBottleneck, GhostModule
+from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule
 from cifarblocks.blocks.gnconv import GlobalLocalFilter, GnConv, HorNetBlock
 from cifarblocks.blocks.lsk import LSKAttention, LSKBlock, LSKUnit
 from cifarblocks.blocks.mbconv import InvertedResidual, LSKMBConv, MBConv
@@ -15,7 +15,7 @@ from cifarblocks.blocks.relative_attention import RelativeAttention, RelativeTra
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, PreActBlock, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.blocks.split_attention import ResNeStBottleneck, SplitAttention
-from cifarblocks.blocks.transformer import TransformerBlock
+from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
 
 __all__ = [
     "ECA",
@@ -26,6 +26,7 @@ __all__ = [
     "CSPBottleneck",
     "CSPStage",
     "ConvNeXtBlock",
+    "CopyModule",
     "DarknetBlock",
     "DropPath",
     "GhostBottleneck",
@@ -45,6 +46,7 @@ __all__ = [
     "MSCAUnit",
     "MixerLayer",
     "PaddingShortcut",
+    "PostNormBlock",
     "PreActBlock",
     "ProjectionShortcut",
     "RelativeAttention",

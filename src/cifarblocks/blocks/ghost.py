@@ -72,7 +72,7 @@ class CopyModule(nn.Module):
 
     Formula: y = concat(p, p, ...), p = ReLU(BN(conv(x))), the last copies left out where there are too many
 
-    Origin: the ablation of an experiment on CIFAR-100; written from its description.
+    Origin: the ablation of https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), written anew.
 
     Args:
         in_channels: channels of the input.
@@ -104,12 +104,13 @@ class CopyModule(nn.Module):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.out_channels, self.ratio = out_channels, ratio
         primary = primary_channels(out_channels, ratio)
+        self.whole_copies, self.last_channels = divmod(out_channels, primary)
         self.primary = conv_norm(in_channels, primary, kernel_size, stride, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.primary(x).repeat(1, self.ratio, 1, 1)[:, : self.out_channels]
+        y = self.primary(x)
+        return torch.cat([y] * self.whole_copies + [y[:, : self.last_channels]], dim=1)
 
 
 class GhostBottleneck(nn.Module):

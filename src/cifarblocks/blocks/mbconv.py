@@ -1,7 +1,7 @@
 """Mobile inverted bottlenecks: MobileNetV2, https://arxiv.org/abs/1801.04381, EfficientNet, CoAtNet, and with LSK."""
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import torch
 from einops import rearrange
@@ -33,8 +33,8 @@ class InvertedResidual(nn.Module):
 
     Cost: 10·c² + 233·c/4 parameters, (8·c² + 36·c)·h·w + 2·c² multiply-adds, keeping c channels and the map, 4 | c.
 
-    >>> InvertedResidual(16, 24, stride=2)(torch.randn(2, 16, 7, 5)).shape
-    torch.Size([2, 24, 4, 3])
+    >>> InvertedResidual(16, 16)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 16, 7, 5])
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class MBConv(nn.Module):
         out_channels: channels of the output.
         stride: of the first convolution and of the shortcut.
         expansion: hidden channels for each of `out_channels`.
+        gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -89,14 +90,23 @@ class MBConv(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, expansion: int = 4, *, drop_path: float = 0.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        expansion: int = 4,
+        *,
+        gate: Callable[[int], nn.Module] | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         hidden = expansion * out_channels
+        if gate is None:
+            gate = partial(SqueezeExcite, hidden_channels=max(1, out_channels // 4), activation=nn.SiLU)
         self.norm = nn.BatchNorm2d(in_channels)
         self.expand = conv_norm(in_channels, hidden, 1, stride, activation=nn.GELU)
         self.depthwise = conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.GELU)
-        self.gate = SqueezeExcite(hidden, max(1, out_channels // 4), activation=nn.SiLU)
+        self.gate = gate(hidden)
         self.project = nn.Conv2d(hidden, out_channels, 1)
         self.drop_path = DropPath(drop_path)
         self.shortcut = pooled_shortcut(in_channels, out_channels, stride)
@@ -110,7 +120,7 @@ class LSKMBConv(nn.Module):
     """An inverted bottleneck whose depthwise convolution is chosen from several sizes, channel by channel.
 
     The choice is a softmax over the branches, made from the average of their sum as in SKNet
-    (https://arxiv.org/abs/1903.06586, equations 1-6); the student project that combined the two made it from the
+    (https://arxiv.org/abs/1903.06586, equations 1-6); the project that first combined the two made it from the
     expanded input. BatchNorm and ReLU6 after the first two convolutions, BatchNorm after the last; the gate is a
     quarter of the hidden channels wide; no shortcut where the shape changes.
 
@@ -132,8 +142,8 @@ class LSKMBConv(nn.Module):
 
     Cost: 24·c² + 371·c parameters, (8·c² + 332·c)·h·w + 16·c² multiply-adds, keeping c channels and the map, c even.
 
-    >>> LSKMBConv(16, 24, stride=2)(torch.randn(2, 16, 7, 5)).shape
-    torch.Size([2, 24, 4, 3])
+    >>> LSKMBConv(16, 16)(torch.randn(2, 16, 7, 5)).shape
+    torch.Size([2, 16, 7, 5])
     """
 
     def __init__(

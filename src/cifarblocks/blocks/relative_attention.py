@@ -76,6 +76,7 @@ class RelativeTransformerBlock(nn.Module):
         size: the map at the block's input, before its pooling: height and width, or one number for both.
         stride: of the pool.
         head_channels: channels of a head.
+        mlp_ratio: width of the MLP in multiples of `out_channels`.
         drop_path: probability of dropping the branches of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -98,19 +99,19 @@ class RelativeTransformerBlock(nn.Module):
         stride: int = 1,
         *,
         head_channels: int = 32,
+        mlp_ratio: int = 4,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         height, width = height_and_width(size)
+        hidden = mlp_ratio * out_channels
         pooled = (-(-height // stride), -(-width // stride))
         self.attention_norm = LayerNorm2d(in_channels)
         self.pool = nn.MaxPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
         self.attention = RelativeAttention(in_channels, pooled, head_channels, out_channels=out_channels)
         self.shortcut = pooled_shortcut(in_channels, out_channels, stride)
         self.mlp_norm = LayerNorm2d(out_channels)
-        self.mlp = nn.Sequential(
-            nn.Conv2d(out_channels, 4 * out_channels, 1), nn.GELU(), nn.Conv2d(4 * out_channels, out_channels, 1)
-        )
+        self.mlp = nn.Sequential(nn.Conv2d(out_channels, hidden, 1), nn.GELU(), nn.Conv2d(hidden, out_channels, 1))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

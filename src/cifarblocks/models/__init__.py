@@ -1,6 +1,38 @@
 """The classifiers: importing this package registers every named one."""
 
-from cifarblocks.models import resnet, simple
+from cifarblocks.models import (
+    coatnet,
+    convnext,
+    cspnet,
+    ghostnet,
+    hornet,
+    lsknet,
+    mixer,
+    mscan,
+    resnest,
+    resnet,
+    resnext,
+    simple,
+    vit,
+    wide_resnet,
+)
 from cifarblocks.models.classifier import Classifier, FeatureInfo
 
-__all__ = ["Classifier", "FeatureInfo", "resnet", "simple"]
+__all__ = [
+    "Classifier",
+    "FeatureInfo",
+    "coatnet",
+    "convnext",
+    "cspnet",
+    "ghostnet",
+    "hornet",
+    "lsknet",
+    "mixer",
+    "mscan",
+    "resnest",
+    "resnet",
+    "resnext",
+    "simple",
+    "vit",
+    "wide_resnet",
+]

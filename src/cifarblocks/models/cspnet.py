@@ -1,0 +1,173 @@
+"""CSPNet, Wang et al. 2020, https://arxiv.org/abs/1911.11929."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from cifarblocks.blocks.basic import conv_norm
+from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
+from cifarblocks.models.classifier import (
+    Classifier,
+    ImageSize,
+    PooledHead,
+    drop_path_rates,
+    initialise_convolutions,
+    stage_info,
+)
+from cifarblocks.models.stems import Stem
+from cifarblocks.registry import register_model
+
+# timm's slope, with which its weights were trained; Darknet's is 0.1.
+leaky_relu = partial(nn.LeakyReLU, 0.01)
+
+
+def cspnet(
+    stages: Sequence[Callable[..., CSPStage]],
+    stem: Stem,
+    stem_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    strides: Sequence[int],
+    /,
+    *,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """Stem, cross stages, global average pool, linear layer.
+
+    Args:
+        stages: each called as stage(in_channels, out_channels, depth, stride, drop_path=rates).
+        stem: the first layers.
+        stem_channels: channels that the stem gives.
+        widths: output channels of each stage.
+        depths: blocks of each stage.
+        strides: stride of each stage.
+        num_classes: classes; 0 leaves the pooled features.
+        in_channels: channels of the images.
+        image_size: size of the images it is used for; no parameter depends on it.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate before the linear layer.
+    """
+    body = []
+    channels = stem_channels
+    rates = drop_path_rates(drop_path, depths)
+    for stage, width, depth, stride, stage_rates in zip(stages, widths, depths, strides, rates, strict=True):
+        body.append(nn.Sequential(stage(channels, width, depth, stride, drop_path=stage_rates)))
+        channels = width
+    model = Classifier(
+        stem.build(in_channels, stem_channels),
+        body,
+        PooledHead(channels, num_classes, dropout),
+        stage_info(widths, strides, stem.stride),
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+    return model.apply(initialise_convolutions)
+
+
+def resnet_stage(
+    in_channels: int, out_channels: int, depth: int, stride: int, *, drop_path: Sequence[float]
+) -> CSPStage:
+    """The stage of CSPResNet: each branch as wide as the output, its blocks half as wide inside."""
+    block = partial(CSPBottleneck, activation=leaky_relu)
+    return CSPStage(in_channels, out_channels, depth, stride, block=block, activation=leaky_relu, drop_path=drop_path)
+
+
+def resnext_stage(
+    in_channels: int, out_channels: int, depth: int, stride: int, *, drop_path: Sequence[float]
+) -> CSPStage:
+    """The stage of CSPResNeXt: each branch half as wide as the output, all 3×3 convolutions in 32 groups."""
+    branch = out_channels // 2
+    return CSPStage(
+        in_channels,
+        out_channels,
+        depth,
+        stride,
+        branch_channels=branch,
+        block=partial(CSPBottleneck, hidden_channels=branch, groups=32, activation=leaky_relu),
+        down_groups=32,
+        activation=leaky_relu,
+        drop_path=drop_path,
+    )
+
+
+def darknet_stage(
+    share: float, in_channels: int, out_channels: int, depth: int, stride: int, *, drop_path: Sequence[float]
+) -> CSPStage:
+    """The stage of CSPDarknet: the strided convolution widens the map, and the split is activated.
+
+    Args:
+        share: width of each branch as a share of the output's; inside a block it is one half.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        depth: number of blocks.
+        stride: of the first convolution.
+        drop_path: drop path rate of each block.
+    """
+    return CSPStage(
+        in_channels,
+        out_channels,
+        depth,
+        stride,
+        branch_channels=int(share * out_channels),
+        block=partial(DarknetBlock, hidden_channels=out_channels // 2, activation=leaky_relu),
+        down_channels=out_channels,
+        split_activation=leaky_relu,
+        activation=leaky_relu,
+        drop_path=drop_path,
+    )
+
+
+def pooled_stem(in_channels: int, out_channels: int) -> nn.Sequential:
+    """7×7/2 convolution, BatchNorm, LeakyReLU, 3×3/2 max pool."""
+    convolution = conv_norm(in_channels, out_channels, 7, stride=2, activation=leaky_relu)
+    return nn.Sequential(*convolution, nn.MaxPool2d(3, stride=2, padding=1))
+
+
+POOLED = Stem(pooled_stem, 4)
+PLAIN = Stem(partial(conv_norm, kernel_size=3, activation=leaky_relu), 1)
+
+
+@register_model
+def cspresnet50(**arguments: Any) -> Classifier:
+    """CSPResNet-50 as in timm.
+
+    >>> cspresnet50().num_features
+    1024
+    """
+    widths = (128, 256, 512, 1024)
+    return cspnet((resnet_stage,) * 4, POOLED, 64, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+
+
+@register_model
+def cspresnext50(**arguments: Any) -> Classifier:
+    """CSPResNeXt-50 as in timm."""
+    widths = (256, 512, 1024, 2048)
+    return cspnet((resnext_stage,) * 4, POOLED, 64, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+
+
+@register_model
+def cspdarknet53(**arguments: Any) -> Classifier:
+    """CSPDarknet-53 as in timm, the backbone of YOLOv4, https://arxiv.org/abs/2004.10934."""
+    stages = (partial(darknet_stage, 1.0), *[partial(darknet_stage, 0.5)] * 4)
+    widths = (64, 128, 256, 512, 1024)
+    return cspnet(stages, PLAIN, 32, widths, (1, 2, 8, 8, 4), (2, 2, 2, 2, 2), **arguments)
+
+
+@register_model
+def cspresnet50_cifar(**arguments: Any) -> Classifier:
+    """CSPResNet-50 with a 3×3 stem at full resolution, maps of 32, 16, 8 and 4: 1,092 M multiply-adds at 32×32."""
+    widths = (128, 256, 512, 1024)
+    return cspnet((resnet_stage,) * 4, PLAIN, 64, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+
+
+@register_model
+def cspresnet_nano_cifar(**arguments: Any) -> Classifier:
+    """A narrow CSPResNet-50 of no paper, stem and maps of `cspresnet50_cifar`: 155 M multiply-adds at 32×32."""
+    widths = (48, 96, 192, 384)
+    return cspnet((resnet_stage,) * 4, PLAIN, 32, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)

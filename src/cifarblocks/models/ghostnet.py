@@ -1,0 +1,179 @@
+"""GhostNet, Han et al. 2020, https://arxiv.org/abs/1911.11907."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule, divisible
+from cifarblocks.blocks.residual import ProjectionShortcut
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, drop_path_rates, stage_info
+from cifarblocks.models.resnet import resnet
+from cifarblocks.models.stems import STEMS, Stem
+from cifarblocks.registry import register_model
+
+# Table 1, a stage for each size of map: kernel, hidden channels, output channels, width of the gate.
+STAGES = (
+    ((3, 16, 16, 0.0),),
+    ((3, 48, 24, 0.0), (3, 72, 24, 0.0)),
+    ((5, 72, 40, 0.25), (5, 120, 40, 0.25)),
+    (
+        (3, 240, 80, 0.0),
+        (3, 200, 80, 0.0),
+        (3, 184, 80, 0.0),
+        (3, 184, 80, 0.0),
+        (3, 480, 112, 0.25),
+        (3, 672, 112, 0.25),
+    ),
+    ((5, 672, 160, 0.25), (5, 960, 160, 0.0), (5, 960, 160, 0.25), (5, 960, 160, 0.0), (5, 960, 160, 0.25)),
+)
+STRIDED_STEM = Stem(partial(conv_norm, kernel_size=3, stride=2, activation=nn.ReLU), 2)
+CHEAP = {"depthwise": GhostModule, "copy": CopyModule}
+
+
+def ghostnet(
+    width: float,
+    stem: Stem,
+    strides: Sequence[int],
+    /,
+    *,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """Stem of 16 channels, ghost bottlenecks, 1×1 convolution, average, hidden layer of 1280, linear layer.
+
+    The weights are drawn as torch does, as in the authors' code.
+
+    Args:
+        width: factor of all channels but those of the hidden layer; they are rounded to multiples of 4.
+        stem: the first layers.
+        strides: stride of the first block of each of the five stages.
+        num_classes: classes; 0 leaves the features of the hidden layer.
+        in_channels: channels of the images.
+        image_size: size of the images it is used for; no parameter depends on it.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate before the linear layer.
+    """
+    stem_channels = channels = divisible(16 * width, 4)
+    stages, widths = [], []
+    rates = drop_path_rates(drop_path, [len(rows) for rows in STAGES])
+    for rows, stride, stage_rates in zip(STAGES, strides, rates, strict=True):
+        blocks = []
+        for (kernel_size, hidden, out, se_ratio), rate in zip(rows, stage_rates, strict=True):
+            hidden, out = divisible(hidden * width, 4), divisible(out * width, 4)
+            blocks.append(GhostBottleneck(channels, hidden, out, kernel_size, stride, se_ratio, drop_path=rate))
+            channels, stride = out, 1
+        stages.append(nn.Sequential(*blocks))
+        widths.append(channels)
+    last = divisible(960 * width, 4)
+    head = PooledHead(
+        channels,
+        num_classes,
+        dropout,
+        before=conv_norm(channels, last, activation=nn.ReLU),
+        after=nn.Sequential(nn.Linear(last, 1280), nn.ReLU(inplace=True)),
+        hidden_features=1280,
+    )
+    return Classifier(
+        stem.build(in_channels, stem_channels),
+        stages,
+        head,
+        stage_info(widths, strides, stem.stride),
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+
+
+class GhostBasicBlock(nn.Module):
+    """The basic block of ResNet with ghost modules for its 3×3 convolutions (section 4.1.2).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: of the first module and of the shortcut.
+        module: builds a module, as `GhostModule`.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, module: Callable[..., nn.Module], drop_path: float
+    ) -> None:
+        super().__init__()
+        self.ghost1 = module(in_channels, out_channels, 3, stride=stride)
+        self.ghost2 = module(out_channels, out_channels, 3, activation=nn.Identity)
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = ProjectionShortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.ghost2(self.ghost1(x))
+        return torch.relu_(self.shortcut(x) + self.drop_path(y))
+
+
+def ghost_resnet(depth: int, /, *, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:
+    """The CIFAR ResNet of 6n + 2 layers with ghost modules in its blocks; the stem is a plain convolution.
+
+    Args:
+        depth: 6n + 2.
+        ratio: one channel in `ratio` comes from the 3×3 convolutions, from 1 to 16.
+        cheap: where the others come from: "depthwise", 3×3 convolutions of those, or "copy", copies without weights.
+        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+
+    Raises:
+        ValueError: if `ratio` or `cheap` is not one of those.
+    """
+    if cheap not in CHEAP:
+        raise ValueError(f"cheap must be one of {list(CHEAP)}, got {cheap!r}")
+    block = partial(GhostBasicBlock, module=partial(CHEAP[cheap], ratio=ratio))
+    blocks = (depth - 2) // 6
+    return resnet(block, STEMS["cifar"], 16, (16, 32, 64), (blocks,) * 3, (1, 2, 2), **arguments)
+
+
+@register_model
+def ghostnet_050(**arguments: Any) -> Classifier:
+    """GhostNet 0.5× (table 7): half the channels."""
+    return ghostnet(0.5, STRIDED_STEM, (1, 2, 2, 2, 2), **arguments)
+
+
+@register_model
+def ghostnet_100(**arguments: Any) -> Classifier:
+    """GhostNet 1.0× (tables 1 and 7).
+
+    >>> [info.stride for info in ghostnet_100().feature_info]
+    [2, 4, 8, 16, 32]
+    """
+    return ghostnet(1.0, STRIDED_STEM, (1, 2, 2, 2, 2), **arguments)
+
+
+@register_model
+def ghostnet_130(**arguments: Any) -> Classifier:
+    """GhostNet 1.3× (table 7): 1.3 times the channels."""
+    return ghostnet(1.3, STRIDED_STEM, (1, 2, 2, 2, 2), **arguments)
+
+
+@register_model
+def ghostnet_100_cifar(**arguments: Any) -> Classifier:
+    """GhostNet 1.0× with a 3×3 stem at full resolution and maps of 32, 32, 16, 8 and 4: 43 M multiply-adds at 32×32.
+
+    The strides of the stem and of the second stage are 1; without a stride a block has no depthwise convolution.
+    """
+    return ghostnet(1.0, STEMS["cifar"], (1, 1, 2, 2, 2), **arguments)
+
+
+@register_model
+def ghost_resnet_20(*, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:
+    """ResNet-20 for CIFAR with ghost modules, as section 4.1.2 makes them of ResNet-56."""
+    return ghost_resnet(20, ratio=ratio, cheap=cheap, **arguments)
+
+
+@register_model
+def ghost_resnet_32(*, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:
+    """ResNet-32 for CIFAR with ghost modules, as section 4.1.2 makes them of ResNet-56."""
+    return ghost_resnet(32, ratio=ratio, cheap=cheap, **arguments)

@@ -1,0 +1,136 @@
+"""MSCAN, the encoder of SegNeXt, Guo et al. 2022, https://arxiv.org/abs/2209.08575."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from cifarblocks.blocks.basic import LayerNorm2d
+from cifarblocks.blocks.msca import MSCABlock
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
+from cifarblocks.models.stems import Stem
+from cifarblocks.registry import register_model
+
+MLP_RATIOS = (8, 8, 4, 4)  # of the blocks of each stage
+
+
+def mscan(
+    block: Callable[..., nn.Module],
+    stem: Stem,
+    norm: Callable[[int], nn.Module],
+    widths: Sequence[int],
+    depths: Sequence[int],
+    strides: Sequence[int],
+    /,
+    *,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """Overlapping patches, stages of blocks that end in a norm, global average pool, linear layer.
+
+    Args:
+        block: called as block(channels, mlp_ratio=ratio, drop_path=rate).
+        stem: the first patches.
+        norm: builds the end of each stage, called as norm(channels).
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        strides: stride of the patches before each stage; that of the first is 1.
+        num_classes: classes; 0 leaves the pooled features.
+        in_channels: channels of the images.
+        image_size: size of the images it is used for; no parameter depends on it.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate before the linear layer.
+
+    Raises:
+        ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
+    """
+    blocks = [partial(block, mlp_ratio=ratio) for ratio in MLP_RATIOS]
+    model = Classifier(
+        stem.build(in_channels, widths[0]),
+        build_transition_stages(blocks, overlapping_patches, widths, depths, strides, drop_path, norm),
+        PooledHead(widths[-1], num_classes, dropout),
+        stage_info(widths, strides, stem.stride),
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+    return model.apply(initialise)
+
+
+def overlapping_patches(in_channels: int, out_channels: int, stride: int, kernel_size: int = 3) -> nn.Sequential:
+    """Convolution with bias, BatchNorm: (b, in_channels, h, w) → (b, out_channels, ⌈h/stride⌉, ⌈w/stride⌉).
+
+    Raises:
+        ValueError: if `in_channels` is below 1.
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+def two_patches(in_channels: int, out_channels: int, strides: tuple[int, int]) -> nn.Sequential:
+    """The stem: 3×3 patches of half the channels, GELU, 3×3 patches."""
+    first, second = strides
+    return nn.Sequential(
+        overlapping_patches(in_channels, out_channels // 2, first),
+        nn.GELU(),
+        overlapping_patches(out_channels // 2, out_channels, second),
+    )
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights from N(0, 2 / fan-out) in convolutions, N(0, 0.02²) in linear layers, biases 0; for `Module.apply`."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    elif isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+IMAGENET_STEM = Stem(partial(two_patches, strides=(2, 2)), 4)
+CIFAR_STEM = Stem(partial(two_patches, strides=(1, 2)), 2)
+NORM = partial(LayerNorm2d, eps=1e-5)
+
+# widths and depths of the stages
+TINY = ((32, 64, 160, 256), (3, 3, 5, 2))
+SMALL = ((64, 128, 320, 512), (2, 2, 4, 2))
+BASE = ((64, 128, 320, 512), (3, 3, 12, 3))
+
+
+@register_model
+def segnext_mscan_tiny(**arguments: Any) -> Classifier:
+    """MSCAN-T (table 2).
+
+    >>> segnext_mscan_tiny().num_features
+    256
+    """
+    return mscan(MSCABlock, IMAGENET_STEM, NORM, *TINY, (1, 2, 2, 2), **arguments)
+
+
+@register_model
+def segnext_mscan_small(**arguments: Any) -> Classifier:
+    """MSCAN-S (table 2)."""
+    return mscan(MSCABlock, IMAGENET_STEM, NORM, *SMALL, (1, 2, 2, 2), **arguments)
+
+
+@register_model
+def segnext_mscan_base(**arguments: Any) -> Classifier:
+    """MSCAN-B (table 2)."""
+    return mscan(MSCABlock, IMAGENET_STEM, NORM, *BASE, (1, 2, 2, 2), **arguments)
+
+
+@register_model
+def segnext_mscan_tiny_cifar(*, strips: Sequence[int] = (7, 11, 21), **arguments: Any) -> Classifier:
+    """The stages of MSCAN-T for small images: stem strides 1 and 2, stage strides 1, 2, 2, 1, maps of 16, 8, 4 and 4.
+
+    Here the long `strips` see mostly padding. 95.1 million multiply-adds at 32×32.
+    """
+    block = partial(MSCABlock, strips=strips)
+    return mscan(block, CIFAR_STEM, NORM, *TINY, (1, 2, 2, 1), **arguments)

@@ -1,0 +1,92 @@
+"""ResNeSt, Zhang et al. 2020, https://arxiv.org/abs/2004.08955."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from cifarblocks.blocks.basic import conv_norm
+from cifarblocks.blocks.split_attention import ResNeStBottleneck
+from cifarblocks.models.classifier import Classifier
+from cifarblocks.models.resnet import resnet
+from cifarblocks.models.stems import Stem
+from cifarblocks.registry import register_model
+
+
+def resnest(depths: Sequence[int], stem: Stem, width: int = 64, /, **arguments: Any) -> Classifier:
+    """Deep stem, stages of split-attention bottlenecks of radix 2, global average pool, linear layer.
+
+    The first blocks of stages 2, 3 and 4 take their stride by a 3×3 average pool after the split attention, and by
+    a 2×2 one in the shortcut; the first block of stage 1 has no stride and no pool, as in the authors' code.
+
+    Args:
+        depths: blocks of each of the four stages.
+        stem: the first layers, for `width` channels.
+        width: bottleneck channels of the first stage, which the next ones double.
+        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+    """
+    widths = [4 * width * 2**stage for stage in range(4)]
+    return resnet(bottleneck, stem, width, widths, depths, (1, 2, 2, 2), **arguments)
+
+
+def bottleneck(in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> ResNeStBottleneck:
+    """A `ResNeStBottleneck` named by its output channels, as stages are."""
+    return ResNeStBottleneck(in_channels, out_channels // 4, stride, drop_path=drop_path)
+
+
+def small_stem(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """Three 3×3 convolutions with BatchNorm and ReLU, the first two of half the channels, the first with the stride."""
+    half = out_channels // 2
+    return nn.Sequential(
+        conv_norm(in_channels, half, 3, stride, activation=nn.ReLU),
+        conv_norm(half, half, 3, activation=nn.ReLU),
+        conv_norm(half, out_channels, 3, activation=nn.ReLU),
+    )
+
+
+def deep_stem(in_channels: int, out_channels: int) -> nn.Sequential:
+    """The stem of ResNet-C, https://arxiv.org/abs/1812.01187: that of stride 2, and a 3×3/2 max pool."""
+    return small_stem(in_channels, out_channels, 2).append(nn.MaxPool2d(3, stride=2, padding=1))
+
+
+DEEP, SMALL = Stem(deep_stem, 4), Stem(small_stem, 1)
+
+
+@register_model
+def resnest14d(**arguments: Any) -> Classifier:
+    """ResNeSt-14 of the authors' GluonCV: one block a stage."""
+    return resnest((1, 1, 1, 1), DEEP, **arguments)
+
+
+@register_model
+def resnest26d(**arguments: Any) -> Classifier:
+    """ResNeSt-26 of the authors' GluonCV: two blocks a stage."""
+    return resnest((2, 2, 2, 2), DEEP, **arguments)
+
+
+@register_model
+def resnest50d(**arguments: Any) -> Classifier:
+    """ResNeSt-50 of the paper, with radix 2 and one group."""
+    return resnest((3, 4, 6, 3), DEEP, **arguments)
+
+
+@register_model
+def resnest14d_cifar(**arguments: Any) -> Classifier:
+    """ResNeSt-14 with the deep stem at full resolution, maps of 32, 16, 8 and 4: 810 M multiply-adds at 32×32."""
+    return resnest((1, 1, 1, 1), SMALL, **arguments)
+
+
+@register_model
+def resnest50d_cifar(**arguments: Any) -> Classifier:
+    """ResNeSt-50 with the deep stem at full resolution, maps of 32, 16, 8 and 4: 1,667 M multiply-adds at 32×32."""
+    return resnest((3, 4, 6, 3), SMALL, **arguments)
+
+
+@register_model
+def resnest_nano_cifar(**arguments: Any) -> Classifier:
+    """ResNeSt-26 at half its width, of no paper, stem and maps of `resnest14d_cifar`: 274 M multiply-adds at 32×32.
+
+    >>> [tuple(info) for info in resnest_nano_cifar().feature_info]
+    [(128, 1), (256, 2), (512, 4), (1024, 8)]
+    """
+    return resnest((2, 2, 2, 2), SMALL, 32, **arguments)

@@ -1,0 +1,135 @@
+"""ResNeXt, Xie et al. 2017, https://arxiv.org/abs/1611.05431."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.residual import Bottleneck
+from cifarblocks.models.classifier import (
+    Classifier,
+    ImageSize,
+    PooledHead,
+    build_stages,
+    initialise_convolutions,
+    stage_info,
+)
+from cifarblocks.models.resnet import resnet
+from cifarblocks.models.stems import STEMS
+from cifarblocks.registry import register_model
+
+
+def cifar_resnext(cardinality: int, base_width: int, /, **arguments: Any) -> Classifier:
+    """The 29 layers of section 5.3: 3×3 stem of 64 channels, three stages of three bottlenecks, projection shortcuts.
+
+    Args:
+        cardinality: groups of the 3×3 convolutions.
+        base_width: channels of a group in the first stage.
+        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+    """
+    block = partial(bottleneck, cardinality, base_width)
+    return resnet(block, STEMS["cifar"], 64, (256, 512, 1024), (3, 3, 3), (1, 2, 2), **arguments)
+
+
+def bottleneck(
+    cardinality: int, base_width: int, in_channels: int, out_channels: int, stride: int, *, drop_path: float
+) -> Bottleneck:
+    """A `Bottleneck` named by its output channels, as stages are."""
+    return Bottleneck(in_channels, out_channels // 4, stride, cardinality, base_width, drop_path=drop_path)
+
+
+class StraightBottleneck(nn.Module):
+    """1×1, grouped 3×3 and 1×1 convolutions of one width, biased and with BatchNorm, and a shortcut.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output and of the convolutions between; the 3×3 has groups of 32 of them.
+        stride: of the 3×3 convolution and of the shortcut, which has a 1×1 convolution if it is not 1.
+        drop_path: probability of dropping the branch of an image in training.
+
+    Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> None:
+        super().__init__()
+        self.reduce = biased_conv_norm(in_channels, out_channels)
+        self.conv = biased_conv_norm(out_channels, out_channels, 3, stride, groups=out_channels // 32)
+        self.expand = biased_conv_norm(out_channels, out_channels)
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = nn.Identity() if stride == 1 else biased_conv_norm(in_channels, out_channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu_(self.reduce(x))
+        y = torch.relu_(self.conv(y))
+        return torch.relu_(self.shortcut(x) + self.drop_path(self.expand(y)))
+
+
+def biased_conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Convolution with bias and padded by half its kernel, BatchNorm."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+@register_model
+def resnext_29_32x4d(**arguments: Any) -> Classifier:
+    """ResNeXt-29 for CIFAR (section 5.3) with 32 groups of 4 channels, smaller than any of table 7.
+
+    >>> resnext_29_32x4d().num_features
+    1024
+    """
+    return cifar_resnext(32, 4, **arguments)
+
+
+@register_model
+def resnext_29_8x64d(**arguments: Any) -> Classifier:
+    """ResNeXt-29 for CIFAR (table 7) with 8 groups of 64 channels."""
+    return cifar_resnext(8, 64, **arguments)
+
+
+@register_model
+def resnext18_dropout(
+    *,
+    stages: int = 3,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.4,
+) -> Classifier:
+    """A small ResNeXt of no paper: 7×7/2 stem, two bottlenecks of one width a stage, dropout at the end of each.
+
+    Args:
+        stages: 3, 4 or 5, of 64, 128, 256, 512 and 512 channels.
+        num_classes: classes; 0 leaves the pooled features.
+        in_channels: channels of the images.
+        image_size: size of the images it is used for, at least 16, 32 or 64 for 3, 4 or 5 stages.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate of the map that each stage ends in; half of it after the first block. There is no
+            other before the linear layer.
+
+    Raises:
+        ValueError: if `stages` is not one of those.
+    """
+    if stages not in (3, 4, 5):
+        raise ValueError(f"stages must be 3, 4 or 5, got {stages}")
+    widths, strides = (64, 128, 256, 512, 512)[:stages], (1, 2, 2, 2, 2)[:stages]
+    stem = nn.Sequential(
+        *biased_conv_norm(in_channels, 64, 7, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
+    )
+    body = build_stages(StraightBottleneck, 64, widths, (2,) * stages, strides, drop_path)
+    for stage in body:
+        stage.append(nn.Dropout(dropout))
+    body[0].insert(1, nn.Dropout(dropout / 2))
+    model = Classifier(
+        stem,
+        body,
+        PooledHead(widths[-1], num_classes),
+        stage_info(widths, strides, 4),
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+    return model.apply(initialise_convolutions)

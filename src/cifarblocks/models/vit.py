@@ -1,0 +1,192 @@
+"""Vision Transformer: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, and DeiT's sizes of it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from einops import rearrange
+from einops.layers.torch import Rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
+from cifarblocks.models.classifier import (
+    Classifier,
+    FeatureInfo,
+    FixedSize,
+    ImageSize,
+    drop_path_rates,
+    height_and_width,
+    last_layer,
+)
+from cifarblocks.registry import register_model
+
+
+def vit(
+    block: Callable[..., nn.Module],
+    norm: Callable[[int], nn.Module],
+    patch_size: int,
+    width: int,
+    depth: int,
+    /,
+    *,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """Patches, a class token and positions; one stage of encoder blocks; a linear layer on the class token.
+
+    Args:
+        block: called as block(channels, dropout=dropout, drop_path=rate), (b, n, c) → (b, n, c).
+        norm: called as norm(channels), stands before the linear layer.
+        patch_size: height and width of a patch.
+        width: channels of each token.
+        depth: number of blocks.
+        num_classes: classes; 0 leaves the class token.
+        in_channels: channels of the images.
+        image_size: height and width of the images, fixed in the positions, or one number for both.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate after the positions and in the blocks (appendix B.1).
+
+    Raises:
+        ValueError: if patches of `patch_size` do not fill images of `image_size`.
+    """
+    height, width_in_patches = patch_grid(image_size, patch_size)
+    stem = nn.Sequential(
+        *patch_tokens(in_channels, width, patch_size, image_size),
+        ClassToken(width),
+        Positions(1 + height * width_in_patches, width),
+        nn.Dropout(dropout),
+    )
+    (rates,) = drop_path_rates(drop_path, (depth,))
+    model = Classifier(
+        stem,
+        [nn.Sequential(*[block(width, dropout=dropout, drop_path=rate) for rate in rates])],
+        ClassTokenHead(norm(width), width, num_classes),
+        [FeatureInfo(width, patch_size)],
+        in_channels=in_channels,
+        image_size=image_size,
+        as_map=TokenMap(height, width_in_patches),
+    )
+    return model.apply(initialise)
+
+
+def patch_grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
+    """How many patches fill an image downwards and across.
+
+    Raises:
+        ValueError: if they leave a rest.
+
+    >>> patch_grid((32, 48), 16)
+    (2, 3)
+    """
+    height, width = height_and_width(image_size)
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"image_size must be divisible by the patch size {patch_size}, got {height}x{width}")
+    return height // patch_size, width // patch_size
+
+
+def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: ImageSize) -> nn.Sequential:
+    """Each patch of an image → a token, row by row: (b, in_channels, h, w) → (b, h · w / patch_size², channels).
+
+    Raises:
+        ValueError: if `in_channels` is below 1; in `forward`, if the images are not of `image_size`.
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    return nn.Sequential(
+        FixedSize(image_size),
+        nn.Conv2d(in_channels, channels, patch_size, stride=patch_size),
+        Rearrange("b c h w -> b (h w) c"),
+    )
+
+
+class ClassToken(nn.Module):
+    """Put a learned token before the others: (b, n, c) → (b, 1 + n, c)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self.token.expand(x.shape[0], 1, -1), x), dim=1)
+
+
+class Positions(nn.Module):
+    """Add a learned vector to each token: (b, n, c) → (b, n, c)."""
+
+    def __init__(self, tokens: int, channels: int) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(tokens, channels))
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.positions
+
+
+class TokenMap(nn.Module):
+    """The last h · w tokens as a map, without what stands before them: (b, n, c) → (b, c, h, w)."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(x[:, -self.height * self.width :], "b (h w) c -> b c h w", h=self.height)
+
+
+class ClassTokenHead(nn.Module):
+    """Norm and linear layer on the first token: (b, n, channels) → (b, num_classes)."""
+
+    def __init__(self, norm: nn.Module, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.hidden_features = channels
+        self.norm = norm
+        self.classifier = last_layer(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.norm(x[:, 0]))
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal of 0.02 for linear layers, as DeiT; of variance 1 / fan-in for the patches; no biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+layer_norm = partial(nn.LayerNorm, eps=1e-6)  # as in the authors' code
+
+
+@register_model
+def vit_tiny_16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+    """ViT-Ti/16 (table 1 of DeiT, https://arxiv.org/abs/2012.12877): 12 blocks of width 192, 3 heads.
+
+    >>> vit_tiny_16(image_size=(32, 48)).stem(torch.randn(2, 3, 32, 48)).shape
+    torch.Size([2, 7, 192])
+    """
+    return vit(TransformerBlock, layer_norm, 16, 192, 12, image_size=image_size, **arguments)
+
+
+@register_model
+def vit_b_16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+    """ViT-B/16 (table 1): 12 blocks of width 768, 12 heads."""
+    return vit(TransformerBlock, layer_norm, 16, 768, 12, image_size=image_size, **arguments)
+
+
+@register_model
+def vit_tiny_cifar(**arguments: Any) -> Classifier:
+    """ViT-Ti with patches of 4: a map of 8×8 and 365,124,864 multiply-adds at 32×32."""
+    return vit(TransformerBlock, layer_norm, 4, 192, 12, **arguments)
+
+
+@register_model
+def nano_vit(*, dropout: float = 0.1, **arguments: Any) -> Classifier:
+    """Patches of 2, 4 post-norm blocks of width 192 with 8 heads, MLPs of 384 with ReLU, as torch's encoder layer."""
+    block = partial(PostNormBlock, head_channels=24, mlp_ratio=2)
+    return vit(block, nn.LayerNorm, 2, 192, 4, dropout=dropout, **arguments)

@@ -1,0 +1,70 @@
+"""Wide ResNet, Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146."""
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from cifarblocks.blocks.residual import PreActBlock
+from cifarblocks.models.classifier import (
+    Classifier,
+    ImageSize,
+    PooledHead,
+    build_stages,
+    initialise_convolutions,
+    stage_info,
+)
+from cifarblocks.registry import register_model
+
+
+def wide_resnet(
+    depth: int,
+    factor: int,
+    /,
+    *,
+    num_classes: int = 100,
+    in_channels: int = 3,
+    image_size: ImageSize = 32,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """The 6n + 4 layers of table 1: 3×3 convolution, n blocks a stage, BatchNorm and ReLU before the average.
+
+    Args:
+        depth: 6n + 4.
+        factor: widening factor; the stages have 16, 32 and 64 times it channels.
+        num_classes: classes; 0 leaves the pooled features.
+        in_channels: channels of the images.
+        image_size: size of the images it is used for; no parameter depends on it.
+        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
+        dropout: dropout rate between the convolutions of each block (section 2.4; the paper takes 0.3); there is
+            none before the linear layer.
+    """
+    widths, strides = (16 * factor, 32 * factor, 64 * factor), (1, 2, 2)
+    block = partial(PreActBlock, dropout=dropout)
+    activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
+    model = Classifier(
+        nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        build_stages(block, 16, widths, ((depth - 4) // 6,) * 3, strides, drop_path),
+        PooledHead(widths[-1], num_classes, before=activated),
+        stage_info(widths, strides, 1),
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+    return model.apply(initialise_convolutions)
+
+
+@register_model
+def wrn_16_4(**arguments: Any) -> Classifier:
+    """WRN-16-4 (table 6): 16 layers, 4 times as wide as ResNet; `dropout=0.3` for its row with dropout.
+
+    >>> wrn_16_4().num_features
+    256
+    """
+    return wide_resnet(16, 4, **arguments)
+
+
+@register_model
+def wrn_28_10(**arguments: Any) -> Classifier:
+    """WRN-28-10 (table 6): 28 layers, 10 times as wide as ResNet; `dropout=0.3` for its row with dropout."""
+    return wide_resnet(28, 10, **arguments)

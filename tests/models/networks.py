@@ -1,0 +1,43 @@
+"""The classifiers to walk: which take long, which cannot do what, and how to build them."""
+
+from typing import Any
+
+import pytest
+import torch
+from test_counts import COUNTS
+
+import cifarblocks
+from cifarblocks.models.classifier import Classifier
+
+NAMES = cifarblocks.list_models()
+FIXED_SIZE = {"cnn", "mlp", "patch_lstm", "nano_vit", "vit_tiny_cifar", "vit_tiny_16", "vit_b_16"}
+FIXED_SIZE |= {"mlp_mixer_tiny", "mlp_mixer_cifar", "mlp_mixer_s16", "mlp_mixer_b16"}
+PAPER_SIZE = {"coatnet_0", "coatnet_0_custom_enhanced", "coatnet_1", "coatnet_2", "hornet_small_gf", "hornet_tiny_gf"}
+PAPER_SIZE |= {"mlp_mixer_b16", "mlp_mixer_s16", "vit_b_16", "vit_tiny_16"}  # 224 pixels unless told otherwise
+NO_MAPS = {"mlp"}
+NO_DROP_PATH = {"cnn", "mlp", "patch_lstm"}
+NOT_WHOLE = {"patch_lstm"}  # torch compiles an LSTM as a graph of its own
+# One a family, or more, for what takes many seconds.
+QUICK = {"cnn", "coatnet_nano_cifar", "convnext_atto_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20"}
+QUICK |= {"ghostnet_050", "hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp", "nano_vit"}
+QUICK |= {"mlp_mixer_tiny", "resnest_nano_cifar", "resnet_20", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
+QUICK |= {"vit_tiny_cifar", "wrn_16_4"}
+LARGE = {name for name, _, count in COUNTS if count > 6e6}
+# The same networks as another with one value changed, for the tests that take long.
+TWINS = {"resnet_32", "resnet_44", "resnet_56", "resnet_110", "eca_resnet_32", "eca_resnet_56", "ghost_resnet_32"}
+TWINS |= {"resnet20_no_eca", *cifarblocks.list_models("ecanet20_*"), *cifarblocks.list_models("eca_resnet20_pos*")}
+
+
+def walk(names: list[str], slow: set[str] = LARGE) -> list[Any]:
+    """The names, those that take long with the slow marker."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+def build(name: str, **arguments: object) -> Classifier:
+    """The classifier, for images of 32 pixels."""
+    return cifarblocks.create_model(name, **({"image_size": 32} if name in PAPER_SIZE else {}) | arguments)
+
+
+def on_meta(name: str, **arguments: object) -> Classifier:
+    with torch.device("meta"):
+        return cifarblocks.create_model(name, **arguments)

@@ -1,0 +1,34 @@
+"""Every classifier compiled by inductor, and exported to ONNX and run in onnxruntime with another batch than it got."""
+
+import onnxruntime
+import pytest
+import torch
+from networks import NAMES, NOT_WHOLE, build
+
+pytestmark = [
+    pytest.mark.slow,
+    # The exporter's own notices; nothing here depends on them.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_onnxruntime_computes_the_same(name, tmp_path):
+    model, x, more = build(name).eval(), torch.randn(2, 3, 32, 32), torch.randn(5, 3, 32, 32)
+    dynamic = ({0: torch.export.Dim("batch")},)
+    torch.onnx.export(model, (x,), dynamic_shapes=dynamic, dynamo=True, verbose=False).save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    result = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: more.numpy()})[0])
+    expected = model(more)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NOT_WHOLE))
+def test_inductor_computes_the_same(name):
+    torch._dynamo.reset()  # it counts how often it has compiled Classifier.forward
+    model, x = build(name).eval(), torch.randn(2, 3, 32, 32)
+    expected = model(x)
+    result = torch.compile(model, fullgraph=True)(x)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
