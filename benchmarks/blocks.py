@@ -22,6 +22,7 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
+from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -112,7 +113,7 @@ PAIRS: dict[str, tuple[Build, Build]] = {
     ),
     "GRN": (
         lambda c, _: blocks.GRN(c),
-        lambda c, _: timm.layers.GlobalResponseNorm(c, channels_last=False),
+        lambda c, _: GlobalResponseNorm(c, channels_last=False),
     ),
     "CSPStage": (lambda c, _: blocks.CSPStage(c, c, 2), lambda c, _: csp_resnet(c, c, stride=1, depth=2)),
     "CSPBottleneck": (lambda c, _: blocks.CSPBottleneck(c), lambda c, _: csp_block(c, c, bottle_ratio=0.5)),

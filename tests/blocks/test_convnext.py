@@ -23,12 +23,12 @@ def rename(name: str) -> str:
 
 
 def test_version_1_equals_timm():
-    theirs = timm.models.convnext.ConvNeXtBlock(12, conv_mlp=True)
+    theirs = timm.models.convnext.ConvNeXtBlock(12)
     assert_equal_modules(ConvNeXtBlock(12), theirs, torch.randn(2, 12, 7, 4), rename)
 
 
 def test_version_2_equals_timm():
-    theirs = timm.models.convnext.ConvNeXtBlock(12, conv_mlp=True, use_grn=True, ls_init_value=None)
+    theirs = timm.models.convnext.ConvNeXtBlock(12, use_grn=True, ls_init_value=None)
     ours = ConvNeXtBlock(12, layer_scale=None, response_norm=GRN)
     assert_equal_modules(ours, theirs, torch.randn(2, 12, 7, 4), rename)
 

@@ -30,7 +30,7 @@ def depthwise(x: Tensor, conv, dilation: int = 1) -> Tensor:
 
 
 def pointwise(x: Tensor, conv) -> Tensor:
-    return torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], x) + conv.bias.view(-1, 1, 1)
+    return torch.einsum("oc,bchw->bohw", conv.weight.flatten(1), x) + conv.bias.view(-1, 1, 1)
 
 
 def gelu(x: Tensor) -> Tensor:

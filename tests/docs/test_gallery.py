@@ -99,7 +99,7 @@ def test_eca_gates_its_input_with_one_sigmoid():
 
 def test_a_basic_block_adds_its_shortcut():
     (total,) = nodes(blocks.BasicBlock, "+")
-    assert [source.lines for source in total.sources] == [
+    assert sorted(source.lines for source in total.sources) == [
         ["1×1 conv, 16 → 32, stride 2", "BatchNorm"],
         ["3×3 conv", "BatchNorm"],
     ]

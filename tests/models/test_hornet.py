@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from models.test_mscan import Weights, conv, layer_norm, random_model
+from test_mscan import Weights, conv, layer_norm, random_model
 from torch import Tensor, nn
 
 import cifarblocks

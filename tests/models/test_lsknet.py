@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from models.test_mscan import Weights, batch_norm, conv, random_model, stages_and_head
+from test_mscan import Weights, batch_norm, conv, random_model, stages_and_head
 from torch import Tensor
 
 import cifarblocks

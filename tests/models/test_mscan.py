@@ -43,6 +43,7 @@ class Weights(dict[str, Tensor]):
 
 def conv(x: Tensor, w: Weights, name: str, stride: int = 1) -> Tensor:
     kernel = w[f"{name}.weight"]
+    kernel = kernel[:, :, None, None] if kernel.ndim == 2 else kernel  # a linear layer for each pixel
     padding = [size // 2 for size in kernel.shape[-2:]]
     return F.conv2d(x, kernel, w[f"{name}.bias"], stride, padding, groups=x.shape[1] // kernel.shape[1])
 

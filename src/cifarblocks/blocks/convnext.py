@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.basic import DropPath, LayerScale
 
 
 class GRN(nn.Module):
@@ -43,11 +43,11 @@ class GRN(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7×7, LayerNorm, and an inverted bottleneck of 1×1 convolutions, as a residual branch (section 2.6).
+    """Depthwise 7×7, LayerNorm, and an inverted bottleneck for each pixel, as a residual branch (section 2.6).
 
     Version 2 is `ConvNeXtBlock(channels, layer_scale=None, response_norm=GRN)`.
 
-    Formula: y = x + γ ⊙ conv1×1(GELU(conv1×1(LN(depthwise7×7(x)))))
+    Formula: y = x + γ ⊙ (W₂ GELU(W₁ LN(depthwise7×7(x))))
 
     Origin: written from the papers; the authors' code is MIT (V1) and CC BY-NC 4.0 (V2, not consulted).
 
@@ -75,14 +75,16 @@ class ConvNeXtBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = LayerNorm2d(channels)
-        self.expand = nn.Conv2d(channels, 4 * channels, 1)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.expand = nn.Linear(channels, 4 * channels)
         self.response_norm = response_norm(4 * channels)
-        self.project = nn.Conv2d(4 * channels, channels, 1)
+        self.project = nn.Linear(4 * channels, channels)
         self.scale = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(self.norm(self.depthwise(x)))
-        y = self.project(self.response_norm(F.gelu(y)))
+        y = rearrange(self.depthwise(x), "b c h w -> b h w c")
+        y = rearrange(F.gelu(self.expand(self.norm(y))), "b h w c -> b c h w")
+        y = rearrange(self.response_norm(y), "b c h w -> b h w c")
+        y = rearrange(self.project(y), "b h w c -> b c h w")
         return x + self.drop_path(self.scale(y))

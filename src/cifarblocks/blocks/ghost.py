@@ -177,7 +177,7 @@ class GhostBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.gate(self.depthwise(self.expand(x)))
-        return self.shortcut(x) + self.drop_path(self.project(y))
+        return self.drop_path(self.project(y)).add_(self.shortcut(x))
 
 
 def primary_channels(out_channels: int, ratio: int) -> int:

@@ -124,9 +124,9 @@ class GlobalLocalFilter(nn.Module):
 
 
 class HorNetBlock(nn.Module):
-    """gnConv and an MLP of 1×1 convolutions, each a pre-norm, scaled residual branch (section 3.3, figure 2).
+    """gnConv and an MLP for each pixel, each a pre-norm, scaled residual branch (section 3.3, figure 2).
 
-    Formula: z = x + γ₁ ⊙ gnConv(LN(x)), y = z + γ₂ ⊙ mlp(LN(z)), mlp = conv1×1 ∘ GELU ∘ conv1×1
+    Formula: z = x + γ₁ ⊙ gnConv(LN(x)), y = z + γ₂ ⊙ (W₂ GELU(W₁ LN(z)))
 
     Origin: written from the paper; the authors' code is MIT.
 
@@ -162,11 +162,12 @@ class HorNetBlock(nn.Module):
         self.gnconv_norm = LayerNorm2d(channels)
         self.gnconv = GnConv(channels, order, filter=filter)
         self.gnconv_scale = LayerScale(channels, layer_scale)
-        self.mlp_norm = LayerNorm2d(channels)
-        self.mlp = nn.Sequential(nn.Conv2d(channels, 4 * channels, 1), nn.GELU(), nn.Conv2d(4 * channels, channels, 1))
+        self.mlp_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
         self.mlp_scale = LayerScale(channels, layer_scale)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.gnconv_scale(self.gnconv(self.gnconv_norm(x))))
-        return x + self.drop_path(self.mlp_scale(self.mlp(self.mlp_norm(x))))
+        y = self.mlp(self.mlp_norm(rearrange(x, "b c h w -> b h w c")))
+        return x + self.drop_path(self.mlp_scale(rearrange(y, "b h w c -> b c h w")))

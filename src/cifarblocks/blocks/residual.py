@@ -123,7 +123,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu_(self.attention1(self.norm1(self.conv1(x))))
         y = self.attention2(self.norm2(self.conv2(y)))
-        y = self.shortcut(x) + self.drop_path(y)
+        y = self.drop_path(y).add_(self.shortcut(x))  # in place: BatchNorm's gradient does not need what it gave
         return torch.relu_(self.attention3(y))
 
 
@@ -192,7 +192,7 @@ class Bottleneck(nn.Module):
         y = torch.relu_(self.norm1(self.conv1(x)))
         y = torch.relu_(self.norm2(self.conv2(y)))
         y = self.attention(self.norm3(self.conv3(y)))
-        return torch.relu_(self.shortcut(x) + self.drop_path(y))
+        return torch.relu_(self.drop_path(y).add_(self.shortcut(x)))
 
 
 class PreActBlock(nn.Module):

@@ -125,4 +125,4 @@ class ResNeStBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pool(self.attention(self.reduce(x)))
-        return torch.relu_(self.shortcut(x) + self.drop_path(self.expand(y)))
+        return torch.relu_(self.drop_path(self.expand(y)).add_(self.shortcut(x)))
