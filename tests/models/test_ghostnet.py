@@ -91,7 +91,7 @@ def test_ghost_resnet_equals_torchvisions_block_with_timms_modules(depth, ratio)
 def test_copies_have_no_kernels():
     model = cifarblocks.create_model("ghost_resnet_20", cheap="copy", ratio=4)
     copies = [module for module in model.modules() if isinstance(module, CopyModule)]
-    assert [(module.ratio, module.primary[0].kernel_size) for module in copies] == [(4, (3, 3))] * 18
+    assert [(module.whole_copies, module.primary[0].kernel_size) for module in copies] == [(4, (3, 3))] * 18
     with_kernels = cifarblocks.create_model("ghost_resnet_20", ratio=4)
     cheap = sum(p.numel() for name, p in with_kernels.named_parameters() if ".cheap." in name)
     assert sum(p.numel() for p in model.parameters()) == 82_412 - cheap
