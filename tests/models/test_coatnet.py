@@ -157,6 +157,13 @@ def test_weights_are_drawn_as_efficientnets_and_vits():
     assert transformer.attention.relative_bias.std().item() == pytest.approx(0.02, rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["coatnet_0", "coatnet_cifar_opt"])
+def test_norms_add_timms_eps_to_the_variance(name):
+    modules = list(on_meta(name, {}).modules())
+    assert {module.eps for module in modules if isinstance(module, nn.LayerNorm)} == {1e-6}
+    assert {module.eps for module in modules if isinstance(module, nn.BatchNorm2d)} == {1e-5}
+
+
 def test_dropouts_are_those_of_the_layouts():
     for name, rate in (("coatnet_0", 0.0), ("coatnet_cifar_opt", 0.1), ("coatnet_cifar_opt_large_stem", 0.1)):
         assert on_meta(name, {}).head.dropout.p == rate

@@ -70,9 +70,9 @@ def rates(stage):
 def test_dropout_stands_after_the_first_block_and_at_the_end_of_each_stage():
     model = cifarblocks.create_model("resnext18_dropout", stages=4)
     assert [rates(stage) for stage in model.stages] == [[None, 0.2, None, 0.4], *[[None, None, 0.4]] * 3]
+    assert model.head.dropout.p == 0
     model = cifarblocks.create_model("resnext18_dropout", dropout=0.0)
     assert [rates(stage) for stage in model.stages] == [[None, 0.0, None, 0.0], *[[None, None, 0.0]] * 2]
-    assert model.head.dropout.p == 0
 
 
 @pytest.mark.parametrize("stages", [2, 6])
