@@ -26,7 +26,7 @@ HEAD = """# Gallery
 Every block of `cifarblocks.blocks`, from its docstring. The pictures are drawn from a run of the example beside them,
 in training mode: a blue box has parameters, an orange one is a parameter, and numbers are those of the example. Sizes
 are b (batch), c (channels), h·w (map) and n (tokens). One multiplication with its addition is one multiply-add;
-normalisation, activations, pooling and element-wise products are not counted.
+normalisation, activations, pooling, element-wise products and Fourier transforms are not counted.
 """
 DISAGREEMENTS = Path(__file__).with_name("disagreements.md")
 

@@ -11,7 +11,7 @@ def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> i
     """Count the multiply-adds of one forward pass in eval mode.
 
     One multiplication and one addition together are one multiply-add, so this is half of what is called FLOPs.
-    Normalisation, activations, pooling and element-wise products are not counted, as in the papers' tables.
+    Normalisation, activations, pooling, element-wise products and Fourier transforms are not counted.
 
     Args:
         module: any module; it is left as it is.

@@ -109,6 +109,20 @@ def test_a_resized_table_keeps_constants_centre_and_symmetry(h, w, new_h, new_w)
     torch.testing.assert_close(symmetric, symmetric.transpose(1, 2))
 
 
+def interpolation(n: int, length: int) -> torch.Tensor:
+    """A row of weights for each of n places between `length` others, corners not aligned."""
+    places = ((torch.arange(n, dtype=torch.float64) + 0.5) * length / n - 0.5).clamp(0, length - 1)
+    return (1 - (places[:, None] - torch.arange(length)).abs()).clamp(min=0)
+
+
+@given(*[sizes] * 4)
+def test_a_resized_table_is_interpolated_in_straight_lines(h, w, new_h, new_w):
+    table = torch.randn(2, 2 * h - 1, 2 * w - 1, dtype=torch.float64)
+    rows, columns = interpolation(2 * new_h - 1, 2 * h - 1), interpolation(2 * new_w - 1, 2 * w - 1)
+    resized = torch.einsum("yi,gij,xj->gyx", rows, table, columns)
+    torch.testing.assert_close(pairwise_bias(table, new_h, new_w), pairwise_bias(resized, new_h, new_w))
+
+
 @given(h=sizes, w=sizes)
 def test_at_its_own_size_a_table_is_exact(h, w):
     table = torch.randn(1, 2 * h - 1, 2 * w - 1)

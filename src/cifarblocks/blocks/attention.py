@@ -16,7 +16,7 @@ class SelfAttention(nn.Module):
 
     Args:
         channels: channels of each token.
-        head_channels: channels of a head; 64 in every Vision Transformer.
+        head_channels: channels of a head; 64 in ViT-Ti, S, B and L.
         dropout: dropout rate after the projection.
 
     Shape: (b, n, c) → (b, n, c), any number of tokens.

@@ -76,7 +76,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class LayerScale(nn.Module):
-    """Scale each channel by a learned factor, https://arxiv.org/abs/2103.17239 section 3.
+    """Scale each channel by a learned factor, https://arxiv.org/abs/2103.17239 section 2.
 
     Formula: y = gamma ⊙ x
 

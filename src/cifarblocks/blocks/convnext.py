@@ -11,7 +11,7 @@ from cifarblocks.blocks.basic import DropPath, LayerScale
 
 
 class GRN(nn.Module):
-    """Global response normalisation: channels compete by their norm over the map (V2, section 3.3, algorithm 1).
+    """Global response normalisation: channels compete by their norm over the map (V2, algorithm 1).
 
     Formula: y = x + shift + scale ⊙ x ⊙ (‖x‖ / (mean_c ‖x‖ + eps)), ‖x‖ over the map of each channel
 

@@ -96,7 +96,7 @@ class DarknetBlock(nn.Module):
 
 
 class CSPStage(nn.Module):
-    """A stage whose blocks see one half of the channels; the other half crosses it (section 3.2, figure 2b).
+    """A stage whose blocks see one half of the channels; the other half crosses it (section 3.1).
 
     A strided 3×3 convolution, a 1×1 convolution split into the two branches, the blocks and a transition on one of
     them, both together, a last transition. By default it is the stage of CSPResNet; that of CSPDarknet is

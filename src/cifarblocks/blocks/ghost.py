@@ -8,7 +8,7 @@ from cifarblocks.blocks.se import SqueezeExcite
 
 
 class GhostModule(nn.Module):
-    """A convolution for a few channels, and cheap depthwise convolutions of those for the rest (section 3.1, figure 1).
+    """A convolution for a few channels, and cheap depthwise convolutions of those for the rest (section 3.1).
 
     The paper says any linear operation may be the cheap one; as in the authors' code it is one depthwise convolution,
     and both halves have BatchNorm and the same activation. Where `ratio` does not divide `out_channels`, the last

@@ -65,7 +65,8 @@ class RelativeAttention(nn.Module):
 class RelativeTransformerBlock(nn.Module):
     """Relative attention and an MLP of 1×1 convolutions, each a pre-norm residual branch (appendix A.1).
 
-    With a stride, a max pool stands after the first norm and on the shortcut, which is projected (equation 4).
+    With a stride, a max pool stands after the first norm and on the shortcut, which is projected where the channels
+    change (equation 4).
 
     Formula: z = project(pool(x)) + attention(pool(LN(x))), y = z + mlp(LN(z)), mlp = conv1×1 ∘ GELU ∘ conv1×1
 
@@ -100,12 +101,12 @@ class RelativeTransformerBlock(nn.Module):
         stride: int = 1,
         *,
         head_channels: int = 32,
-        mlp_ratio: int = 4,
+        mlp_ratio: float = 4,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         height, width = height_and_width(size)
-        hidden = mlp_ratio * out_channels
+        hidden = int(mlp_ratio * out_channels)
         pooled = (-(-height // stride), -(-width // stride))
         self.attention_norm = LayerNorm2d(in_channels)
         self.pool = nn.MaxPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()

@@ -53,7 +53,7 @@ class SplitAttention(nn.Module):
         self.expand = nn.Conv2d(hidden_channels, channels * radix, 1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] == 1:
+        if self.norm.training and x.shape[0] == 1:
             raise ValueError("SplitAttention normalises averages over the batch: it trains on at least 2 images, got 1")
         splits = self.splits(x).chunk(self.radix, dim=1)  # radix times (b, c, h, w)
         averages = reduce(torch.add, [split.mean((2, 3), keepdim=True) for split in splits])

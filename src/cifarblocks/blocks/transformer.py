@@ -35,7 +35,7 @@ class TransformerBlock(nn.Module):
         self,
         channels: int,
         head_channels: int = 64,
-        mlp_ratio: int = 4,
+        mlp_ratio: float = 4,
         *,
         dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -44,7 +44,7 @@ class TransformerBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(channels, eps=1e-6)
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.mlp_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.mlp = mlp(channels, mlp_ratio * channels, dropout)
+        self.mlp = mlp(channels, int(mlp_ratio * channels), dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class PostNormBlock(nn.Module):
         self,
         channels: int,
         head_channels: int = 64,
-        mlp_ratio: int = 4,
+        mlp_ratio: float = 4,
         *,
         dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -93,10 +93,10 @@ class PostNormBlock(nn.Module):
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.attention_norm = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(
-            nn.Linear(channels, mlp_ratio * channels),
+            nn.Linear(channels, int(mlp_ratio * channels)),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(mlp_ratio * channels, channels),
+            nn.Linear(int(mlp_ratio * channels), channels),
             nn.Dropout(dropout),
         )
         self.mlp_norm = nn.LayerNorm(channels)
