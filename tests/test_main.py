@@ -1,0 +1,23 @@
+import cifarblocks
+from cifarblocks.__main__ import main
+
+
+def test_names_are_listed_by_a_wildcard(capsys):
+    assert main(["list", "eca_resnet_*"]) == 0
+    assert capsys.readouterr().out.split() == cifarblocks.list_models("eca_resnet_*")
+
+
+def test_a_model_is_shown_part_by_part(capsys):
+    assert main(["show", "eca_resnet_20"]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines() if line.startswith(("stem", "stages", "head", "all"))]
+    numbers = [[int(cell.replace(",", "")) for cell in row[-2:]] for row in rows]
+    assert [sum(column) for column in zip(*numbers[:-1], strict=True)] == numbers[-1] == [278_351, 40_819_952]
+    assert [row[1] for row in rows if row[0].startswith("stages")] == ["16×32×32", "32×16×16", "64×8×8"]
+    assert "https://arxiv.org/abs/1910.03151" in text
+    assert "ECA: written from the paper; the authors' code is MIT." in text
+
+
+def test_an_unknown_name_is_one_sentence_and_status_2(capsys):
+    assert main(["show", "eca_resnet_2"]) == 2
+    assert "unknown model name 'eca_resnet_2'; did you mean" in capsys.readouterr().err
