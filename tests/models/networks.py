@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import torch
 from test_counts import COUNTS
 
 import cifarblocks
@@ -36,8 +35,3 @@ def walk(names: list[str], slow: set[str] = LARGE) -> list[Any]:
 def build(name: str, **arguments: object) -> Classifier:
     """The classifier, for images of 32 pixels."""
     return cifarblocks.create_model(name, **({"image_size": 32} if name in PAPER_SIZE else {}) | arguments)
-
-
-def on_meta(name: str, **arguments: object) -> Classifier:
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)

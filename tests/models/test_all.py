@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import FIXED_SIZE, LARGE, NAMES, NO_DROP_PATH, NO_MAPS, NOT_WHOLE, QUICK, TWINS, build, on_meta, walk
+from networks import FIXED_SIZE, LARGE, NAMES, NO_DROP_PATH, NO_MAPS, NOT_WHOLE, QUICK, TWINS, build, walk
 from properties import gradients
+from test_counts import on_meta
 from torch import nn
 
 import cifarblocks

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from references import randomise
+from test_counts import on_meta
 from test_mbconv import COATNET as CONVOLUTION
 from test_relative_attention import BLOCK, rename_with
 from timm.models import maxxvit
@@ -30,11 +31,6 @@ def load(ours: nn.Module, theirs: nn.Module, rename, head_channels: int) -> None
         for name, tensor in theirs.state_dict().items()
     }
     ours.load_state_dict(state)
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 def test_equals_timm():
@@ -113,7 +109,7 @@ def test_coatnet_cifar_opt_is_composed_of_timms_blocks(name, kernel_size):
     ],
 )
 def test_all_stages_but_the_last_two_convolve(name, arguments, convolution, gate):
-    stages = on_meta(name, arguments).stages
+    stages = on_meta(name, **arguments).stages
     for place, stage in enumerate(stages):
         kind = RelativeTransformerBlock if place >= len(stages) - 2 else convolution
         assert all(type(block) is kind for block in stage)
@@ -132,7 +128,7 @@ def test_all_stages_but_the_last_two_convolve(name, arguments, convolution, gate
     ],
 )
 def test_relative_biases_are_made_for_the_maps_of_the_image_size(name, arguments, tables, heads):
-    model = on_meta(name, arguments)
+    model = on_meta(name, **arguments)
     for stage, table, count in zip(model.stages[-2:], tables, heads, strict=True):
         for block in stage:
             assert block.attention.relative_bias.shape == (count, *table)
@@ -159,14 +155,14 @@ def test_weights_are_drawn_as_efficientnets_and_vits():
 
 @pytest.mark.parametrize("name", ["coatnet_0", "coatnet_cifar_opt"])
 def test_norms_add_timms_eps_to_the_variance(name):
-    modules = list(on_meta(name, {}).modules())
+    modules = list(on_meta(name).modules())
     assert {module.eps for module in modules if isinstance(module, nn.LayerNorm)} == {1e-6}
     assert {module.eps for module in modules if isinstance(module, nn.BatchNorm2d)} == {1e-5}
 
 
 def test_dropouts_are_those_of_the_layouts():
     for name, rate in (("coatnet_0", 0.0), ("coatnet_cifar_opt", 0.1), ("coatnet_cifar_opt_large_stem", 0.1)):
-        assert on_meta(name, {}).head.dropout.p == rate
+        assert on_meta(name).head.dropout.p == rate
 
 
 @pytest.mark.parametrize(
@@ -188,8 +184,8 @@ def test_refused_arguments_are_named():
     with pytest.raises(ValueError, match=r"convolution must be one of \['mbconv', 'lsk_mbconv'\], got 'mb'"):
         cifarblocks.create_model("coatnet_0", convolution="mb")
     with pytest.raises(ValueError, match="image_size must be at least 32, the stride of the last map, got 31x64"):
-        on_meta("coatnet_0", {"image_size": (31, 64)})
+        on_meta("coatnet_0", image_size=(31, 64))
     with pytest.raises(ValueError, match="in_channels must be at least 1, got 0"):
-        on_meta("coatnet_nano_cifar", {"in_channels": 0})
+        on_meta("coatnet_nano_cifar", in_channels=0)
     with pytest.raises(ValueError, match="drop_path must be at least 0 and below 1, got 1"):
-        on_meta("coatnet_nano_cifar", {"drop_path": 1})
+        on_meta("coatnet_nano_cifar", drop_path=1)

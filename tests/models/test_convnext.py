@@ -4,16 +4,12 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from references import randomise
+from test_counts import on_meta
 from torch import Tensor, nn
 
 import cifarblocks
 import cifarblocks.models.convnext
 from cifarblocks.blocks import ConvNeXtBlock, DropPath, LayerScale
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -42,12 +38,12 @@ def test_every_tensor_of_timm_has_its_place(size):
     with torch.device("meta"):
         theirs = timm.create_model(f"convnext_{size}", num_classes=7)
     # It raises if one is missing, left over or of another shape.
-    cifarblocks.load_published(on_meta(f"convnext_{size}", {"num_classes": 7}), theirs.state_dict(), "timm")
+    cifarblocks.load_published(on_meta(f"convnext_{size}", num_classes=7), theirs.state_dict(), "timm")
 
 
 @pytest.mark.parametrize("size", ["atto", "tiny"])
 def test_small_images_take_the_same_blocks_and_smaller_strides(size):
-    paper, small = on_meta(f"convnext_{size}", {}), on_meta(f"convnext_{size}_cifar", {})
+    paper, small = on_meta(f"convnext_{size}"), on_meta(f"convnext_{size}_cifar")
     for ours, theirs in zip(small.stages, paper.stages, strict=True):
         assert [str(block) for block in ours if isinstance(block, ConvNeXtBlock)] == [
             str(block) for block in theirs if isinstance(block, ConvNeXtBlock)
@@ -122,7 +118,7 @@ def test_the_improved_resnet_is_its_layout(arguments, kernel_size, dense, invert
 
 @pytest.mark.parametrize(("arguments", "last"), [({}, 0.05), ({"drop_path": 0.0}, 0.0)])
 def test_the_improved_resnet_drops_paths_unless_told_otherwise(arguments, last):
-    model = on_meta("improved_resnet20_convnext", arguments)
+    model = on_meta("improved_resnet20_convnext", **arguments)
     rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([last * i / 8 for i in range(9)])
 

@@ -196,7 +196,7 @@ MULTIPLY_ADDS = [
 ]
 
 
-def on_meta(name, arguments):
+def on_meta(name, **arguments):
     with torch.device("meta"):
         return cifarblocks.create_model(name, **arguments)
 
@@ -207,9 +207,9 @@ def test_every_name_is_in_the_table():
 
 @pytest.mark.parametrize(("name", "arguments", "count"), COUNTS)
 def test_parameters(name, arguments, count):
-    assert sum(p.numel() for p in on_meta(name, arguments).parameters()) == count
+    assert sum(p.numel() for p in on_meta(name, **arguments).parameters()) == count
 
 
 @pytest.mark.parametrize(("name", "arguments", "count"), MULTIPLY_ADDS)
 def test_multiply_adds(name, arguments, count):
-    assert cifarblocks.count_macs(on_meta(name, arguments)) == count
+    assert cifarblocks.count_macs(on_meta(name, **arguments)) == count

@@ -4,16 +4,12 @@ import pytest
 import timm
 import torch
 from references import randomise
+from test_counts import on_meta
 from timm.models import cspnet as reference
 from torch import nn
 
 import cifarblocks
 import cifarblocks.models.cspnet
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 @torch.no_grad()
@@ -47,12 +43,12 @@ def test_the_small_networks_equal_timm_with_a_small_stem(name, stem_width, width
 
 @pytest.mark.parametrize("name", ["cspresnet50", "cspresnext50", "cspdarknet53"])
 def test_the_slope_is_timms(name):
-    slopes = {module.negative_slope for module in on_meta(name, {}).modules() if isinstance(module, nn.LeakyReLU)}
+    slopes = {module.negative_slope for module in on_meta(name).modules() if isinstance(module, nn.LeakyReLU)}
     assert slopes == {0.01}
 
 
 def test_a_stage_is_one_module_and_its_blocks_have_their_drop_path():
-    model = on_meta("cspresnet50", {"drop_path": 0.6})
+    model = on_meta("cspresnet50", drop_path=0.6)
     assert [len(stage) for stage in model.stages] == [1, 1, 1, 1]
     blocks = [block for stage in model.stages for block in stage[0].blocks]
     assert [block.drop_path.rate for block in blocks] == pytest.approx([0.05 * place for place in range(13)])

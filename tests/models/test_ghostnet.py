@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 from references import randomise
+from test_counts import on_meta
 from timm.models import ghostnet as reference
 from torch import nn
 from torchvision.models.resnet import BasicBlock
@@ -10,11 +11,6 @@ import cifarblocks
 import cifarblocks.models.ghostnet
 from cifarblocks.blocks import SqueezeExcite
 from cifarblocks.blocks.ghost import CopyModule
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 @torch.no_grad()
@@ -43,7 +39,7 @@ def test_the_small_network_equals_timm_with_its_strides():
 
 
 def test_gates_stand_where_the_table_has_them():
-    model = on_meta("ghostnet_100", {})
+    model = on_meta("ghostnet_100")
     gates = [[isinstance(block.gate, SqueezeExcite) for block in stage] for stage in model.stages]
     assert gates == [
         [False],

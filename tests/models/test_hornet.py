@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from test_counts import on_meta
 from test_mscan import Weights, conv, layer_norm, random_model
 from torch import Tensor, nn
 
@@ -8,12 +9,6 @@ import cifarblocks
 import cifarblocks.models.convnext
 import cifarblocks.models.hornet
 from cifarblocks.blocks import GlobalLocalFilter, GnConv, LayerScale
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
-
 
 # The whole network in torch functions, from section 3 of the paper.
 
@@ -103,7 +98,7 @@ def test_is_the_papers_network(name, width, depths, patch_size, strides, filters
 
 @pytest.mark.parametrize("name", ["hornet_tiny", "hornet_small", "hornet_tiny_gf", "hornet_small_gf"])
 def test_orders_and_filters_are_those_of_the_paper(name):
-    model = on_meta(name, {})
+    model = on_meta(name)
     for stage, order in zip(model.stages, (2, 3, 4, 5), strict=True):
         convs = [module for module in stage.modules() if isinstance(module, GnConv)]
         assert {len(module.widths) for module in convs} == {order}
@@ -119,7 +114,7 @@ def test_orders_and_filters_are_those_of_the_paper(name):
     ],
 )
 def test_spectra_are_those_of_the_maps(arguments, spectra):
-    model = on_meta("hornet_tiny_gf", arguments)
+    model = on_meta("hornet_tiny_gf", **arguments)
     sizes = {tuple(m.spectrum.shape[-2:]) for m in model.modules() if isinstance(m, GlobalLocalFilter)}
     assert sizes == spectra
 
@@ -131,7 +126,7 @@ def test_global_filters_take_images_of_another_size():
 
 
 def test_small_images_take_the_blocks_of_hornet_tiny_and_smaller_strides():
-    paper, small = on_meta("hornet_tiny", {}), on_meta("hornet_tiny_cifar", {})
+    paper, small = on_meta("hornet_tiny"), on_meta("hornet_tiny_cifar")
     for ours, theirs in zip(small.stages, paper.stages, strict=True):
         assert [str(block) for block in ours if hasattr(block, "gnconv")] == [
             str(block) for block in theirs if hasattr(block, "gnconv")
@@ -140,7 +135,7 @@ def test_small_images_take_the_blocks_of_hornet_tiny_and_smaller_strides():
 
 
 def test_nano_has_the_plan_of_convnext_atto():
-    ours, theirs = on_meta("hornet_nano_cifar", {}), on_meta("convnext_atto_cifar", {})
+    ours, theirs = on_meta("hornet_nano_cifar"), on_meta("convnext_atto_cifar")
     assert ours.feature_info == theirs.feature_info
     assert [len(stage) for stage in ours.stages] == [len(stage) for stage in theirs.stages]
     assert sum(p.numel() for p in ours.parameters()) < 5_000_000

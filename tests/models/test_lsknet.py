@@ -1,17 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from test_counts import on_meta
 from test_mscan import Weights, batch_norm, conv, random_model, stages_and_head
 from torch import Tensor
 
 import cifarblocks
 import cifarblocks.models.lsknet
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
-
 
 # The whole network in torch functions, from sections 3.1 to 3.3 of the paper.
 
@@ -43,7 +38,7 @@ def test_is_the_papers_network(name, kernel_size, stem_stride, strides):
 
 
 def test_the_last_map_of_a_small_image_is_4_by_4():
-    model = on_meta("lsknet_tiny_cifar", {})
+    model = on_meta("lsknet_tiny_cifar")
     assert [m.shape[-1] for m in model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))] == [16, 8, 4, 4]
 
 

@@ -1,16 +1,12 @@
 import pytest
 import torch
 from references import randomise
+from test_counts import on_meta
 from timm.models.mlp_mixer import MlpMixer
 from torch import nn
 
 import cifarblocks
 import cifarblocks.models.mixer
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +28,7 @@ def test_equals_timm(name, image_size, layout):
 
 
 def test_norms_add_the_authors_eps_to_the_variance():
-    modules = on_meta("mlp_mixer_s16", {}).modules()
+    modules = on_meta("mlp_mixer_s16").modules()
     assert {module.eps for module in modules if isinstance(module, nn.LayerNorm)} == {1e-6}
 
 
@@ -45,7 +41,7 @@ def test_maps_of_images_that_are_not_square():
 
 
 def test_dropout_falls_on_the_layers():
-    model = on_meta("mlp_mixer_tiny", {"dropout": 0.3})
+    model = on_meta("mlp_mixer_tiny", dropout=0.3)
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     assert rates.pop("head.dropout") == 0
     assert rates == {
@@ -68,6 +64,6 @@ def test_an_argument_that_the_name_fixes_is_refused(name, argument):
 
 def test_what_they_cannot_do_is_refused():
     with pytest.raises(ValueError, match="image_size must be divisible by the patch size 16, got 40x32"):
-        on_meta("mlp_mixer_b16", {"image_size": (40, 32)})
+        on_meta("mlp_mixer_b16", image_size=(40, 32))
     with pytest.raises(ValueError, match="image_size is 32x32 and fixed .* got images of 16x64"):
-        on_meta("mlp_mixer_tiny", {})(torch.randn(1, 3, 16, 64, device="meta"))
+        on_meta("mlp_mixer_tiny")(torch.randn(1, 3, 16, 64, device="meta"))

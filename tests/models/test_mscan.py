@@ -4,17 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from references import randomise
+from test_counts import on_meta
 from torch import Tensor, nn
 
 import cifarblocks
 import cifarblocks.models.mscan
 from cifarblocks.blocks import LayerScale
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
-
 
 # The whole network in torch functions, from the paper's figure 2 and table 2.
 
@@ -120,7 +115,7 @@ def test_each_size_has_the_papers_widths_depths_and_ratios():
         ("segnext_mscan_small", [64, 128, 320, 512], [2, 2, 4, 2]),
         ("segnext_mscan_base", [64, 128, 320, 512], [3, 3, 12, 3]),
     ]:
-        model = on_meta(name, {})
+        model = on_meta(name)
         assert [info.channels for info in model.feature_info] == widths
         blocks = [[block for block in stage if hasattr(block, "mlp")] for stage in model.stages]
         assert [len(stage) for stage in blocks] == depths

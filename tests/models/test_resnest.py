@@ -2,17 +2,13 @@ import pytest
 import timm
 import torch
 from references import randomise
+from test_counts import on_meta
 from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import ResNet
 from torch import nn
 
 import cifarblocks
 import cifarblocks.models.resnest
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 @torch.no_grad()
@@ -57,7 +53,7 @@ def test_the_small_networks_equal_timm_with_a_small_stem(name, depths, width):
 
 
 def test_the_stride_is_an_average_pool_in_the_first_blocks_of_all_stages_but_the_first():
-    model = on_meta("resnest26d", {})
+    model = on_meta("resnest26d")
     pools = [[isinstance(block.pool, nn.AvgPool2d) for block in stage] for stage in model.stages]
     assert pools == [[False, False], *[[True, False]] * 3]
     assert all(m.stride in (1, (1, 1)) for m in model.stages.modules() if isinstance(m, nn.Conv2d))

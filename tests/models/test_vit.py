@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from references import randomise
+from test_counts import on_meta
 from torch import nn
 from torchvision.models import VisionTransformer
 
@@ -38,11 +39,6 @@ def load(ours: nn.Module, theirs: nn.Module, renames: list[tuple[str, str]]) -> 
             tensor = tensor.reshape(ours.state_dict()[name].shape)
         state[name] = tensor
     ours.load_state_dict(state)
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +100,7 @@ def test_nano_vit_is_made_of_torchs_encoder_layers():
     [("vit_tiny_16", 12, 3, 14), ("vit_b_16", 12, 12, 14), ("vit_tiny_cifar", 12, 3, 8), ("nano_vit", 4, 8, 16)],
 )
 def test_depths_heads_and_maps(name, depth, heads, map_size):
-    model = on_meta(name, {})
+    model = on_meta(name)
     (blocks,) = model.stages
     assert [block.attention.heads for block in blocks] == [heads] * depth
     x = torch.randn(1, 3, *model.image_size, device="meta")
@@ -115,7 +111,7 @@ def test_depths_heads_and_maps(name, depth, heads, map_size):
 
 @pytest.mark.parametrize(("name", "eps"), [("vit_tiny_16", 1e-6), ("vit_tiny_cifar", 1e-6), ("nano_vit", 1e-5)])
 def test_norms_add_the_authors_or_torchs_eps_to_the_variance(name, eps):
-    modules = on_meta(name, {}).modules()
+    modules = on_meta(name).modules()
     assert {module.eps for module in modules if isinstance(module, nn.LayerNorm)} == {eps}
 
 
@@ -127,7 +123,7 @@ def test_the_map_has_no_class_token_and_its_rows_in_order():
 
 def test_dropout_falls_on_the_positions_and_the_blocks():
     def rates(**arguments):
-        modules = on_meta("nano_vit", arguments).named_modules()
+        modules = on_meta("nano_vit", **arguments).named_modules()
         return {name: module.p for name, module in modules if isinstance(module, nn.Dropout)}
 
     blocks = [f"stages.0.{i}.{part}" for i in range(4) for part in ("attention.dropout", "mlp.2", "mlp.4")]
@@ -155,12 +151,12 @@ def test_an_argument_that_the_name_fixes_is_refused(name, argument):
 
 def test_what_they_cannot_do_is_refused():
     with pytest.raises(ValueError, match="image_size must be divisible by the patch size 16, got 224x100"):
-        on_meta("vit_b_16", {"image_size": (224, 100)})
+        on_meta("vit_b_16", image_size=(224, 100))
     with pytest.raises(ValueError, match="image_size must be divisible by the patch size 4, got 2x32"):
-        on_meta("vit_tiny_cifar", {"image_size": (2, 32)})
+        on_meta("vit_tiny_cifar", image_size=(2, 32))
     with pytest.raises(ValueError, match="in_channels must be at least 1, got 0"):
-        on_meta("nano_vit", {"in_channels": 0})
+        on_meta("nano_vit", in_channels=0)
     with pytest.raises(ValueError, match="drop_path must be at least 0 and below 1, got -0.1"):
-        on_meta("nano_vit", {"drop_path": -0.1})
+        on_meta("nano_vit", drop_path=-0.1)
     with pytest.raises(ValueError, match="image_size is 32x32 and fixed .* got images of 32x40"):
-        on_meta("nano_vit", {})(torch.randn(1, 3, 32, 40, device="meta"))
+        on_meta("nano_vit")(torch.randn(1, 3, 32, 40, device="meta"))

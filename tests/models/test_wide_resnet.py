@@ -2,16 +2,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from references import randomise
+from test_counts import on_meta
 from torch import nn
 
 import cifarblocks
 import cifarblocks.models.wide_resnet
 from cifarblocks.blocks import PreActBlock
-
-
-def on_meta(name, arguments):
-    with torch.device("meta"):
-        return cifarblocks.create_model(name, **arguments)
 
 
 class Reference:
@@ -52,7 +48,7 @@ def test_equals_its_definition(name, blocks):
 
 
 def test_dropout_stands_between_the_convolutions_and_nowhere_else():
-    model = on_meta("wrn_16_4", {"dropout": 0.3})
+    model = on_meta("wrn_16_4", dropout=0.3)
     active = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p]
     blocks = [name for name, module in model.named_modules() if isinstance(module, PreActBlock)]
     assert active == [f"{name}.dropout" for name in blocks]

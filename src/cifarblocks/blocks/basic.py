@@ -138,11 +138,13 @@ def in_place(activation: nn.Module) -> nn.Module:
     return activation
 
 
-def mlp(features: int, hidden_features: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, exact GELU, linear, over the last axis: (..., features) → (..., features)."""
+def mlp(
+    features: int, hidden_features: int, dropout: float = 0.0, activation: Callable[[], nn.Module] = nn.GELU
+) -> nn.Sequential:
+    """Linear, activation, linear, over the last axis: (..., features) → (..., features). GELU is exact."""
     return nn.Sequential(
         nn.Linear(features, hidden_features),
-        nn.GELU(),
+        activation(),
         nn.Dropout(dropout),
         nn.Linear(hidden_features, features),
         nn.Dropout(dropout),

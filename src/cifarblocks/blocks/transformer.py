@@ -92,13 +92,7 @@ class PostNormBlock(nn.Module):
         super().__init__()
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.attention_norm = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, int(mlp_ratio * channels)),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(int(mlp_ratio * channels), channels),
-            nn.Dropout(dropout),
-        )
+        self.mlp = mlp(channels, int(mlp_ratio * channels), dropout, nn.ReLU)
         self.mlp_norm = nn.LayerNorm(channels)
         self.drop_path = DropPath(drop_path)
 
