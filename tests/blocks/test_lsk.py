@@ -73,5 +73,5 @@ def test_sees_23_by_23_pixels():
 
 
 def test_refuses_one_channel():
-    with pytest.raises(ValueError, match="channels must be at least 2 to be halved, got 1"):
+    with pytest.raises(ValueError, match="channels must be at least 2, got 1"):
         LSKAttention(1)

@@ -125,7 +125,7 @@ def test_projection_shortcut_is_the_identity_where_the_shape_stays():
 
 
 def test_refused_arguments_are_named():
-    with pytest.raises(ValueError, match="attention position must be 1, 2 or 3, got 4"):
+    with pytest.raises(ValueError, match="attention_position must be 1, 2 or 3, got 4"):
         BasicBlock(8, 8, attention_position=4)
     with pytest.raises(ValueError, match=r"out_channels must be at least in_channels \(8\) to pad, got 4"):
         PaddingShortcut(8, 4)

@@ -19,11 +19,3 @@ def test_equals_torchvision(activation, gate):
 @pytest.mark.parametrize(("channels", "hidden", "count"), [(64, 16, 2128), (64, 8, 1096), (64, 4, 580)])
 def test_the_hidden_width_is_exactly_what_was_asked(channels, hidden, count):
     assert sum(p.numel() for p in SqueezeExcite(channels, hidden).parameters()) == count
-
-
-@pytest.mark.parametrize(("channels", "hidden"), [(0, 4), (8, 0)])
-def test_refuses_no_channels(channels, hidden):
-    with pytest.raises(
-        ValueError, match=f"channels and hidden_channels must be at least 1, got {channels} and {hidden}"
-    ):
-        SqueezeExcite(channels, hidden)

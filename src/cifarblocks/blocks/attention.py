@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from cifarblocks.blocks.basic import require_at_least
+
 
 class SelfAttention(nn.Module):
     """Each token gathers the values of all tokens, weighted by softmax(q · k / √head_channels) (section 3.2).
@@ -24,7 +26,7 @@ class SelfAttention(nn.Module):
     Cost: 4·c² + 4·c parameters, 4·n·c² + 2·n²·c multiply-adds.
 
     Raises:
-        ValueError: if `head_channels` does not divide `channels`.
+        ValueError: if one of them is below 1, or `head_channels` does not divide `channels`.
 
     >>> SelfAttention(192)(torch.randn(2, 65, 192)).shape
     torch.Size([2, 65, 192])
@@ -32,6 +34,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 64, *, dropout: float = 0.0) -> None:
         super().__init__()
+        require_at_least(1, channels=channels, head_channels=head_channels)
         if channels % head_channels:
             raise ValueError(f"channels must be divisible by head_channels ({head_channels}), got {channels}")
         self.heads = channels // head_channels

@@ -7,6 +7,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+Size = int | tuple[int, int]  # height and width of a map, or one number for both
+
+
+def require_at_least(minimum: int, **values: int) -> None:
+    """Refuse, by its name, the first value below `minimum`.
+
+    >>> require_at_least(1, channels=64, stride=0)
+    Traceback (most recent call last):
+    ValueError: stride must be at least 1, got 0
+    """
+    for name, value in values.items():
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
 
 class DropPath(nn.Module):
     """Drop a residual branch for whole images while training: stochastic depth, https://arxiv.org/abs/1603.09382.
@@ -62,11 +76,15 @@ class LayerNorm2d(nn.LayerNorm):
 
     Cost: 2·c parameters, 0 multiply-adds.
 
+    Raises:
+        ValueError: if `channels` is below 1.
+
     >>> LayerNorm2d(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        require_at_least(1, channels=channels)
         super().__init__(channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,12 +108,16 @@ class LayerScale(nn.Module):
 
     Cost: c parameters, 0 multiply-adds.
 
+    Raises:
+        ValueError: if `channels` is below 1.
+
     >>> LayerScale(64, 1e-2)(torch.ones(2, 64, 8, 5)).mean()
     tensor(0.0100, grad_fn=<MeanBackward0>)
     """
 
     def __init__(self, channels: int, initial_value: float) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.gamma = nn.Parameter(torch.full((channels,), float(initial_value)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,17 +137,52 @@ def conv_norm(
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
 
     Raises:
-        ValueError: if `in_channels` is below 1 or `kernel_size` even.
+        ValueError: if a number is below 1, `kernel_size` even, or `in_channels` or `out_channels` not divisible by
+            `groups`.
 
     >>> conv_norm(16, 32, 3, stride=2, activation=nn.ReLU)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    require_at_least(
+        1, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride, groups=groups
+    )
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd to keep the map, got {kernel_size}")
+    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if channels % groups:
+            raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), in_place(activation()))
+
+
+def height_and_width(size: Size, name: str = "size") -> tuple[int, int]:
+    """One number or two → (h, w).
+
+    Raises:
+        ValueError: if one of them is below 1.
+
+    >>> height_and_width(8), height_and_width((8, 5))
+    ((8, 8), (8, 5))
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"{name} must be at least 1, got {size}")
+    return height, width
+
+
+def mlp_width(channels: int, mlp_ratio: float) -> int:
+    """Hidden channels of an MLP that is `mlp_ratio` times as wide as its input, rounded down.
+
+    Raises:
+        ValueError: if that is below 1.
+
+    >>> mlp_width(64, 4)
+    256
+    """
+    width = int(mlp_ratio * channels)
+    if width < 1:
+        raise ValueError(f"mlp_ratio must be at least 1 / channels ({channels}), got {mlp_ratio}")
+    return width
 
 
 def in_place(activation: nn.Module) -> nn.Module:

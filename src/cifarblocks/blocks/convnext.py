@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.basic import DropPath, LayerScale, require_at_least
 
 
 class GRN(nn.Module):
@@ -25,12 +25,16 @@ class GRN(nn.Module):
 
     Cost: 2·c parameters, 0 multiply-adds.
 
+    Raises:
+        ValueError: if `channels` is below 1.
+
     >>> GRN(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.eps = eps
         self.scale = nn.Parameter(torch.zeros(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
@@ -61,6 +65,9 @@ class ConvNeXtBlock(nn.Module):
 
     Cost: 8·c² + 58·c parameters, (8·c² + 49·c)·h·w multiply-adds.
 
+    Raises:
+        ValueError: if `channels` is below 1, or `drop_path` not in [0, 1).
+
     >>> ConvNeXtBlock(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
@@ -74,6 +81,7 @@ class ConvNeXtBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)

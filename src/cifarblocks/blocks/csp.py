@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, in_place
+from cifarblocks.blocks.basic import DropPath, conv_norm, in_place, require_at_least
 
 Activation = Callable[[], nn.Module]
 leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
@@ -30,6 +30,9 @@ class CSPBottleneck(nn.Module):
 
     Cost: 13·c²/4 + 4·c parameters, 13·c²/4·h·w multiply-adds, c even.
 
+    Raises:
+        ValueError: if a size is below 1, `groups` does not divide the hidden channels, or `drop_path` is not in [0, 1).
+
     >>> CSPBottleneck(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
@@ -45,6 +48,7 @@ class CSPBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         hidden_channels = channels // 2 if hidden_channels is None else hidden_channels
+        require_at_least(1, channels=channels, hidden_channels=hidden_channels)
         self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
         self.conv = conv_norm(hidden_channels, hidden_channels, 3, groups=groups, activation=activation)
         self.expand = conv_norm(hidden_channels, channels, 1)
@@ -73,6 +77,9 @@ class DarknetBlock(nn.Module):
 
     Cost: 10·c² + 4·c parameters, 10·c²·h·w multiply-adds.
 
+    Raises:
+        ValueError: if a size is below 1, or `drop_path` is not in [0, 1).
+
     >>> DarknetBlock(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
@@ -87,6 +94,7 @@ class DarknetBlock(nn.Module):
     ) -> None:
         super().__init__()
         hidden_channels = channels if hidden_channels is None else hidden_channels
+        require_at_least(1, channels=channels, hidden_channels=hidden_channels)
         self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
         self.conv = conv_norm(hidden_channels, channels, 3, activation=activation)
         self.drop_path = DropPath(drop_path)
@@ -119,7 +127,7 @@ class CSPStage(nn.Module):
         stride: of the first convolution, which is there if it is not 1.
         branch_channels: channels of each branch; by default `out_channels`.
         block: builds a block from its channels and `drop_path`.
-        down_channels: channels after the strided convolution; by default `in_channels`.
+        down_channels: channels after the strided convolution, if it is there; by default `in_channels`.
         down_groups: groups of the strided convolution.
         split_activation: builds what stands before the split; nothing in CSPResNet, the activation in CSPDarknet.
         activation: builds the other activations.
@@ -131,7 +139,8 @@ class CSPStage(nn.Module):
         channels at stride 1, d even; n is the depth.
 
     Raises:
-        ValueError: if there are more or fewer drop path rates than blocks.
+        ValueError: if a size is below 1 or not divisible by its groups, or there are more or fewer drop path rates
+            than blocks.
 
     >>> CSPStage(64, 128, depth=2, stride=2)(torch.randn(2, 64, 7, 5)).shape
     torch.Size([2, 128, 4, 3])
@@ -153,17 +162,20 @@ class CSPStage(nn.Module):
         drop_path: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels)
+        require_at_least(0, depth=depth)
         rates = [drop_path] * depth if isinstance(drop_path, int | float) else list(drop_path)
         if len(rates) != depth:
             raise ValueError(f"drop_path must have a rate for each of {depth} blocks, got {len(rates)}")
         branch = out_channels if branch_channels is None else branch_channels
-        down = in_channels if stride == 1 or down_channels is None else down_channels
+        down = in_channels if down_channels is None else down_channels
+        require_at_least(1, branch_channels=branch, down_channels=down, down_groups=down_groups)
         self.down = (
             nn.Identity()
             if stride == 1
             else conv_norm(in_channels, down, 3, stride, groups=down_groups, activation=activation)
         )
-        self.split = conv_norm(down, 2 * branch, 1, activation=split_activation)
+        self.split = conv_norm(in_channels if stride == 1 else down, 2 * branch, 1, activation=split_activation)
         self.blocks = nn.Sequential(*[block(branch, drop_path=rate) for rate in rates])
         self.branch_transition = conv_norm(branch, branch, 1, activation=activation)
         self.transition = conv_norm(2 * branch, out_channels, 1, activation=activation)

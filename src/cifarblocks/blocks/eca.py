@@ -6,6 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from cifarblocks.blocks.basic import require_at_least
+
 
 class ECA(nn.Module):
     """Scale each channel by a gate computed from the averages of its neighbours (section 3.2, equation 9).
@@ -33,6 +35,7 @@ class ECA(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int | None = None) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
         if size < 1 or size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive to keep {channels} channels, got {size}")
@@ -53,7 +56,6 @@ def adaptive_kernel_size(channels: int, gamma: float = 2, offset: float = 1) -> 
     >>> [adaptive_kernel_size(c) for c in (16, 64, 128, 2048)]
     [3, 3, 5, 7]
     """
-    if channels < 1:
-        raise ValueError(f"channels must be at least 1, got {channels}")
+    require_at_least(1, channels=channels)
     size = int(abs((math.log2(channels) + offset) / gamma))
     return size if size % 2 else size + 1

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least
 from cifarblocks.blocks.se import SqueezeExcite
 
 
@@ -33,7 +33,7 @@ class GhostModule(nn.Module):
         sizes.
 
     Raises:
-        ValueError: if `ratio` is below 1 or above `out_channels`.
+        ValueError: if a size is below 1, a kernel size even, or `ratio` above `out_channels`.
 
     >>> GhostModule(16, 33, ratio=3)(torch.randn(2, 16, 8, 5)).shape
     torch.Size([2, 33, 8, 5])
@@ -51,6 +51,7 @@ class GhostModule(nn.Module):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        require_at_least(1, cheap_kernel_size=cheap_kernel_size)
         primary = primary_channels(out_channels, ratio)
         self.cheap_channels = out_channels - primary
         self.primary = conv_norm(in_channels, primary, kernel_size, stride, activation=activation)
@@ -87,7 +88,7 @@ class CopyModule(nn.Module):
     Cost: c·d/2 + d parameters, c·d/2·h·w multiply-adds, from c to d channels, d even, with the default sizes.
 
     Raises:
-        ValueError: if `ratio` is below 1 or above `out_channels`.
+        ValueError: if a size is below 1, a kernel size even, or `ratio` above `out_channels`.
 
     >>> CopyModule(16, 33, ratio=3)(torch.randn(2, 16, 8, 5)).shape
     torch.Size([2, 33, 8, 5])
@@ -137,6 +138,10 @@ class GhostBottleneck(nn.Module):
     Cost: c·e + 13·(c + e)/2 parameters, (c·e + 9·(c + e)/2)·h·w multiply-adds, keeping c channels and the map, e
         hidden channels, both even, no gate.
 
+    Raises:
+        ValueError: if a size is below 1, `hidden_channels` or `out_channels` below 2, `kernel_size` even, or
+            `drop_path` not in [0, 1).
+
     >>> GhostBottleneck(16, 48, 24, stride=2, se_ratio=0.25)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])
     """
@@ -153,6 +158,8 @@ class GhostBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(2, hidden_channels=hidden_channels, out_channels=out_channels)
+        require_at_least(1, kernel_size=kernel_size, stride=stride)
         self.expand = GhostModule(in_channels, hidden_channels)
         self.depthwise = (
             conv_norm(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels)
@@ -184,8 +191,9 @@ def primary_channels(out_channels: int, ratio: int) -> int:
     """⌈out_channels / ratio⌉, the channels that a convolution makes of `out_channels`.
 
     Raises:
-        ValueError: if `ratio` is below 1 or above `out_channels`.
+        ValueError: if one of them is below 1, or `ratio` above `out_channels`.
     """
+    require_at_least(1, out_channels=out_channels)
     if not 1 <= ratio <= out_channels:
         raise ValueError(f"ratio must be from 1 to out_channels ({out_channels}), got {ratio}")
     return -(-out_channels // ratio)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale, Size, height_and_width, require_at_least
 
 Filter = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 
@@ -39,7 +39,7 @@ class GnConv(nn.Module):
         with u = 2^(1 - n); n is the order.
 
     Raises:
-        ValueError: if `order` is below 1, or `channels` not divisible by 2^(order - 1).
+        ValueError: if `channels` or `order` is below 1, or `channels` not divisible by 2^(order - 1).
 
     >>> GnConv(64, order=3)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -47,8 +47,7 @@ class GnConv(nn.Module):
 
     def __init__(self, channels: int, order: int, scale: float = 1 / 3, *, filter: Filter = depthwise_7x7) -> None:
         super().__init__()
-        if order < 1:
-            raise ValueError(f"order must be at least 1, got {order}")
+        require_at_least(1, channels=channels, order=order)
         if channels % 2 ** (order - 1):
             raise ValueError(f"channels must be divisible by 2^(order - 1) = {2 ** (order - 1)}, got {channels}")
         self.widths = [channels // 2 ** (order - 1 - k) for k in range(order)]
@@ -90,17 +89,18 @@ class GlobalLocalFilter(nn.Module):
         for a map of m·n, n even.
 
     Raises:
-        ValueError: if `channels` is odd.
+        ValueError: if `channels` is odd or below 1, or `size` below 1.
 
     >>> GlobalLocalFilter(64, size=(8, 5))(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
-    def __init__(self, channels: int, size: int | tuple[int, int]) -> None:
+    def __init__(self, channels: int, size: Size) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         if channels % 2:
             raise ValueError(f"channels must be even to be halved, got {channels}")
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = height_and_width(size)
         self.norm_in = LayerNorm2d(channels)
         self.local = nn.Conv2d(channels // 2, channels // 2, 3, padding=1, groups=channels // 2, bias=False)
         self.spectrum = nn.Parameter(0.02 * torch.randn(2, channels // 2, height, width // 2 + 1))  # real, imaginary

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.basic import DropPath, LayerScale, mlp_width, require_at_least
 from cifarblocks.blocks.msca import convolutional_mlp
 
 
@@ -37,8 +37,7 @@ class LSKAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels < 2:
-            raise ValueError(f"channels must be at least 2 to be halved, got {channels}")
+        require_at_least(2, channels=channels)
         half = channels // 2
         self.small = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.large = nn.Conv2d(channels, channels, 7, padding=9, dilation=3, groups=channels)
@@ -71,12 +70,16 @@ class LSKUnit(nn.Module):
 
     Cost: 7·c²/2 + 80·c + 198 parameters, (7·c²/2 + 74·c + 196)·h·w multiply-adds, c even.
 
+    Raises:
+        ValueError: as `LSKAttention`.
+
     >>> LSKUnit(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        require_at_least(2, channels=channels)
         self.branch = nn.Sequential(
             nn.Conv2d(channels, channels, 1), nn.GELU(), LSKAttention(channels), nn.Conv2d(channels, channels, 1)
         )
@@ -103,17 +106,21 @@ class LSKBlock(nn.Module):
     Cost: (7/2 + 2·r)·c² + (87 + 11·r)·c + 198 parameters, ((7/2 + 2·r)·c² + (74 + 9·r)·c + 196)·h·w multiply-adds, c
         even; r is the MLP's ratio.
 
+    Raises:
+        ValueError: as `LSKAttention` and `DropPath`, or if the MLP has no width.
+
     >>> LSKBlock(64, 8)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
     def __init__(self, channels: int, mlp_ratio: float, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
         super().__init__()
+        require_at_least(2, channels=channels)
         self.attention_norm = nn.BatchNorm2d(channels)
         self.attention = LSKUnit(channels)
         self.attention_scale = LayerScale(channels, 1e-2)
         self.mlp_norm = nn.BatchNorm2d(channels)
-        self.mlp = convolutional_mlp(channels, int(mlp_ratio * channels), dropout)
+        self.mlp = convolutional_mlp(channels, mlp_width(channels, mlp_ratio), dropout)
         self.mlp_scale = LayerScale(channels, 1e-2)
         self.drop_path = DropPath(drop_path)
 

@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least
 from cifarblocks.blocks.se import SqueezeExcite
 
 
@@ -33,6 +33,9 @@ class InvertedResidual(nn.Module):
 
     Cost: 10·c² + 233·c/4 parameters, (8·c² + 36·c)·h·w + 2·c² multiply-adds, keeping c channels and the map, 4 | c.
 
+    Raises:
+        ValueError: if a size is below 1, `kernel_size` even, or `drop_path` not in [0, 1).
+
     >>> InvertedResidual(16, 16)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 16, 7, 5])
     """
@@ -48,6 +51,7 @@ class InvertedResidual(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
         hidden = expansion * in_channels
         self.expand = nn.Identity() if expansion == 1 else conv_norm(in_channels, hidden, activation=nn.SiLU)
         self.depthwise = conv_norm(hidden, hidden, kernel_size, stride, groups=hidden, activation=nn.SiLU)
@@ -85,6 +89,9 @@ class MBConv(nn.Module):
 
     Cost: 10·c² + 237·c/4 parameters, (8·c² + 36·c)·h·w + 2·c² multiply-adds, keeping c channels and the map, 4 | c.
 
+    Raises:
+        ValueError: if a size is below 1, or `drop_path` not in [0, 1).
+
     >>> MBConv(16, 24, stride=2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])
     """
@@ -100,6 +107,7 @@ class MBConv(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
         hidden = expansion * out_channels
         if gate is None:
             gate = partial(SqueezeExcite, hidden_channels=max(1, out_channels // 4), activation=nn.SiLU)
@@ -142,6 +150,9 @@ class LSKMBConv(nn.Module):
 
     Cost: 24·c² + 371·c parameters, (8·c² + 332·c)·h·w + 16·c² multiply-adds, keeping c channels and the map, c even.
 
+    Raises:
+        ValueError: if a size is below 1, one of `kernel_sizes` even, or `drop_path` not in [0, 1).
+
     >>> LSKMBConv(16, 16)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 16, 7, 5])
     """
@@ -158,6 +169,11 @@ class LSKMBConv(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_at_least(1, expansion=expansion, reduction=reduction)
+        for size in kernel_sizes:
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f"kernel_sizes must be odd and positive to keep the map, got {size}")
         hidden = expansion * in_channels
         self.expand = conv_norm(in_channels, hidden, activation=nn.ReLU6)
         self.branches = nn.ModuleList(

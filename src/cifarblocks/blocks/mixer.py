@@ -3,7 +3,7 @@
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, mlp
+from cifarblocks.blocks.basic import DropPath, mlp, require_at_least
 
 
 class MixerLayer(nn.Module):
@@ -30,7 +30,7 @@ class MixerLayer(nn.Module):
         tokens and channels.
 
     Raises:
-        ValueError: in `forward`, if the input has another number of tokens.
+        ValueError: if a size is below 1; in `forward`, if the input has another number of tokens.
 
     >>> MixerLayer(64, 32, 16, 128)(torch.randn(2, 64, 32)).shape
     torch.Size([2, 64, 32])
@@ -47,6 +47,7 @@ class MixerLayer(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, tokens=tokens, channels=channels, token_hidden=token_hidden, channel_hidden=channel_hidden)
         self.tokens = tokens
         self.token_norm = nn.LayerNorm(channels, eps=1e-6)
         self.token_mlp = mlp(tokens, token_hidden, dropout)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.basic import DropPath, LayerScale, mlp_width, require_at_least
 
 
 class MSCA(nn.Module):
@@ -26,7 +26,7 @@ class MSCA(nn.Module):
     Cost: c² + 111·c parameters, (c² + 103·c)·h·w multiply-adds.
 
     Raises:
-        ValueError: if one of `strips` is even.
+        ValueError: if `channels` or one of `strips` is below 1, or one of `strips` even.
 
     >>> MSCA(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -34,9 +34,10 @@ class MSCA(nn.Module):
 
     def __init__(self, channels: int, strips: Sequence[int] = (7, 11, 21)) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         for size in strips:
-            if size % 2 == 0:
-                raise ValueError(f"strips must be odd to keep the map, got {size}")
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f"strips must be odd and positive to keep the map, got {size}")
         self.local = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.strips = nn.ModuleList(
             nn.Sequential(
@@ -69,12 +70,16 @@ class MSCAUnit(nn.Module):
 
     Cost: 3·c² + 113·c parameters, (3·c² + 103·c)·h·w multiply-adds.
 
+    Raises:
+        ValueError: as `MSCA`.
+
     >>> MSCAUnit(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
 
     def __init__(self, channels: int, strips: Sequence[int] = (7, 11, 21)) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.branch = nn.Sequential(
             nn.Conv2d(channels, channels, 1), nn.GELU(), MSCA(channels, strips), nn.Conv2d(channels, channels, 1)
         )
@@ -105,6 +110,9 @@ class MSCABlock(nn.Module):
     Cost: (3 + 2·r)·c² + (120 + 11·r)·c parameters, ((3 + 2·r)·c² + (103 + 9·r)·c)·h·w multiply-adds; r is the MLP's
         ratio.
 
+    Raises:
+        ValueError: as `MSCA` and `DropPath`, or if the MLP has no width.
+
     >>> MSCABlock(64, 4)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
@@ -119,11 +127,12 @@ class MSCABlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.attention_norm = nn.BatchNorm2d(channels)
         self.attention = MSCAUnit(channels, strips)
         self.attention_scale = LayerScale(channels, 1e-2)
         self.mlp_norm = nn.BatchNorm2d(channels)
-        self.mlp = convolutional_mlp(channels, int(mlp_ratio * channels), dropout)
+        self.mlp = convolutional_mlp(channels, mlp_width(channels, mlp_ratio), dropout)
         self.mlp_scale = LayerScale(channels, 1e-2)
         self.drop_path = DropPath(drop_path)
 

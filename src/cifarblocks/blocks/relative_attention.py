@@ -5,10 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, Size, height_and_width, mlp_width, require_at_least
 from cifarblocks.blocks.mbconv import pooled_shortcut
-
-Size = int | tuple[int, int]
 
 
 class RelativeAttention(nn.Module):
@@ -35,7 +33,7 @@ class RelativeAttention(nn.Module):
         a map of m·n.
 
     Raises:
-        ValueError: if `head_channels` does not divide `out_channels`, or `size` is below 1.
+        ValueError: if a size is below 1, or `head_channels` does not divide `out_channels`.
 
     >>> RelativeAttention(64, size=(8, 5))(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -44,6 +42,7 @@ class RelativeAttention(nn.Module):
     def __init__(self, channels: int, size: Size, head_channels: int = 32, *, out_channels: int | None = None) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
+        require_at_least(1, channels=channels, out_channels=out_channels, head_channels=head_channels)
         if out_channels % head_channels:
             raise ValueError(f"out_channels must be divisible by head_channels ({head_channels}), got {out_channels}")
         height, width = height_and_width(size)
@@ -87,7 +86,7 @@ class RelativeTransformerBlock(nn.Module):
         and the map; the table is made for a map of m·n.
 
     Raises:
-        ValueError: as `RelativeAttention`.
+        ValueError: as `RelativeAttention` and `DropPath`, or if `stride` is below 1 or the MLP has no width.
 
     >>> RelativeTransformerBlock(64, 96, size=(8, 5), stride=2)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 96, 4, 3])
@@ -105,8 +104,9 @@ class RelativeTransformerBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         height, width = height_and_width(size)
-        hidden = int(mlp_ratio * out_channels)
+        hidden = mlp_width(out_channels, mlp_ratio)
         pooled = (-(-height // stride), -(-width // stride))
         self.attention_norm = LayerNorm2d(in_channels)
         self.pool = nn.MaxPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
@@ -137,11 +137,3 @@ def pairwise_bias(table: Tensor, h: int, w: int) -> Tensor:
     # The window of the query at (y, x) has the key at (v, u) in its row h - 1 - v and its column w - 1 - u.
     windows = table.unfold(1, h, 1).unfold(2, w, 1).flip(3, 4)
     return rearrange(windows, "g y x v u -> g (y x) (v u)")
-
-
-def height_and_width(size: Size) -> tuple[int, int]:
-    """One number or two → (h, w)."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
-    return height, width

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.basic import DropPath, require_at_least
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the other path of the block
@@ -23,12 +23,16 @@ class ProjectionShortcut(nn.Sequential):
 
     Cost: c·d + 2·d parameters, c·d·h·w multiply-adds, from c to d channels at stride 1; none where the shape is kept.
 
+    Raises:
+        ValueError: if a size is below 1.
+
     >>> ProjectionShortcut(16, 32, 2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if stride != 1 or in_channels != out_channels:
             self.conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.norm = nn.BatchNorm2d(out_channels)
@@ -49,7 +53,7 @@ class PaddingShortcut(nn.Module):
     Cost: 0 parameters, 0 multiply-adds.
 
     Raises:
-        ValueError: if `out_channels` is below `in_channels`.
+        ValueError: if a size is below 1, or `out_channels` below `in_channels`.
 
     >>> PaddingShortcut(16, 32, 2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
@@ -57,6 +61,7 @@ class PaddingShortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if out_channels < in_channels:
             raise ValueError(f"out_channels must be at least in_channels ({in_channels}) to pad, got {out_channels}")
         self.stride = stride
@@ -107,8 +112,9 @@ class BasicBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if attention_position not in (1, 2, 3):
-            raise ValueError(f"attention position must be 1, 2 or 3, got {attention_position!r}")
+            raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position!r}")
         attentions = {place: nn.Identity() for place in (1, 2, 3)} | {attention_position: attention(out_channels)}
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
@@ -153,7 +159,7 @@ class Bottleneck(nn.Module):
     Cost: 17·p² + 12·p parameters, 17·p²·h·w multiply-adds, keeping 4·p channels and the map, one group.
 
     Raises:
-        ValueError: if `drop_path` is not in [0, 1), or the 3×3 convolution would have no channels.
+        ValueError: if a size is below 1, `drop_path` is not in [0, 1), or the 3×3 convolution would have no channels.
 
     >>> Bottleneck(64, 32, stride=2, groups=8, base_width=16)(torch.randn(2, 64, 7, 5)).shape
     torch.Size([2, 128, 4, 3])
@@ -172,12 +178,9 @@ class Bottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        width = bottleneck_channels * base_width // 64 * groups
+        require_at_least(1, in_channels=in_channels, stride=stride)
+        width = bottleneck_width(bottleneck_channels, base_width, groups)
         out_channels = 4 * bottleneck_channels
-        if width < 1:
-            raise ValueError(
-                f"bottleneck_channels · base_width must be at least 64, got {bottleneck_channels} · {base_width}"
-            )
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=groups, bias=False)
@@ -216,6 +219,9 @@ class PreActBlock(nn.Module):
 
     Cost: 18·c² + 4·c parameters, 18·c²·h·w multiply-adds, keeping c channels and the map.
 
+    Raises:
+        ValueError: if a size is below 1, or `drop_path` not in [0, 1).
+
     >>> PreActBlock(16, 32, stride=2)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
@@ -224,6 +230,7 @@ class PreActBlock(nn.Module):
         self, in_channels: int, out_channels: int, stride: int = 1, *, dropout: float = 0.0, drop_path: float = 0.0
     ) -> None:
         super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
@@ -238,3 +245,21 @@ class PreActBlock(nn.Module):
         shortcut = x if self.shortcut is None else self.shortcut(y)
         y = self.conv2(self.dropout(torch.relu_(self.norm2(self.conv1(y)))))
         return shortcut + self.drop_path(y)
+
+
+def bottleneck_width(bottleneck_channels: int, base_width: int, groups: int) -> int:
+    """⌊bottleneck_channels · base_width / 64⌋ · groups, the channels of the 3×3 convolution of a bottleneck.
+
+    Raises:
+        ValueError: if that, or one of the three, is below 1.
+
+    >>> bottleneck_width(128, 4, 32)
+    256
+    """
+    require_at_least(1, bottleneck_channels=bottleneck_channels, base_width=base_width, groups=groups)
+    width = bottleneck_channels * base_width // 64 * groups
+    if width < 1:
+        raise ValueError(
+            f"bottleneck_channels · base_width must be at least 64, got {bottleneck_channels} · {base_width}"
+        )
+    return width

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from cifarblocks.blocks.basic import require_at_least
+
 
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate that a small network computes from all channel averages (section 3, equations 2-4).
@@ -38,8 +40,7 @@ class SqueezeExcite(nn.Module):
         gate: type[nn.Module] = nn.Sigmoid,
     ) -> None:
         super().__init__()
-        if min(channels, hidden_channels) < 1:
-            raise ValueError(f"channels and hidden_channels must be at least 1, got {channels} and {hidden_channels}")
+        require_at_least(1, channels=channels, hidden_channels=hidden_channels)
         self.reduce = nn.Conv2d(channels, hidden_channels, 1)
         self.activation = activation()
         self.expand = nn.Conv2d(hidden_channels, channels, 1)

@@ -6,7 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least
+from cifarblocks.blocks.residual import bottleneck_width
 
 
 class SplitAttention(nn.Module):
@@ -31,7 +32,8 @@ class SplitAttention(nn.Module):
         r is the radix, one group.
 
     Raises:
-        ValueError: if groups · radix does not divide `channels`, or groups the hidden channels; in training if b is 1.
+        ValueError: if a size is below 1, groups · radix does not divide `channels`, or groups the hidden channels; in
+            training if b is 1.
 
     >>> SplitAttention(64, radix=2)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -39,6 +41,7 @@ class SplitAttention(nn.Module):
 
     def __init__(self, channels: int, radix: int = 2, groups: int = 1) -> None:
         super().__init__()
+        require_at_least(1, channels=channels, radix=radix, groups=groups)
         hidden_channels = max(channels * radix // 4, 32)
         if channels % (groups * radix):
             raise ValueError(f"channels must be divisible by groups · radix ({groups} · {radix}), got {channels}")
@@ -89,7 +92,7 @@ class ResNeStBottleneck(nn.Module):
         channels and the map, radix 2, one group.
 
     Raises:
-        ValueError: as `SplitAttention` and `DropPath`.
+        ValueError: as `Bottleneck` and `SplitAttention`.
 
     >>> ResNeStBottleneck(64, 32, stride=2)(torch.randn(2, 64, 7, 5)).shape
     torch.Size([2, 128, 4, 3])
@@ -107,7 +110,8 @@ class ResNeStBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        width = bottleneck_channels * base_width // 64 * groups
+        require_at_least(1, in_channels=in_channels, stride=stride, radix=radix)
+        width = bottleneck_width(bottleneck_channels, base_width, groups)
         out_channels = 4 * bottleneck_channels
         self.reduce = conv_norm(in_channels, width, activation=nn.ReLU)
         self.attention = SplitAttention(width, radix, groups)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from cifarblocks.blocks.attention import SelfAttention
-from cifarblocks.blocks.basic import DropPath, mlp
+from cifarblocks.blocks.basic import DropPath, mlp, mlp_width, require_at_least
 
 
 class TransformerBlock(nn.Module):
@@ -25,7 +25,7 @@ class TransformerBlock(nn.Module):
     Cost: 12·c² + 13·c parameters, 12·n·c² + 2·n²·c multiply-adds.
 
     Raises:
-        ValueError: if `head_channels` does not divide `channels`.
+        ValueError: as `SelfAttention` and `DropPath`, or if the MLP has no width.
 
     >>> TransformerBlock(192)(torch.randn(2, 65, 192)).shape
     torch.Size([2, 65, 192])
@@ -41,10 +41,11 @@ class TransformerBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.attention_norm = nn.LayerNorm(channels, eps=1e-6)
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.mlp_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.mlp = mlp(channels, int(mlp_ratio * channels), dropout)
+        self.mlp = mlp(channels, mlp_width(channels, mlp_ratio), dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class PostNormBlock(nn.Module):
     Cost: 12·c² + 13·c parameters, 12·n·c² + 2·n²·c multiply-adds.
 
     Raises:
-        ValueError: if `head_channels` does not divide `channels`.
+        ValueError: as `SelfAttention` and `DropPath`, or if the MLP has no width.
 
     >>> PostNormBlock(192)(torch.randn(2, 65, 192)).shape
     torch.Size([2, 65, 192])
@@ -90,9 +91,10 @@ class PostNormBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_at_least(1, channels=channels)
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.attention_norm = nn.LayerNorm(channels)
-        self.mlp = mlp(channels, int(mlp_ratio * channels), dropout, nn.ReLU)
+        self.mlp = mlp(channels, mlp_width(channels, mlp_ratio), dropout, nn.ReLU)
         self.mlp_norm = nn.LayerNorm(channels)
         self.drop_path = DropPath(drop_path)
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-ImageSize = int | tuple[int, int]
+from cifarblocks.blocks.basic import Size, height_and_width, require_at_least
+
+ImageSize = Size
 
 
 class FeatureInfo(NamedTuple):
@@ -51,15 +53,14 @@ class Classifier(nn.Module):
         as_map: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        require_at_least(1, in_channels=in_channels)
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.head = head
         self.feature_info = list(feature_info)
         self.num_features = feature_info[-1].channels if num_features is None else num_features
         self.in_channels = in_channels
-        self.image_size = height_and_width(image_size)
+        self.image_size = height_and_width(image_size, "image_size")
         if feature_info and min(self.image_size) < feature_info[-1].stride:
             height, width = self.image_size
             stride = feature_info[-1].stride
@@ -186,7 +187,7 @@ class FixedSize(nn.Module):
 
     def __init__(self, image_size: ImageSize) -> None:
         super().__init__()
-        self.image_size = height_and_width(image_size)
+        self.image_size = height_and_width(image_size, "image_size")
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != self.image_size:
@@ -203,14 +204,6 @@ def last_layer(features: int, num_classes: int) -> nn.Module:
     if num_classes < 0:
         raise ValueError(f"num_classes must be at least 0, got {num_classes}")
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
-
-
-def height_and_width(image_size: ImageSize) -> tuple[int, int]:
-    """One number or two → (h, w)."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if min(height, width) < 1:
-        raise ValueError(f"image_size must be at least 1, got {image_size}")
-    return height, width
 
 
 def drop_path_rates(drop_path: float, depths: Sequence[int]) -> list[list[float]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from cifarblocks.blocks.basic import conv_norm
+from cifarblocks.blocks.basic import conv_norm, height_and_width
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
@@ -16,7 +16,6 @@ from cifarblocks.models.classifier import (
     ImageSize,
     PooledHead,
     drop_path_rates,
-    height_and_width,
     stage_info,
 )
 from cifarblocks.models.stems import STEMS, Stem
@@ -102,7 +101,7 @@ def map_size(image_size: ImageSize, stride: int) -> tuple[int, int]:
     >>> map_size((33, 224), 8)
     (5, 28)
     """
-    height, width = height_and_width(image_size)
+    height, width = height_and_width(image_size, "image_size")
     return -(-height // stride), -(-width // stride)
 
 

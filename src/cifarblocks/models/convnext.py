@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm, require_at_least
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
@@ -64,8 +64,7 @@ def patches(in_channels: int, out_channels: int, size: int) -> nn.Sequential:
     Raises:
         ValueError: if `in_channels` is below 1.
     """
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    require_at_least(1, in_channels=in_channels)
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, size, size), LayerNorm2d(out_channels))
 
 
@@ -196,8 +195,7 @@ class InvertedBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        if expansion < 1:
-            raise ValueError(f"expansion must be at least 1, got {expansion}")
+        require_at_least(1, expansion=expansion)
         width = expansion * in_channels
         self.expand = nn.Identity() if expansion == 1 else conv_norm(in_channels, width, activation=nn.ReLU)
         self.convolution = convolution(width, stride)

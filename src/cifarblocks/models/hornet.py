@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from cifarblocks.blocks.basic import height_and_width
 from cifarblocks.blocks.gnconv import Filter, GlobalLocalFilter, HorNetBlock, depthwise_7x7
-from cifarblocks.models.classifier import Classifier, ImageSize, height_and_width
+from cifarblocks.models.classifier import Classifier, ImageSize
 from cifarblocks.models.convnext import convnext, doubled
 from cifarblocks.registry import register_model
 
@@ -46,7 +47,7 @@ def global_filter_hornet(width: int, /, *, image_size: ImageSize = 224, **argume
 
     Images of another size are taken: their spectra are filtered by resized weights.
     """
-    h, w = height_and_width(image_size)
+    h, w = height_and_width(image_size, "image_size")
     filters: list[Filter] = [depthwise_7x7, depthwise_7x7]
     filters += [partial(GlobalLocalFilter, size=(h // stride, w // stride)) for stride in (16, 32)]
     return hornet(filters, 4, width, DEPTHS, (1, 2, 2, 2), image_size=image_size, **arguments)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from cifarblocks.blocks.basic import LayerNorm2d
+from cifarblocks.blocks.basic import LayerNorm2d, require_at_least
 from cifarblocks.blocks.msca import MSCABlock
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
 from cifarblocks.models.stems import Stem
@@ -67,8 +67,7 @@ def overlapping_patches(in_channels: int, out_channels: int, stride: int, kernel
     Raises:
         ValueError: if `in_channels` is below 1.
     """
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    require_at_least(1, in_channels=in_channels)
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from cifarblocks.blocks.basic import height_and_width
 from cifarblocks.models.classifier import (
     Classifier,
     FeatureInfo,
     FixedSize,
     ImageSize,
-    height_and_width,
     last_layer,
 )
 from cifarblocks.models.vit import Positions, TokenMap, patch_grid, patch_tokens
@@ -76,7 +76,7 @@ def mlp(
         ValueError: if `drop_path` is not 0: it has no residual branches to drop.
     """
     _refuse_drop_path("mlp", drop_path)
-    height, width = height_and_width(image_size)
+    height, width = height_and_width(image_size, "image_size")
     stem = nn.Sequential(
         FixedSize(image_size), nn.Flatten(), nn.Linear(in_channels * height * width, 512), nn.ReLU(inplace=True)
     )
@@ -100,7 +100,7 @@ def cnn(
             residual branches to drop.
     """
     _refuse_drop_path("cnn", drop_path)
-    height, width = height_and_width(image_size)
+    height, width = height_and_width(image_size, "image_size")
     if min(height, width) < 8:
         raise ValueError(f"image_size must be at least 8 to be halved three times, got {height}x{width}")
     widths = (32, 64, 128)

@@ -9,6 +9,7 @@ from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
+from cifarblocks.blocks.basic import height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
 from cifarblocks.models.classifier import (
     Classifier,
@@ -16,7 +17,6 @@ from cifarblocks.models.classifier import (
     FixedSize,
     ImageSize,
     drop_path_rates,
-    height_and_width,
     last_layer,
 )
 from cifarblocks.registry import register_model
@@ -82,7 +82,7 @@ def patch_grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
     >>> patch_grid((32, 48), 16)
     (2, 3)
     """
-    height, width = height_and_width(image_size)
+    height, width = height_and_width(image_size, "image_size")
     if height % patch_size or width % patch_size:
         raise ValueError(f"image_size must be divisible by the patch size {patch_size}, got {height}x{width}")
     return height // patch_size, width // patch_size
@@ -94,8 +94,7 @@ def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: I
     Raises:
         ValueError: if `in_channels` is below 1; in `forward`, if the images are not of `image_size`.
     """
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    require_at_least(1, in_channels=in_channels)
     return nn.Sequential(
         FixedSize(image_size),
         nn.Conv2d(in_channels, channels, patch_size, stride=patch_size),
