@@ -111,9 +111,9 @@ class GlobalFilter(nn.Module):
         b, c, h, w = x.shape
         near, far = torch.chunk(self.norm_in(x), 2, dim=1)
         near = self.local(near)
-        spectrum = torch.fft.rfft2(far.float(), dim=(2, 3), norm="ortho") * torch.view_as_complex(
-            self.spectrum.contiguous()
-        )
+        spectrum = torch.fft.rfft2(
+            far.to(torch.promote_types(far.dtype, torch.float32)), dim=(2, 3), norm="ortho"
+        ) * torch.view_as_complex(self.spectrum.contiguous())
         far = torch.fft.irfft2(spectrum, s=(h, w), dim=(2, 3), norm="ortho")
         both = torch.cat([near.unsqueeze(2), far.unsqueeze(2)], dim=2).reshape(b, c, h, w)
         return self.norm_out(both)

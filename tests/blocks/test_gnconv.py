@@ -19,8 +19,8 @@ def layer_norm(x: Tensor, norm) -> Tensor:
     return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
 
-def gnconv(x: Tensor, module, order: int, filtered) -> Tensor:
-    """The recursion of the paper, every step divided as there."""
+def gnconv(x: Tensor, module, order: int, filtered, alpha: float = 3) -> Tensor:
+    """The recursion of the paper, every step divided by alpha as there."""
     channels = x.shape[1]
     widths = [channels // 2 ** (order - 1 - k) for k in range(order)]
     z = pointwise(x, module.expand)
@@ -29,9 +29,9 @@ def gnconv(x: Tensor, module, order: int, filtered) -> Tensor:
     for width in widths:
         q.append(gates[:, start : start + width])
         start += width
-    p = p * q[0] / 3
+    p = p * q[0] / alpha
     for k in range(1, order):
-        p = pointwise(p, module.steps[k - 1]) * q[k] / 3
+        p = pointwise(p, module.steps[k - 1]) * q[k] / alpha
     return pointwise(p, module.project)
 
 
@@ -63,6 +63,11 @@ def global_local(x: Tensor, module) -> Tensor:
 def test_recursion_is_its_formula(order):
     module = randomise(GnConv(8, order)).double()
     assert_equals_formula(module, lambda x: gnconv(x, module, order, partial(depthwise, conv=module.filter)), X)
+
+
+def test_another_scale_divides_every_step():
+    module = randomise(GnConv(8, 3, 0.5)).double()
+    assert_equals_formula(module, lambda x: gnconv(x, module, 3, partial(depthwise, conv=module.filter), 2), X)
 
 
 @pytest.mark.parametrize(("h", "w"), [(5, 4), (4, 5), (1, 1), (2, 6)])

@@ -23,6 +23,7 @@ COATNET = {
     "conv3_1x1": "project",
 }
 EFFICIENTNET = {"0": "expand", "1": "depthwise", "2.fc1": "gate.reduce", "2.fc2": "gate.expand", "3": "project"}
+UNEXPANDED = {"0": "depthwise", "1.fc1": "gate.reduce", "1.fc2": "gate.expand", "2": "project"}
 
 
 def rename_with(names: dict[str, str], name: str) -> str:
@@ -32,11 +33,14 @@ def rename_with(names: dict[str, str], name: str) -> str:
     raise KeyError(name)
 
 
-@pytest.mark.parametrize(("c_in", "c_out", "stride"), [(8, 8, 1), (8, 12, 2), (12, 12, 2)])
-def test_coatnets_form_equals_timm(c_in, c_out, stride):
-    configuration = maxxvit.MaxxVitConvCfg(stride_mode="1x1", pool_type="max")
+@pytest.mark.parametrize(
+    ("c_in", "c_out", "stride", "expansion"), [(8, 8, 1, 4), (8, 12, 2, 4), (12, 12, 2, 4), (8, 16, 2, 3)]
+)
+def test_coatnets_form_equals_timm(c_in, c_out, stride, expansion):
+    configuration = maxxvit.MaxxVitConvCfg(stride_mode="1x1", pool_type="max", expand_ratio=float(expansion))
     theirs = maxxvit.MbConvBlock(c_in, c_out, stride, cfg=configuration)
-    assert_equal_modules(MBConv(c_in, c_out, stride), theirs, torch.randn(2, c_in, 7, 4), partial(rename_with, COATNET))
+    ours = MBConv(c_in, c_out, stride, expansion)
+    assert_equal_modules(ours, theirs, torch.randn(2, c_in, 7, 4), partial(rename_with, COATNET))
 
 
 def test_coatnets_form_with_another_gate_equals_timm():
@@ -47,11 +51,12 @@ def test_coatnets_form_with_another_gate_equals_timm():
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "stride"), [(8, 8, 1), (8, 16, 1), (8, 16, 2), (16, 16, 2)])
-@pytest.mark.parametrize("kernel_size", [3, 5])
-def test_efficientnets_form_equals_torchvision(c_in, c_out, stride, kernel_size):
-    theirs = TorchvisionMBConv(MBConvConfig(4, kernel_size, stride, c_in, c_out, 1), 0.0, nn.BatchNorm2d)
-    ours = InvertedResidual(c_in, c_out, stride, kernel_size=kernel_size)
-    rename = lambda name: rename_with(EFFICIENTNET, name.removeprefix("block."))  # noqa: E731
+@pytest.mark.parametrize(("kernel_size", "expansion"), [(3, 4), (5, 4), (3, 6), (3, 1)])
+def test_efficientnets_form_equals_torchvision(c_in, c_out, stride, kernel_size, expansion):
+    theirs = TorchvisionMBConv(MBConvConfig(expansion, kernel_size, stride, c_in, c_out, 1), 0.0, nn.BatchNorm2d)
+    ours = InvertedResidual(c_in, c_out, stride, expansion, kernel_size=kernel_size)
+    names = EFFICIENTNET if expansion > 1 else UNEXPANDED
+    rename = lambda name: rename_with(names, name.removeprefix("block."))  # noqa: E731
     assert_equal_modules(ours, theirs, torch.randn(2, c_in, 7, 4), rename)
 
 

@@ -42,9 +42,10 @@ def test_equals_timm(channels, radix, groups):
 
 
 @pytest.mark.parametrize(
-    ("c_in", "stride", "radix", "groups"), [(32, 1, 2, 1), (24, 1, 2, 1), (32, 2, 2, 1), (32, 2, 4, 2), (24, 2, 1, 1)]
+    ("c_in", "stride", "radix", "groups", "base_width"),
+    [(32, 1, 2, 1, 64), (24, 1, 2, 1, 64), (32, 2, 2, 1, 64), (32, 2, 4, 2, 64), (24, 2, 1, 1, 64), (32, 1, 2, 2, 32)],
 )
-def test_bottleneck_equals_timm(c_in, stride, radix, groups):
+def test_bottleneck_equals_timm(c_in, stride, radix, groups, base_width):
     downsample = None
     if stride > 1 or c_in != 32:
         downsample = nn.Sequential(
@@ -53,9 +54,17 @@ def test_bottleneck_equals_timm(c_in, stride, radix, groups):
             nn.BatchNorm2d(32),
         )
     theirs = ResNestBottleneck(
-        c_in, 8, stride, downsample, radix=radix, cardinality=groups, avd=True, norm_layer=nn.BatchNorm2d
+        c_in,
+        8,
+        stride,
+        downsample,
+        radix=radix,
+        cardinality=groups,
+        base_width=base_width,
+        avd=True,
+        norm_layer=nn.BatchNorm2d,
     )
-    ours = ResNeStBottleneck(c_in, 8, stride, radix, groups)
+    ours = ResNeStBottleneck(c_in, 8, stride, radix, groups, base_width=base_width)
     assert_equal_modules(ours, theirs, torch.randn(3, c_in, 7, 4), rename_bottleneck)
 
 
