@@ -18,7 +18,7 @@ from training.processes import is_first
 from training.setup import has_batch_norm
 
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
-WEIGHT_DECAYS = {"sgd": 1e-3, "adamw": 0.05}
+WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 # Options that say where a run is, not what it does: a run may be resumed with others.
 PLACES = frozenset({"output", "name", "resume", "data_dir"})
 
@@ -61,7 +61,7 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
         "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
-    add("--weight-decay", type=number(0), help="(default: 0.001 for sgd, 0.05 for adamw)")
+    add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
     add("--label-smoothing", type=number(0, 1), default=0.1, help="(default: %(default)s)")
     add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
     add("--seed", type=integer(0, 2**63 - 1), default=0,
