@@ -80,11 +80,13 @@ PAIRS: dict[str, tuple[Build, Build]] = {
         lambda c, _: resnest.ResNestBottleneck(c, c // 4, radix=2, avd=True, norm_layer=norm),
     ),
     "MSCA": (lambda c, _: blocks.MSCA(c), lambda c, _: arrangements.MSCA(c)),
+    "MSCAUnit": (lambda c, _: blocks.MSCAUnit(c), lambda c, _: arrangements.Unit(c, arrangements.MSCA(c))),
     "MSCABlock": (
         lambda c, _: blocks.MSCABlock(c, 4),
         lambda c, _: arrangements.UnitBlock(c, arrangements.MSCA(c), 4),
     ),
     "LSKAttention": (lambda c, _: blocks.LSKAttention(c), lambda c, _: arrangements.LSK(c)),
+    "LSKUnit": (lambda c, _: blocks.LSKUnit(c), lambda c, _: arrangements.Unit(c, arrangements.LSK(c))),
     "LSKBlock": (lambda c, _: blocks.LSKBlock(c, 4), lambda c, _: arrangements.UnitBlock(c, arrangements.LSK(c), 4)),
     "InvertedResidual": (
         lambda c, _: blocks.InvertedResidual(c, c),
@@ -104,6 +106,10 @@ PAIRS: dict[str, tuple[Build, Build]] = {
     "GnConv, global filter": (
         lambda c, s: blocks.GnConv(c, 3, filter=partial(blocks.GlobalLocalFilter, size=s)),
         lambda c, s: arrangements.GnConv(c, 3, (s, s)),
+    ),
+    "GlobalLocalFilter": (
+        lambda c, s: blocks.GlobalLocalFilter(c, s),
+        lambda c, s: arrangements.GlobalFilter(c, (s, s)),
     ),
     "HorNetBlock": (lambda c, _: blocks.HorNetBlock(c, 3), lambda c, _: arrangements.HorNetBlock(c, 3)),
     "ConvNeXtBlock": (lambda c, _: blocks.ConvNeXtBlock(c), lambda c, _: convnext.ConvNeXtBlock(c)),

@@ -21,6 +21,10 @@ QUICK = {"cnn", "coatnet_nano_cifar", "convnext_atto_cifar", "cspresnet_nano_cif
 QUICK |= {"ghostnet_050", "hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp", "nano_vit"}
 QUICK |= {"mlp_mixer_tiny", "resnest_nano_cifar", "resnet_20", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
 QUICK |= {"vit_tiny_cifar", "wrn_16_4"}
+# One a family, for what takes longer still.
+ONE_A_FAMILY = {"cnn", "coatnet_nano_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20", "nano_vit"}
+ONE_A_FAMILY |= {"hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp_mixer_tiny", "wrn_16_4"}
+ONE_A_FAMILY |= {"resnest_nano_cifar", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
 LARGE = {name for name, _, count in COUNTS if count > 6e6}
 # The same networks as another with one value changed, for the tests that take long.
 TWINS = {"resnet_32", "resnet_44", "resnet_56", "resnet_110", "eca_resnet_32", "eca_resnet_56", "ghost_resnet_32"}

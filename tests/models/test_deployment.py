@@ -1,19 +1,29 @@
-"""Every classifier compiled by inductor, and exported to ONNX and run in onnxruntime with another batch than it got."""
+"""Classifiers compiled by inductor, and exported to ONNX and run in onnxruntime with another batch than they got."""
 
 import onnxruntime
 import pytest
 import torch
-from networks import NAMES, NOT_WHOLE, build
+from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, build, walk
 
-pytestmark = [
-    pytest.mark.slow,
-    # The exporter's own notices; nothing here depends on them.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
-]
+from cifarblocks.registry import find_model
+
+# The exporter's own notices; nothing here depends on them.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+OTHERS = set(NAMES) - ONE_A_FAMILY
+# Loops that the C++ compiler neither vectorises nor optimises compute the same, and are there in a third of the time.
+UNOPTIMISED = {"aot_inductor.debug_compile": True, "cpp.simdlen": 1}
+
+
+def family(name: str) -> str:
+    return find_model(name).__module__
+
+
+def test_one_of_every_family_is_in_the_quick_suite():
+    assert sorted(map(family, ONE_A_FAMILY)) == sorted(set(map(family, NAMES)))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", walk(NAMES, OTHERS))
 def test_onnxruntime_computes_the_same(name, tmp_path):
     model, x, more = build(name).eval(), torch.randn(2, 3, 32, 32), torch.randn(5, 3, 32, 32)
     dynamic = ({0: torch.export.Dim("batch")},)
@@ -25,10 +35,10 @@ def test_onnxruntime_computes_the_same(name, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sorted(set(NAMES) - NOT_WHOLE))
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS))
 def test_inductor_computes_the_same(name):
     torch._dynamo.reset()  # it counts how often it has compiled Classifier.forward
     model, x = build(name).eval(), torch.randn(2, 3, 32, 32)
     expected = model(x)
-    result = torch.compile(model, fullgraph=True)(x)
+    result = torch.compile(model, fullgraph=True, options=UNOPTIMISED)(x)
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
