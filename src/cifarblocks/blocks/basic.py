@@ -88,9 +88,9 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = rearrange(x, "b c h w -> b h w c")
+        pixels = x.permute(0, 2, 3, 1)  # not by einops, whose 5 µs are a tenth of it on small maps
         pixels = F.layer_norm(pixels, self.normalized_shape, self.weight, self.bias, self.eps)
-        return rearrange(pixels, "b h w c -> b c h w")
+        return pixels.permute(0, 3, 1, 2)
 
 
 class LayerScale(nn.Module):
@@ -186,11 +186,12 @@ def mlp_width(channels: int, mlp_ratio: float) -> int:
 
 
 def in_place(activation: nn.Module) -> nn.Module:
-    """The activation made to overwrite its input, if its gradient does not need that: a fifth off some blocks' time.
+    """The activation made to overwrite its input, if it can: a fifth off some blocks' time.
 
-    For what comes fresh out of BatchNorm or an addition, whose own gradients do not need it either.
+    For what comes fresh out of BatchNorm or an addition, whose own gradients do not need it; where the activation's
+    own does, as SiLU's, torch keeps a copy in training.
     """
-    if isinstance(activation, nn.ReLU | nn.ReLU6 | nn.LeakyReLU):
+    if isinstance(activation, nn.ReLU | nn.ReLU6 | nn.LeakyReLU | nn.SiLU):
         activation.inplace = True
     return activation
 
