@@ -256,8 +256,8 @@ the same (for blocks without one, by the arrangement in [arrangements.py](../arr
 alternating turns in one process, or of {3 * TURNS} where {TURNS} gave a ratio above the bar ({longer} cells); batches
 of {BATCH}, on {machine["cpu"]}, {machine["cores"]} cores; torch {versions["torch"]}, timm {versions["timm"]},
 torchvision {versions["torchvision"]}. Below 1 is faster. bfloat16 is autocast; forward is in inference mode. The bar is
-the largest ratio of the reference to itself in the same turns; what is above it is bold: {above} of {len(cells)}. Memory
-is the peak of what is allocated, ours divided by the reference's. Over all settings forward and backward takes
+the largest ratio of the reference to itself in the same turns; what is above it is bold: {above} of {len(cells)}.
+Memory is the peak of what is allocated, ours divided by the reference's. Over all settings forward and backward takes
 {statistics.median(training):.2f} of the reference's time in the median.
 
 | block | map | dtype | layout | forward | bar | forward and backward | bar | memory | memory, with backward |
