@@ -49,7 +49,8 @@ def global_filter_hornet(width: int, /, *, image_size: ImageSize = 224, **argume
     """
     h, w = height_and_width(image_size, "image_size")
     filters: list[Filter] = [depthwise_7x7, depthwise_7x7]
-    filters += [partial(GlobalLocalFilter, size=(h // stride, w // stride)) for stride in (16, 32)]
+    maps = [(max(1, h // stride), max(1, w // stride)) for stride in (16, 32)]  # `Classifier` refuses what is too small
+    filters += [partial(GlobalLocalFilter, size=size) for size in maps]
     return hornet(filters, 4, width, DEPTHS, (1, 2, 2, 2), image_size=image_size, **arguments)
 
 
