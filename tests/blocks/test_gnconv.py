@@ -65,6 +65,22 @@ def test_recursion_is_its_formula(order):
     assert_equals_formula(module, lambda x: gnconv(x, module, order, partial(depthwise, conv=module.filter)), X)
 
 
+def test_weights_resized_to_another_map_lie_on_the_straight_lines_between_the_corners():
+    module = randomise(GlobalLocalFilter(6, (8, 5))).double()
+    slopes = torch.randn(3, 2, 3, 1, 1, dtype=torch.float64)
+
+    def plane(rows: int, columns: int) -> Tensor:
+        y = torch.linspace(0, 1, rows, dtype=torch.float64).view(-1, 1)
+        x = torch.linspace(0, 1, columns, dtype=torch.float64)
+        return slopes[0] + slopes[1] * y + slopes[2] * x
+
+    module.spectrum.data.copy_(plane(8, 3))
+    for h, w in ((15, 9), (3, 12), (8, 7)):
+        x = torch.randn(2, 3, h, w, dtype=torch.float64)
+        expected = circular_filter(x, plane(h, w // 2 + 1))
+        torch.testing.assert_close(module.filter_globally(x), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_another_scale_divides_every_step():
     module = randomise(GnConv(8, 3, 0.5)).double()
     assert_equals_formula(module, lambda x: gnconv(x, module, 3, partial(depthwise, conv=module.filter), 2), X)
