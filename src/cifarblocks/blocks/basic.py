@@ -88,7 +88,7 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = x.permute(0, 2, 3, 1)  # not by einops, whose 5 µs are a tenth of it on small maps
+        pixels = x.permute(0, 2, 3, 1)  # by einops 24 instead of 18 µs for one map of 64×8×8
         pixels = F.layer_norm(pixels, self.normalized_shape, self.weight, self.bias, self.eps)
         return pixels.permute(0, 3, 1, 2)
 
