@@ -83,7 +83,8 @@ class BasicBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
-        attention: builds a gate for `out_channels` channels, for example `ECA`; by default none.
+        attention: builds a gate for `out_channels` channels, for example `ECA`; by default none. What it gives is
+            overwritten, so it may not end in an activation whose gradient needs that, such as Sigmoid.
         attention_position: where it stands: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
             SENet), 3 after the addition.
         shortcut: builds the shortcut, `ProjectionShortcut` or `PaddingShortcut`.
@@ -150,7 +151,8 @@ class Bottleneck(nn.Module):
         groups: groups of the 3×3 convolution, ResNeXt's cardinality.
         base_width: width of one group where `bottleneck_channels` is 64; the 3×3 convolution has
             ⌊bottleneck_channels · base_width / 64⌋ · groups channels.
-        attention: builds a gate for the output channels, after the last BatchNorm; by default none.
+        attention: builds a gate for the output channels, after the last BatchNorm; by default none. What it gives is
+            overwritten, so it may not end in an activation whose gradient needs that, such as Sigmoid.
         shortcut: builds the shortcut.
         drop_path: probability of dropping the branch of an image in training.
 
