@@ -1,6 +1,6 @@
 """Time and peak memory of every block against the class of timm or torchvision that computes the same.
 
-    python benchmarks/blocks.py              # all pairs: about 21 minutes on 2 CPU cores, nothing else running
+    python benchmarks/blocks.py              # all pairs: about 20 minutes on 2 CPU cores, nothing else running
     python benchmarks/blocks.py ECA GnConv   # these anew, the others as they were measured
 
 In one process, in turns: ours, the reference, the reference again. A cell of the table is the median of ours divided by

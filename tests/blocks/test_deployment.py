@@ -55,5 +55,7 @@ def test_inductor_computes_the_same_forward_and_backward(name):
         y = each(x)
         y.square().sum().backward()
         results.append([y, x.grad, *[parameter.grad.clone() for parameter in module.parameters()]])
-    for theirs, ours in zip(*results, strict=True):  # inductor rounds the sixth of Hardsigmoid to float32
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    # inductor rounds the sixth in the gradient of Hardsigmoid, the gate of GhostBottleneck, to float32.
+    tolerance = 1e-6 if name == "GhostBottleneck" else 1e-9
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -115,5 +115,5 @@ def test_the_scales_begin_at_a_hundredth():
 
 
 def test_refuses_an_even_strip():
-    with pytest.raises(ValueError, match="strips must be odd and positive to keep the map, got 4"):
+    with pytest.raises(ValueError, match="strips must be odd and positive, got 4"):
         MSCA(8, strips=(3, 4))

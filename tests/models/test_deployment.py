@@ -10,7 +10,7 @@ from cifarblocks.registry import find_model
 # The exporter's own notices; nothing here depends on them.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 OTHERS = set(NAMES) - ONE_A_FAMILY
-# Loops that the C++ compiler neither vectorises nor optimises compute the same, and are there in a third of the time.
+# Loops that the C++ compiler neither vectorises nor optimises compute the same, and take less than half as long to get.
 UNOPTIMISED = {"aot_inductor.debug_compile": True, "cpp.simdlen": 1}
 
 

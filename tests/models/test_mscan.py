@@ -159,7 +159,7 @@ def test_an_argument_that_the_name_fixes_is_refused(name, argument):
     [
         ("segnext_mscan_tiny", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ("segnext_mscan_tiny", {"image_size": 31}, "image_size must be at least 32, .* got 31x31"),
-        ("segnext_mscan_tiny_cifar", {"strips": (3, 4)}, "strips must be odd and positive to keep the map, got 4"),
+        ("segnext_mscan_tiny_cifar", {"strips": (3, 4)}, "strips must be odd and positive, got 4"),
         ("segnext_mscan_tiny_cifar", {"drop_path": 1.0}, r"drop_path must be at least 0 and below 1, got 1\.0"),
     ],
 )

@@ -22,6 +22,18 @@ def require_at_least(minimum: int, **values: int) -> None:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
+def require_odd(**sizes: int) -> None:
+    """Refuse, by its name, the first size of a kernel that has no middle.
+
+    >>> require_odd(kernel_size=4)
+    Traceback (most recent call last):
+    ValueError: kernel_size must be odd and positive, got 4
+    """
+    for name, size in sizes.items():
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"{name} must be odd and positive, got {size}")
+
+
 class DropPath(nn.Module):
     """Drop a residual branch for whole images while training: stochastic depth, https://arxiv.org/abs/1603.09382.
 
@@ -143,11 +155,8 @@ def conv_norm(
     >>> conv_norm(16, 32, 3, stride=2, activation=nn.ReLU)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
-    require_at_least(
-        1, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride, groups=groups
-    )
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd to keep the map, got {kernel_size}")
+    require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride, groups=groups)
+    require_odd(kernel_size=kernel_size)
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
             raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import require_at_least
+from cifarblocks.blocks.basic import require_at_least, require_odd
 
 
 class ECA(nn.Module):
@@ -37,8 +37,7 @@ class ECA(nn.Module):
         super().__init__()
         require_at_least(1, channels=channels)
         size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive to keep {channels} channels, got {size}")
+        require_odd(kernel_size=size)
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

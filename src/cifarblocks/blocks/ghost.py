@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least
+from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least, require_odd
 from cifarblocks.blocks.se import SqueezeExcite
 
 
@@ -51,7 +51,7 @@ class GhostModule(nn.Module):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        require_at_least(1, cheap_kernel_size=cheap_kernel_size)
+        require_odd(cheap_kernel_size=cheap_kernel_size)
         primary = primary_channels(out_channels, ratio)
         self.cheap_channels = out_channels - primary
         self.primary = conv_norm(in_channels, primary, kernel_size, stride, activation=activation)
@@ -159,7 +159,8 @@ class GhostBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(2, hidden_channels=hidden_channels, out_channels=out_channels)
-        require_at_least(1, kernel_size=kernel_size, stride=stride)
+        require_at_least(1, stride=stride)
+        require_odd(kernel_size=kernel_size)
         self.expand = GhostModule(in_channels, hidden_channels)
         self.depthwise = (
             conv_norm(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels)

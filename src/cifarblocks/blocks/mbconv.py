@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least
+from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least, require_odd
 from cifarblocks.blocks.se import SqueezeExcite
 
 
@@ -172,8 +172,7 @@ class LSKMBConv(nn.Module):
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         require_at_least(1, expansion=expansion, reduction=reduction)
         for size in kernel_sizes:
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f"kernel_sizes must be odd and positive to keep the map, got {size}")
+            require_odd(kernel_sizes=size)
         hidden = expansion * in_channels
         self.expand = conv_norm(in_channels, hidden, activation=nn.ReLU6)
         self.branches = nn.ModuleList(

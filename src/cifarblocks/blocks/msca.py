@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale, mlp_width, require_at_least
+from cifarblocks.blocks.basic import DropPath, LayerScale, mlp_width, require_at_least, require_odd
 
 
 class MSCA(nn.Module):
@@ -36,8 +36,7 @@ class MSCA(nn.Module):
         super().__init__()
         require_at_least(1, channels=channels)
         for size in strips:
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f"strips must be odd and positive to keep the map, got {size}")
+            require_odd(strips=size)
         self.local = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.strips = nn.ModuleList(
             nn.Sequential(
