@@ -74,3 +74,18 @@ def test_even_kernels_are_refused_by_name(name, argument, others):
     block = getattr(blocks, name)
     with pytest.raises(ValueError, match=f"^{argument} must be odd and positive, got 4$"):
         block(**required(block) | others | {argument: 4})
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: blocks.GhostBottleneck(8, 8, 8, se_ratio=-1), "se_ratio must be at least 0, got -1"),
+        (lambda: blocks.LSKMBConv(8, 8, kernel_sizes=()), "kernel_sizes must have a size for at least one branch"),
+        (lambda: blocks.CSPBottleneck(8, groups=3), r"hidden_channels must be divisible by groups \(3\), got 4"),
+        (lambda: blocks.RelativeAttention(32, (8, 8, 8)), r"size must be one number or a height and a width, got"),
+        (lambda: blocks.GlobalLocalFilter(8, (8,)), r"size must be one number or a height and a width, got \(8,\)"),
+    ],
+)
+def test_what_else_is_refused_by_name(build, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        build()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 Size = int | tuple[int, int]  # height and width of a map, or one number for both
 
 
-def require_at_least(minimum: int, **values: int) -> None:
+def require_at_least(minimum: int, **values: float) -> None:
     """Refuse, by its name, the first value below `minimum`.
 
     >>> require_at_least(1, channels=64, stride=0)
@@ -168,15 +168,17 @@ def height_and_width(size: Size, name: str = "size") -> tuple[int, int]:
     """One number or two → (h, w).
 
     Raises:
-        ValueError: if one of them is below 1.
+        ValueError: if they are not one or two, or one of them is below 1.
 
     >>> height_and_width(8), height_and_width((8, 5))
     ((8, 8), (8, 5))
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
+    both = (size, size) if isinstance(size, int) else tuple(size)
+    if len(both) != 2:
+        raise ValueError(f"{name} must be one number or a height and a width, got {size}")
+    if min(both) < 1:
         raise ValueError(f"{name} must be at least 1, got {size}")
-    return height, width
+    return both
 
 
 def mlp_width(channels: int, mlp_ratio: float) -> int:

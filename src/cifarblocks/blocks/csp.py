@@ -48,7 +48,9 @@ class CSPBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         hidden_channels = channels // 2 if hidden_channels is None else hidden_channels
-        require_at_least(1, channels=channels, hidden_channels=hidden_channels)
+        require_at_least(1, channels=channels, hidden_channels=hidden_channels, groups=groups)
+        if hidden_channels % groups:
+            raise ValueError(f"hidden_channels must be divisible by groups ({groups}), got {hidden_channels}")
         self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
         self.conv = conv_norm(hidden_channels, hidden_channels, 3, groups=groups, activation=activation)
         self.expand = conv_norm(hidden_channels, channels, 1)

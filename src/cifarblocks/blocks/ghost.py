@@ -139,8 +139,8 @@ class GhostBottleneck(nn.Module):
         hidden channels, both even, no gate.
 
     Raises:
-        ValueError: if a size is below 1, `hidden_channels` or `out_channels` below 2, `kernel_size` even, or
-            `drop_path` not in [0, 1).
+        ValueError: if a size is below 1, `hidden_channels` or `out_channels` below 2, `kernel_size` even, `se_ratio`
+            below 0, or `drop_path` not in [0, 1).
 
     >>> GhostBottleneck(16, 48, 24, stride=2, se_ratio=0.25)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 24, 4, 3])
@@ -160,6 +160,7 @@ class GhostBottleneck(nn.Module):
         super().__init__()
         require_at_least(2, hidden_channels=hidden_channels, out_channels=out_channels)
         require_at_least(1, stride=stride)
+        require_at_least(0, se_ratio=se_ratio)
         require_odd(kernel_size=kernel_size)
         self.expand = GhostModule(in_channels, hidden_channels)
         self.depthwise = (

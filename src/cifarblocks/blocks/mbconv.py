@@ -151,7 +151,7 @@ class LSKMBConv(nn.Module):
     Cost: 24·c² + 371·c parameters, (8·c² + 332·c)·h·w + 16·c² multiply-adds, keeping c channels and the map, c even.
 
     Raises:
-        ValueError: if a size is below 1, one of `kernel_sizes` even, or `drop_path` not in [0, 1).
+        ValueError: if a size is below 1, `kernel_sizes` empty or one of them even, or `drop_path` not in [0, 1).
 
     >>> LSKMBConv(16, 16)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 16, 7, 5])
@@ -171,6 +171,8 @@ class LSKMBConv(nn.Module):
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         require_at_least(1, expansion=expansion, reduction=reduction)
+        if not kernel_sizes:
+            raise ValueError("kernel_sizes must have a size for at least one branch, got none")
         for size in kernel_sizes:
             require_odd(kernel_sizes=size)
         hidden = expansion * in_channels
