@@ -17,7 +17,7 @@ from cifarblocks import blocks
 GROUPS = {
     "Channel gates": ["eca", "se", "split_attention"],
     "Spatial attention": ["msca", "lsk", "attention", "relative_attention", "transformer"],
-    "Convolutions": ["ghost", "mbconv", "gnconv"],
+    "Convolutions": ["depthwise", "ghost", "mbconv", "gnconv"],
     "Whole residual blocks": ["residual", "convnext", "csp", "mixer"],
     "Small parts": ["basic"],
 }

@@ -33,6 +33,7 @@ LABELS = {
     "bernoulli": "random 0 or 1",
     "cat": "concat",
     "chunk": "split",
+    "conv2d": "conv",
     "div": "÷",
     "fft_irfft2": "inverse Fourier",
     "fft_rfft2": "Fourier",

@@ -118,6 +118,10 @@ def _csp(c, half, depth, stride, block):
     )
 
 
+def _depthwise(c, kernel_size, stride, dilation):
+    return Case(lambda: blocks.DepthwiseConv2d(c, kernel_size, stride, dilation=dilation), c, c, stride)
+
+
 def _attention(kind):
     return lambda n, heads, width: Case(lambda: kind(heads * width, width), heads * width, heads * width, tokens=n)
 
@@ -141,6 +145,7 @@ CASES = {
     ),
     "CopyModule": st.builds(_copy, channels, channels, odd, few, strides),
     "DarknetBlock": st.builds(_same(blocks.DarknetBlock), channels, few),
+    "DepthwiseConv2d": st.builds(_depthwise, channels, st.tuples(odd, odd), strides, few),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
     "ECA": st.builds(_same(blocks.ECA), channels, st.sampled_from([None, 1, 3, 5, 7])),
     "GRN": st.builds(_same(blocks.GRN), channels),
@@ -187,6 +192,7 @@ GENERIC = {
     "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
     "CopyModule": Case(lambda: blocks.CopyModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "DarknetBlock": Case(lambda: blocks.DarknetBlock(8), 8, 8),
+    "DepthwiseConv2d": Case(lambda: blocks.DepthwiseConv2d(6, (3, 5), 2), 6, 6, 2),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
     "ECA": Case(lambda: blocks.ECA(12, 5), 12, 12),
     "GRN": Case(lambda: blocks.GRN(6), 6, 6),

@@ -18,6 +18,7 @@ BUILDS = {
     "ConvNeXtBlock": (lambda c: blocks.ConvNeXtBlock(c), (6,), (9,)),
     "CopyModule": (lambda c, d: blocks.CopyModule(c, d), (6, 16), (9, 8)),
     "DarknetBlock": (lambda c: blocks.DarknetBlock(c), (6,), (9,)),
+    "DepthwiseConv2d": (lambda c: blocks.DepthwiseConv2d(c, 3), (6,), (9,)),
     "DropPath": (lambda c: blocks.DropPath(0.1), (6,), (9,)),
     "ECA": (lambda c, k: blocks.ECA(c, k), (6, 3), (9, 5)),
     "GRN": (lambda c: blocks.GRN(c), (6,), (9,)),

@@ -23,6 +23,7 @@ REQUIRED = {
     "mlp_ratio": 4,
     "size": 8,
     "head_channels": 4,
+    "kernel_size": 3,
     "initial_value": 1.0,
 }
 SIZES = [
@@ -63,6 +64,7 @@ def test_a_stage_may_have_no_blocks_but_not_fewer():
 @pytest.mark.parametrize(
     ("name", "argument", "others"),
     [
+        ("DepthwiseConv2d", "kernel_size", {}),
         ("ECA", "kernel_size", {}),
         ("GhostBottleneck", "kernel_size", {}),  # which stands in no convolution of this one
         ("GhostModule", "kernel_size", {}),

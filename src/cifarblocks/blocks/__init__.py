@@ -4,6 +4,7 @@ from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule
 from cifarblocks.blocks.gnconv import GlobalLocalFilter, GnConv, HorNetBlock
@@ -28,6 +29,7 @@ __all__ = [
     "ConvNeXtBlock",
     "CopyModule",
     "DarknetBlock",
+    "DepthwiseConv2d",
     "DropPath",
     "GhostBottleneck",
     "GhostModule",

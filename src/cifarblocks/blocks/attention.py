@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import require_at_least
+from cifarblocks.blocks.sizes import require_at_least
 
 
 class SelfAttention(nn.Module):

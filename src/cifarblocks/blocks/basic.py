@@ -7,31 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Size = int | tuple[int, int]  # height and width of a map, or one number for both
-
-
-def require_at_least(minimum: int, **values: float) -> None:
-    """Refuse, by its name, the first value below `minimum`.
-
-    >>> require_at_least(1, channels=64, stride=0)
-    Traceback (most recent call last):
-    ValueError: stride must be at least 1, got 0
-    """
-    for name, value in values.items():
-        if value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {value}")
-
-
-def require_odd(**sizes: int) -> None:
-    """Refuse, by its name, the first size of a kernel that has no middle.
-
-    >>> require_odd(kernel_size=4)
-    Traceback (most recent call last):
-    ValueError: kernel_size must be odd and positive, got 4
-    """
-    for name, size in sizes.items():
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"{name} must be odd and positive, got {size}")
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.sizes import require_at_least, require_odd
 
 
 class DropPath(nn.Module):
@@ -160,40 +137,11 @@ def conv_norm(
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
             raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    if groups == in_channels == out_channels:
+        conv: nn.Conv2d = DepthwiseConv2d(in_channels, kernel_size, stride, bias=False)
+    else:
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), in_place(activation()))
-
-
-def height_and_width(size: Size, name: str = "size") -> tuple[int, int]:
-    """One number or two → (h, w).
-
-    Raises:
-        ValueError: if they are not one or two, or one of them is below 1.
-
-    >>> height_and_width(8), height_and_width((8, 5))
-    ((8, 8), (8, 5))
-    """
-    both = (size, size) if isinstance(size, int) else tuple(size)
-    if len(both) != 2:
-        raise ValueError(f"{name} must be one number or a height and a width, got {size}")
-    if min(both) < 1:
-        raise ValueError(f"{name} must be at least 1, got {size}")
-    return both
-
-
-def mlp_width(channels: int, mlp_ratio: float) -> int:
-    """Hidden channels of an MLP that is `mlp_ratio` times as wide as its input, rounded down.
-
-    Raises:
-        ValueError: if that is below 1.
-
-    >>> mlp_width(64, 4)
-    256
-    """
-    width = int(mlp_ratio * channels)
-    if width < 1:
-        raise ValueError(f"mlp_ratio must be at least 1 / channels ({channels}), got {mlp_ratio}")
-    return width
 
 
 def in_place(activation: nn.Module) -> nn.Module:

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale, require_at_least
+from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.sizes import require_at_least
 
 
 class GRN(nn.Module):
@@ -82,7 +84,7 @@ class ConvNeXtBlock(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, channels=channels)
-        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.depthwise = DepthwiseConv2d(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)
         self.response_norm = response_norm(4 * channels)

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, in_place, require_at_least
+from cifarblocks.blocks.basic import DropPath, conv_norm, in_place
+from cifarblocks.blocks.sizes import require_at_least
 
 Activation = Callable[[], nn.Module]
 leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import require_at_least, require_odd
+from cifarblocks.blocks.sizes import require_at_least, require_odd
 
 
 class ECA(nn.Module):

@@ -7,14 +7,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale, Size, height_and_width, require_at_least
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
 
 Filter = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 
 
-def depthwise_7x7(channels: int) -> nn.Conv2d:
+def depthwise_7x7(channels: int) -> DepthwiseConv2d:
     """The filter of most stages: a depthwise 7×7 convolution with bias, (b, c, h, w) → (b, c, h, w)."""
-    return nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+    return DepthwiseConv2d(channels, 7)
 
 
 class GnConv(nn.Module):
@@ -102,7 +104,7 @@ class GlobalLocalFilter(nn.Module):
             raise ValueError(f"channels must be even to be halved, got {channels}")
         height, width = height_and_width(size)
         self.norm_in = LayerNorm2d(channels)
-        self.local = nn.Conv2d(channels // 2, channels // 2, 3, padding=1, groups=channels // 2, bias=False)
+        self.local = DepthwiseConv2d(channels // 2, 3, bias=False)
         self.spectrum = nn.Parameter(0.02 * torch.randn(2, channels // 2, height, width // 2 + 1))  # real, imaginary
         self.norm_out = LayerNorm2d(channels)
 

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale, mlp_width, require_at_least
+from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.msca import convolutional_mlp
+from cifarblocks.blocks.sizes import mlp_width, require_at_least
 
 
 class LSKAttention(nn.Module):
@@ -39,8 +41,8 @@ class LSKAttention(nn.Module):
         super().__init__()
         require_at_least(2, channels=channels)
         half = channels // 2
-        self.small = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.large = nn.Conv2d(channels, channels, 7, padding=9, dilation=3, groups=channels)
+        self.small = DepthwiseConv2d(channels, 5)
+        self.large = DepthwiseConv2d(channels, 7, dilation=3)
         self.reduce_small = nn.Conv2d(channels, half, 1)
         self.reduce_large = nn.Conv2d(channels, half, 1)
         self.select = nn.Conv2d(2, 2, 7, padding=3)

@@ -7,8 +7,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least, require_odd
+from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.se import SqueezeExcite
+from cifarblocks.blocks.sizes import require_at_least, require_odd
 
 
 class InvertedResidual(nn.Module):

@@ -3,7 +3,8 @@
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, mlp, require_at_least
+from cifarblocks.blocks.basic import DropPath, mlp
+from cifarblocks.blocks.sizes import require_at_least
 
 
 class MixerLayer(nn.Module):

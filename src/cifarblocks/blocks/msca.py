@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale, mlp_width, require_at_least, require_odd
+from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.sizes import mlp_width, require_at_least, require_odd
 
 
 class MSCA(nn.Module):
@@ -37,11 +39,11 @@ class MSCA(nn.Module):
         require_at_least(1, channels=channels)
         for size in strips:
             require_odd(strips=size)
-        self.local = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.local = DepthwiseConv2d(channels, 5)
         self.strips = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(channels, channels, (1, size), padding=(0, size // 2), groups=channels),
-                nn.Conv2d(channels, channels, (size, 1), padding=(size // 2, 0), groups=channels),
+                DepthwiseConv2d(channels, (1, size)),
+                DepthwiseConv2d(channels, (size, 1)),
             )
             for size in strips
         )
@@ -144,7 +146,7 @@ def convolutional_mlp(channels: int, hidden_channels: int, dropout: float = 0.0)
     """1×1 convolution, depthwise 3×3, GELU, 1×1 convolution, all with bias: (b, c, h, w) → (b, c, h, w)."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden_channels, 1),
-        nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1, groups=hidden_channels),
+        DepthwiseConv2d(hidden_channels, 3),
         nn.GELU(),
         nn.Dropout(dropout),
         nn.Conv2d(hidden_channels, channels, 1),

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, require_at_least
+from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.sizes import require_at_least
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the other path of the block

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import require_at_least
+from cifarblocks.blocks.sizes import require_at_least
 
 
 class SqueezeExcite(nn.Module):

@@ -6,8 +6,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, require_at_least
+from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.residual import bottleneck_width
+from cifarblocks.blocks.sizes import require_at_least
 
 
 class SplitAttention(nn.Module):

@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from cifarblocks.blocks.attention import SelfAttention
-from cifarblocks.blocks.basic import DropPath, mlp, mlp_width, require_at_least
+from cifarblocks.blocks.basic import DropPath, mlp
+from cifarblocks.blocks.sizes import mlp_width, require_at_least
 
 
 class TransformerBlock(nn.Module):

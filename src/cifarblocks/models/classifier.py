@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cifarblocks.blocks.basic import Size, height_and_width, require_at_least
+from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
 
 ImageSize = Size
 

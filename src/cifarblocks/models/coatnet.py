@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from cifarblocks.blocks.basic import conv_norm, height_and_width
+from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
+from cifarblocks.blocks.sizes import height_and_width
 from cifarblocks.models.classifier import (
     Classifier,
     ImageSize,

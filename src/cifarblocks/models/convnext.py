@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm, require_at_least
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
+from cifarblocks.blocks.sizes import require_at_least
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
 from cifarblocks.models.resnet import resnet
 from cifarblocks.models.stems import STEMS

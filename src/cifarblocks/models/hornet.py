@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from cifarblocks.blocks.basic import height_and_width
 from cifarblocks.blocks.gnconv import Filter, GlobalLocalFilter, HorNetBlock, depthwise_7x7
+from cifarblocks.blocks.sizes import height_and_width
 from cifarblocks.models.classifier import Classifier, ImageSize
 from cifarblocks.models.convnext import convnext, doubled
 from cifarblocks.registry import register_model

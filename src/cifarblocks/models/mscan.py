@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from cifarblocks.blocks.basic import LayerNorm2d, require_at_least
+from cifarblocks.blocks.basic import LayerNorm2d
 from cifarblocks.blocks.msca import MSCABlock
+from cifarblocks.blocks.sizes import require_at_least
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
 from cifarblocks.models.stems import Stem
 from cifarblocks.registry import register_model

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import height_and_width
+from cifarblocks.blocks.sizes import height_and_width
 from cifarblocks.models.classifier import (
     Classifier,
     FeatureInfo,

@@ -9,7 +9,7 @@ from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import height_and_width, require_at_least
+from cifarblocks.blocks.sizes import height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
 from cifarblocks.models.classifier import (
     Classifier,

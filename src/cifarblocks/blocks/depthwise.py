@@ -1,0 +1,147 @@
+"""Depthwise convolution, one filter a channel: Xception, Chollet 2017, https://arxiv.org/abs/1610.02357."""
+
+from ctypes import byref, c_int64, c_void_p
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least, require_odd
+from cifarblocks.native import library
+
+Pair = tuple[int, int]
+DTYPES = (torch.bfloat16, torch.float32, torch.float64)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution of each channel by itself, padded by half its kernel.
+
+    It is torch's convolution, and is exported, compiled, fused and counted as that. While training on a CPU, its
+    gradients are computed by loops of our own (`cifarblocks.native`), which sum in float32, or float64 for float64.
+
+    Formula: y_c = w_c ∗ x_c + bias_c, the sum over the places of the kernel
+
+    Origin: written from the paper; it is torch's Conv2d (BSD-3) with one group a channel.
+
+    Args:
+        channels: channels of the input and of the output.
+        kernel_size: height and width of the kernel, or one number for both, odd.
+        stride: of the kernel's places.
+        dilation: distance of the kernel's taps.
+        bias: whether a bias is added.
+
+    Shape: (b, c, h, w) → (b, c, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
+
+    Cost: 10·c parameters, 9·c·h·w multiply-adds, 3×3 at stride 1.
+
+    Raises:
+        ValueError: if a size is below 1, or `kernel_size` even.
+
+    >>> DepthwiseConv2d(64, 3)(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: Size, stride: int = 1, *, dilation: int = 1, bias: bool = True
+    ) -> None:
+        require_at_least(1, channels=channels, stride=stride, dilation=dilation)
+        height, width = height_and_width(kernel_size, "kernel_size")
+        for size in (height, width):
+            require_odd(kernel_size=size)
+        padding = (dilation * (height // 2), dilation * (width // 2))
+        super().__init__(channels, channels, (height, width), stride, padding, dilation, groups=channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (is_trained_on_cpu(x, self.weight) and library()):
+            return super().forward(x)
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight, bias = x.to(dtype), weight.to(dtype), bias if bias is None else bias.to(dtype)
+        return DepthwiseConvolution.apply(x, weight, bias, self.stride, self.padding, self.dilation)
+
+
+def is_trained_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    """Whether a gradient may be asked for, of plain tensors that lie in this machine's memory."""
+    return (
+        type(x) is Tensor  # and not what export and other tracers pass
+        and x.device.type == "cpu"
+        and x.dtype in DTYPES
+        and weight.requires_grad
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+class DepthwiseConvolution(torch.autograd.Function):
+    """Torch's convolution, and gradients of our own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias, ctx.places = bias is not None, (stride, padding, dilation)
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        arguments = (*ctx.saved_tensors, gradient, *ctx.places)
+        for_x, for_weight, for_bias = needed = ctx.needs_input_grad[:3]
+        with torch.autocast("cpu", enabled=False):
+            if torch.is_grad_enabled():  # they will be differentiated: torch's own can be
+                return *built_in_gradients(needed, *arguments), None, None, None
+            return (
+                input_gradient(*arguments) if for_x else None,
+                weight_gradient(*arguments) if for_weight else None,
+                gradient.sum((0, 2, 3)) if for_bias else None,
+                None,
+                None,
+                None,
+            )
+
+
+def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """The gradient for the input, (b, c, h, w): at stride 1 the convolution with the kernel turned around."""
+    if stride != (1, 1):
+        return built_in_gradients((True, False, False), x, weight, gradient, stride, padding, dilation)[0]
+    rest = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, rest, dilation, groups=len(weight))
+
+
+def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """The gradient for the weight, (c, 1, k, k), by the compiled loops."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    batch, channels, *size = x.shape
+    sizes = (batch, channels, *size, *gradient.shape[2:], *weight.shape[2:], *stride, *padding, *dilation)
+    sums = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    loops = getattr(library(), f"weight_gradient_{str(x.dtype).removeprefix('torch.')}")
+    pointers = [c_void_p(tensor.data_ptr()) for tensor in (x, gradient, sums)]
+    loops(*pointers, byref((c_int64 * len(sizes))(*sizes)), torch.get_num_threads())
+    return sums.to(weight.dtype)
+
+
+def built_in_gradients(
+    needed: tuple[bool, ...],
+    x: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Torch's gradients for the input, the weight and the bias, those that are needed."""
+    channels = len(weight)
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, [channels], stride, padding, dilation, False, (0, 0), channels, needed
+    )

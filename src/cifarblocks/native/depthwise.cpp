@@ -1,0 +1,152 @@
+// The weight gradient of a depthwise convolution over channels_last maps.
+//
+// gradient[tap, c] = Σ over images and places of output_gradient[n, y, x, c] · input[n, y·stride + i·dilation - padding, ..., c]
+//
+// A block of channels of one image is copied, padded, to buffers that stay in the cache; then each row of the output
+// gradient meets the rows of the input once, for up to 7 taps at a time, whose sums stay in registers.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int64_t BLOCK = 2 * LANES;  // channels: with 7 taps, 14 sums in registers
+constexpr int64_t CHUNKS = 16;        // of the batch, each summed alone, so that the result is the same on any number of threads
+
+struct bfloat16 {
+    uint16_t bits;
+    operator float() const {
+        uint32_t wide = uint32_t(bits) << 16;
+        float value;
+        std::memcpy(&value, &wide, 4);
+        return value;
+    }
+};
+
+struct Sizes {
+    int64_t batch, channels, height, width, out_height, out_width;
+    int64_t kernel_height, kernel_width, stride_height, stride_width;
+    int64_t padding_height, padding_width, dilation_height, dilation_width;
+};
+
+template <typename Sum>
+struct Vector {
+    typedef Sum type __attribute__((vector_size(LANES * sizeof(Sum))));
+};
+
+// Copy a block of channels of a map, (height, width, channels) → (height, pitch, BLOCK), zeros for missing channels.
+template <typename Value, typename Sum>
+void copy_block(const Value* from, Sum* to, int64_t height, int64_t width, int64_t channels, int64_t block, int64_t pitch) {
+    for (int64_t y = 0; y < height; ++y)
+        for (int64_t x = 0; x < width; ++x) {
+            const Value* pixel = from + (y * width + x) * channels;
+            Sum* target = to + (y * pitch + x) * BLOCK;
+            if (block == BLOCK)
+                for (int64_t c = 0; c < BLOCK; ++c) target[c] = Sum(pixel[c]);
+            else
+                for (int64_t c = 0; c < block; ++c) target[c] = Sum(pixel[c]);
+        }
+}
+
+// Add to the sums of some taps what one row of the output gradient brings.
+template <int TAPS, typename Sum>
+void add_row(const Sum* gradient, const Sum* input, const int64_t* offsets, Sum* sums, int64_t width, int64_t step) {
+    using V = typename Vector<Sum>::type;
+    V low[TAPS], high[TAPS];
+    for (int t = 0; t < TAPS; ++t) {
+        std::memcpy(&low[t], sums + t * BLOCK, sizeof(V));
+        std::memcpy(&high[t], sums + t * BLOCK + LANES, sizeof(V));
+    }
+    for (int64_t x = 0; x < width; ++x, gradient += BLOCK, input += step) {
+        V g0, g1;
+        std::memcpy(&g0, gradient, sizeof(V));
+        std::memcpy(&g1, gradient + LANES, sizeof(V));
+#pragma GCC unroll 8
+        for (int t = 0; t < TAPS; ++t) {
+            V x0, x1;
+            std::memcpy(&x0, input + offsets[t], sizeof(V));
+            std::memcpy(&x1, input + offsets[t] + LANES, sizeof(V));
+            low[t] += g0 * x0;
+            high[t] += g1 * x1;
+        }
+    }
+    for (int t = 0; t < TAPS; ++t) {
+        std::memcpy(sums + t * BLOCK, &low[t], sizeof(V));
+        std::memcpy(sums + t * BLOCK + LANES, &high[t], sizeof(V));
+    }
+}
+
+template <typename Value, typename Sum>
+void weight_gradient(const Value* input, const Value* gradient, Sum* result, const Sizes& s, int threads) {
+    const int64_t taps = s.kernel_height * s.kernel_width;
+    const int64_t blocks = (s.channels + BLOCK - 1) / BLOCK, chunks = std::min(s.batch, CHUNKS);
+    const int64_t padded_height = s.height + 2 * s.padding_height, pitch = s.width + 2 * s.padding_width;
+    std::vector<int64_t> offsets(taps);
+    for (int64_t t = 0; t < taps; ++t)
+        offsets[t] = (t / s.kernel_width * s.dilation_height * pitch + t % s.kernel_width * s.dilation_width) * BLOCK;
+    std::vector<Sum> sums(chunks * blocks * taps * BLOCK);
+
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<Sum> padded(padded_height * pitch * BLOCK), rows(s.out_height * s.out_width * BLOCK);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < chunks * blocks; ++task) {
+            const int64_t chunk = task / blocks, first = task % blocks * BLOCK, block = std::min(BLOCK, s.channels - first);
+            if (block < BLOCK) {  // what another block left in the channels that this one lacks
+                std::fill(padded.begin(), padded.end(), Sum(0));
+                std::fill(rows.begin(), rows.end(), Sum(0));
+            }
+            Sum* own = sums.data() + task * taps * BLOCK;
+            for (int64_t n = chunk * s.batch / chunks; n < (chunk + 1) * s.batch / chunks; ++n) {
+                copy_block(input + n * s.height * s.width * s.channels + first,
+                           padded.data() + (s.padding_height * pitch + s.padding_width) * BLOCK,
+                           s.height, s.width, s.channels, block, pitch);
+                copy_block(gradient + n * s.out_height * s.out_width * s.channels + first, rows.data(),
+                           s.out_height, s.out_width, s.channels, block, s.out_width);
+                for (int64_t y = 0; y < s.out_height; ++y) {
+                    const Sum* row = rows.data() + y * s.out_width * BLOCK;
+                    const Sum* base = padded.data() + y * s.stride_height * pitch * BLOCK;
+                    const int64_t step = s.stride_width * BLOCK;
+                    int64_t t = 0;
+                    for (; t + 7 <= taps; t += 7)
+                        add_row<7>(row, base, &offsets[t], own + t * BLOCK, s.out_width, step);
+                    const int64_t* rest = offsets.data() + t;
+                    switch (taps - t) {
+                        case 1: add_row<1>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
+                        case 2: add_row<2>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
+                        case 3: add_row<3>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
+                        case 4: add_row<4>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
+                        case 5: add_row<5>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
+                        case 6: add_row<6>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
+                    }
+                }
+            }
+        }
+    }
+    for (int64_t c = 0; c < s.channels; ++c)
+        for (int64_t t = 0; t < taps; ++t) {
+            Sum sum = 0;
+            for (int64_t chunk = 0; chunk < chunks; ++chunk)
+                sum += sums[((chunk * blocks + c / BLOCK) * taps + t) * BLOCK + c % BLOCK];
+            result[c * taps + t] = sum;
+        }
+}
+
+extern "C" {
+void weight_gradient_bfloat16(const bfloat16* x, const bfloat16* g, float* result, const Sizes* sizes, int threads) {
+    weight_gradient(x, g, result, *sizes, threads);
+}
+void weight_gradient_float32(const float* x, const float* g, float* result, const Sizes* sizes, int threads) {
+    weight_gradient(x, g, result, *sizes, threads);
+}
+void weight_gradient_float64(const double* x, const double* g, double* result, const Sizes* sizes, int threads) {
+    weight_gradient(x, g, result, *sizes, threads);
+}
+}

@@ -1,0 +1,60 @@
+"""Compiling: once, with a line, for each source and compiler; and never an error."""
+
+import pytest
+
+from cifarblocks import native
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("CIFARBLOCKS_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+def test_it_compiles_once_and_says_one_line(tmp_path, capfd):
+    assert native.library() is not None
+    assert capfd.readouterr().err == "cifarblocks: compiling the gradient of depthwise convolutions, once\n"
+    (made,) = (tmp_path / "cifarblocks").iterdir()
+    written = made.stat().st_mtime_ns
+    native.library.cache_clear()
+    assert native.library() is not None
+    assert capfd.readouterr() == ("", "")
+    assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "cifarblocks").iterdir()] == [(made, written)]
+
+
+def test_another_source_is_another_library(tmp_path, monkeypatch):
+    first = native.compiled()
+    changed = tmp_path / "depthwise.cpp"
+    changed.write_text(native.SOURCE.read_text() + "\n")
+    monkeypatch.setattr(native, "SOURCE", changed)
+    assert native.compiled() != first
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
+def test_without_a_compiler_it_is_silently_absent(monkeypatch, capfd, compiler):
+    monkeypatch.setenv("CXX", compiler)
+    assert native.library() is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_source_that_does_not_compile_leaves_nothing(tmp_path, monkeypatch):
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("int main( {")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    assert native.library() is None
+    assert list((tmp_path / "cifarblocks").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_as_no_compiler(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert native.library() is None
+
+
+def test_the_variable_turns_it_off(monkeypatch, capfd):
+    monkeypatch.setenv("CIFARBLOCKS_NATIVE", "0")
+    assert native.library() is None
+    assert capfd.readouterr() == ("", "")
