@@ -1,10 +1,23 @@
 """Blocks that no installed library has, arranged as in their papers, module by module: what ours are timed against.
 
-Every step is a torch module or one tensor operation, nothing is computed twice, and nothing is fused by hand.
+Every step is a torch module or one tensor operation, nothing is computed twice, and nothing is fused by hand. What has
+another name in our block is in `OURS` of each class.
 """
 
+from typing import ClassVar
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def our_name(module: nn.Module, name: str) -> str:
+    """What the parameter or buffer `name` of an arrangement is called in our block."""
+    ours = []
+    for part in name.split("."):
+        ours.append(getattr(module, "OURS", {}).get(part, part))
+        module = getattr(module, part)
+    return ".".join(ours)
 
 
 def depthwise(channels: int, size: int | tuple[int, int], dilation: int = 1) -> nn.Conv2d:
@@ -16,6 +29,10 @@ def depthwise(channels: int, size: int | tuple[int, int], dilation: int = 1) -> 
 
 class MSCA(nn.Module):
     """SegNeXt's attention module."""
+
+    OURS: ClassVar = {"conv0": "local", "conv3": "mix"} | {
+        f"conv{i}_{j + 1}": f"strips.{i}.{j}" for i in range(3) for j in range(2)
+    }
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -35,6 +52,8 @@ class MSCA(nn.Module):
 
 class LSK(nn.Module):
     """LSKNet's attention, from the paper's equations 3 to 8."""
+
+    OURS: ClassVar = {"choose": "select", "mix": "expand"}
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -56,6 +75,8 @@ class LSK(nn.Module):
 class Unit(nn.Module):
     """What stands around an attention in SegNeXt and LSKNet."""
 
+    OURS: ClassVar = {"proj_1": "branch.0", "attention": "branch.2", "proj_2": "branch.3"}
+
     def __init__(self, c: int, attention: nn.Module) -> None:
         super().__init__()
         self.proj_1, self.activation = nn.Conv2d(c, c, 1), nn.GELU()
@@ -69,12 +90,15 @@ class Unit(nn.Module):
 class UnitBlock(nn.Module):
     """The block of SegNeXt and LSKNet, with an MLP of `ratio`."""
 
+    OURS: ClassVar = {"norm1": "attention_norm", "unit": "attention", "norm2": "mlp_norm"}
+    OURS |= {"scale1": "attention_scale.gamma", "scale2": "mlp_scale.gamma"}
+
     def __init__(self, c: int, attention: nn.Module, ratio: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.BatchNorm2d(c), nn.BatchNorm2d(c)
         self.unit = Unit(c, attention)
         self.mlp = nn.Sequential(
-            nn.Conv2d(c, ratio * c, 1), depthwise(ratio * c, 3), nn.GELU(), nn.Conv2d(ratio * c, c, 1)
+            nn.Conv2d(c, ratio * c, 1), depthwise(ratio * c, 3), nn.GELU(), nn.Dropout(0.0), nn.Conv2d(ratio * c, c, 1)
         )
         self.scale1, self.scale2 = nn.Parameter(torch.full((c,), 1e-2)), nn.Parameter(torch.full((c,), 1e-2))
 
@@ -122,6 +146,8 @@ class GlobalFilter(nn.Module):
 class GnConv(nn.Module):
     """HorNet's recursive gated convolution."""
 
+    OURS: ClassVar = {"proj_in": "expand", "proj_out": "project"}
+
     def __init__(self, c: int, order: int, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.widths = [c // 2**k for k in range(order)][::-1]
@@ -142,6 +168,9 @@ class GnConv(nn.Module):
 class HorNetBlock(nn.Module):
     """HorNet's block: its MLP is linear layers on (b, h, w, c)."""
 
+    OURS: ClassVar = {"norm1": "gnconv_norm", "norm2": "mlp_norm", "expand": "mlp.0", "project": "mlp.2"}
+    OURS |= {"gamma1": "gnconv_scale.gamma", "gamma2": "mlp_scale.gamma"}
+
     def __init__(self, c: int, order: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelsFirstNorm(c), nn.LayerNorm(c, eps=1e-6)
@@ -159,6 +188,13 @@ class HorNetBlock(nn.Module):
 class LSKMBConv(nn.Module):
     """An inverted bottleneck with three depthwise branches, chosen as in SKNet."""
 
+    OURS: ClassVar = {
+        "reduce": "select.0",
+        "choose": "select.2",
+        "gate_reduce": "gate.reduce",
+        "gate_expand": "gate.expand",
+    }
+
     def __init__(self, c: int) -> None:
         super().__init__()
         hidden = 4 * c
@@ -173,9 +209,7 @@ class LSKMBConv(nn.Module):
         )
         self.reduce = nn.Conv2d(hidden, hidden // 8, 1, bias=False)
         self.choose = nn.Conv2d(hidden // 8, 3 * hidden, 1, bias=False)
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(hidden, c, 1), nn.ReLU6(), nn.Conv2d(c, hidden, 1), nn.Sigmoid()
-        )
+        self.gate_reduce, self.gate_expand = nn.Conv2d(hidden, c, 1), nn.Conv2d(c, hidden, 1)
         self.project = nn.Sequential(nn.Conv2d(hidden, c, 1, bias=False), nn.BatchNorm2d(c))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,11 +218,14 @@ class LSKMBConv(nn.Module):
         average = branches.sum(1).mean((2, 3), keepdim=True)
         weights = self.choose(self.reduce(average).relu()).view(len(x), 3, -1, 1, 1).softmax(1)
         y = (branches * weights).sum(1)
-        return x + self.project(y * self.gate(y))
+        gate = self.gate_expand(F.relu6(self.gate_reduce(y.mean((2, 3), keepdim=True)))).sigmoid()
+        return x + self.project(y * gate)
 
 
 class PreActBlock(nn.Module):
     """Wide ResNet's block."""
+
+    OURS: ClassVar = {"bn1": "norm1", "bn2": "norm2"}
 
     def __init__(self, c: int) -> None:
         super().__init__()
