@@ -12,30 +12,24 @@ compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.json,
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import arrangements
 import timm.layers
 import torch
+from measuring import RESULTS, described, in_turns, peak_memory, seconds, surroundings, write
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torchvision.models import resnet
 from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops import SqueezeExcitation
 
 from cifarblocks import blocks
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from training.records import machine, versions
-
-RESULTS = Path(__file__).with_name("results")
 BATCH, TURN_SECONDS = 32, 0.04
 TURNS = (7, 21, 63)  # the more where the fewer gave a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
@@ -155,35 +149,12 @@ def forward_backward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> 
     x.grad = None
 
 
-def seconds(run: Callable[[], None], repetitions: int) -> float:
-    """Wall clock of one run, the mean of some."""
-    began = time.perf_counter()
-    for _ in range(repetitions):
-        run()
-    return (time.perf_counter() - began) / repetitions
-
-
-def peak_memory(run: Callable[[], None]) -> int:
-    """Bytes allocated at most at one time, beyond what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    events = profiler.profiler.kineto_results.events()
-    held = peak = 0
-    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
 def timed(runs: Sequence[Callable[[], None]], turns: int) -> dict[str, Any]:
     """Ours, the reference and the reference again, in turns: ratios of the first and the last to the second."""
-    repetitions = max(1, round(TURN_SECONDS / seconds(runs[1], 1)))
-    ratios, itself = [], []
-    for turn in range(turns):
-        order = [(turn + place) % 3 for place in range(3)]
-        taken = {which: seconds(runs[which], repetitions) for which in order}
-        ratios.append(taken[0] / taken[1])
-        itself.append(taken[2] / taken[1])
+    repetitions = max(1, round(TURN_SECONDS / seconds(runs[1])))
+    taken = in_turns(runs, turns, repetitions)
+    ratios = [ours / theirs for ours, theirs, _ in taken]
+    itself = [again / theirs for _, theirs, again in taken]
     return {
         "ratio": statistics.median(ratios),
         "quartiles": statistics.quantiles(ratios, n=4),
@@ -250,14 +221,12 @@ def table(result: dict[str, Any]) -> str:
     above = sum(map(above_the_bar, cells))
     longer = sum(cell["turns"] > TURNS[0] for cell in cells)
     training = [row["forward and backward"]["ratio"] for row in rows]
-    versions, machine = result["versions"], result["machine"]
     return f"""# Every block against its reference
 
 Made by `python benchmarks/blocks.py`: time of ours divided by time of the class of timm or torchvision that computes
 the same (for blocks without one, by the arrangement in [arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
 alternating turns in one process, or of {TURNS[1]} or {TURNS[2]} where fewer gave a ratio above the bar ({longer}
-cells); batches of {BATCH}, on {machine["cpu"]}, {machine["cores"]} cores; torch {versions["torch"]}, timm
-{versions["timm"]}, torchvision {versions["torchvision"]}. Below 1 is faster. bfloat16 is autocast; forward is in
+cells); batches of {BATCH}, on {described(result)}. Below 1 is faster. bfloat16 is autocast; forward is in
 inference mode. The bar is the third quartile of the reference's time divided by its own in the same turns; what is
 above it is bold: {above} of {len(cells)}. Memory is the peak of what is allocated, ours divided by the reference's.
 Over all settings forward and backward takes {statistics.median(training):.2f} of the reference's time in the median.
@@ -276,12 +245,11 @@ def main(names: list[str]) -> int:
         return 2
     path = RESULTS / "blocks.json"
     result = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
-    result |= {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
+    result |= surroundings()
     for name in names or PAIRS:
         rows = measure(name)
         result["rows"] = [row for row in result["rows"] if row["block"] != name] + rows
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        (RESULTS / "blocks.md").write_text(table(result))
+        write("blocks", result, table(result))
     return 0
 
 

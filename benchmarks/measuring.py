@@ -1,0 +1,67 @@
+"""What the benchmarks measure with: time, memory, and what took part."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from training.records import machine, versions
+
+RESULTS = Path(__file__).with_name("results")
+
+Run = Callable[[], object]
+
+
+def seconds(run: Run, repetitions: int = 1) -> float:
+    """Wall clock of one run, the mean of some."""
+    began = time.perf_counter()
+    for _ in range(repetitions):
+        run()
+    return (time.perf_counter() - began) / repetitions
+
+
+def in_turns(runs: Sequence[Run], turns: int, repetitions: int = 1) -> list[list[float]]:
+    """Seconds of each run in each turn; in every turn another run begins."""
+    taken = []
+    for turn in range(turns):
+        order = [(turn + place) % len(runs) for place in range(len(runs))]
+        times = {which: seconds(runs[which], repetitions) for which in order}
+        taken.append([times[which] for which in range(len(runs))])
+    return taken
+
+
+def peak_memory(run: Run) -> int:
+    """Bytes allocated at most at one time, beyond what was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = profiler.profiler.kineto_results.events()
+    held = peak = 0
+    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def surroundings() -> dict[str, Any]:
+    """The machine and the versions, for the record."""
+    return {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
+
+
+def described(record: dict[str, Any]) -> str:
+    """The same in words."""
+    machine, versions = record["machine"], record["versions"]
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm"))
+    return f"{machine['cpu']}, {machine['cores']} cores; {libraries}"
+
+
+def write(name: str, record: dict[str, Any], table: str) -> None:
+    """Write `results/name.json`, and the table for people beside it."""
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(table)

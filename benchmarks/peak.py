@@ -1,0 +1,80 @@
+"""What this machine can do at most: matrix products, 3×3 convolutions, and memory.
+
+    python benchmarks/peak.py
+
+Each rate is the best of many runs. The other benchmarks call `measure` in their own run, and quote shares of it. Takes
+20 seconds; writes benchmarks/results/peak.json and peak.md.
+"""
+
+from collections.abc import Callable
+
+import torch
+from measuring import described, seconds, surroundings, write
+from torch import Tensor, nn
+
+RUNS, WIDTH, BATCH, CHANNELS, SIZE = 15, 2048, 128, 64, 32
+Step = Callable[[], object]
+
+
+def best(run: Step) -> float:
+    """The shortest time of some runs."""
+    run()
+    return min(seconds(run) for _ in range(RUNS))
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a matrix product, an addition and a multiplication counting as two."""
+    a, b = (torch.randn(WIDTH, WIDTH).to(dtype) for _ in range(2))
+    return 2 * WIDTH**3 / best(lambda: a @ b)
+
+
+def convolution_rate(dtype: torch.dtype) -> float:
+    """The same of a 3×3 convolution with its gradients, channels last."""
+    conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False).to(dtype).to(memory_format=torch.channels_last)
+    x = torch.randn(BATCH, CHANNELS, SIZE, SIZE).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+    ones = torch.ones_like(conv(x))
+
+    def step() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(conv(x), (x, conv.weight), ones)
+
+    return 3 * 2 * BATCH * SIZE**2 * CHANNELS**2 * 9 / best(step)
+
+
+def bandwidth() -> float:
+    """Bytes per second of a copy that no cache holds, read and written."""
+    a = torch.randn(2**26)
+    b = torch.empty_like(a)
+    return 2 * a.nbytes / best(lambda: b.copy_(a))
+
+
+def measure() -> dict[str, float]:
+    """All of it."""
+    types = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    rates = {f"product_{name}": product_rate(dtype) for name, dtype in types.items()}
+    rates |= {f"convolution_{name}": convolution_rate(dtype) for name, dtype in types.items()}
+    return rates | {"bandwidth": bandwidth()}
+
+
+def main() -> None:
+    """Measure and write."""
+    rates = measure()
+    record = {**surroundings(), "rates": rates}
+    giga = {name: f"{rate / 1e9:,.0f}" for name, rate in rates.items()}
+    write(
+        "peak",
+        record,
+        f"""# What the machine can do
+
+Made by `python benchmarks/peak.py`: billions of floating-point operations a second, the best of {RUNS} runs, on
+{described(record)}. Memory: {rates["bandwidth"] / 1e9:.1f} GB a second, read and written.
+
+| GFLOP/s | bfloat16 | float32 |
+|---|---:|---:|
+| matrix product, {WIDTH} wide | {giga["product_bfloat16"]} | {giga["product_float32"]} |
+| 3×3 convolution and gradients, {CHANNELS} wide | {giga["convolution_bfloat16"]} | {giga["convolution_float32"]} |
+""",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Images per second of a whole training step: ours against the same network as its owners have it.
+
+    python benchmarks/train_step.py            # all networks: about 15 minutes on 2 CPU cores, nothing else running
+    python benchmarks/train_step.py ConvNeXt   # this one anew, the others as they were measured
+
+Ours is what a user gets by `create_model`, channels_last and bfloat16 autocast; the owner's runs at its defaults,
+float32 and contiguous, and once more with the settings of ours. All have the same weights and see the same batch. A
+step is forward, loss, backward and SGD; steps alternate in one process. Writes benchmarks/results/train_step.json,
+after each network, and train_step.md.
+"""
+
+import json
+import statistics
+import sys
+from functools import partial
+from typing import Any
+
+import peak
+import torch
+import torch.nn.functional as F
+from measuring import RESULTS, described, in_turns, peak_memory, surroundings, write
+from peers import CLASSES, PEERS, build
+from torch import Tensor, nn
+
+import cifarblocks
+
+BATCH, TURNS = 128, 9
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, mixed: bool) -> None:
+    """One training step."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        loss = F.cross_entropy(model(x), labels)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def prepared(model: nn.Module, x: Tensor, labels: Tensor, as_ours: bool) -> partial[None]:
+    """A step of a network, at its owner's defaults or with the settings of ours."""
+    layout = torch.channels_last if as_ours else torch.contiguous_format
+    model = model.train().to(memory_format=layout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return partial(step, model, optimizer, x.to(memory_format=layout), labels, as_ours)
+
+
+def compare(name: str) -> dict[str, Any]:
+    """One network: ratios of time, and of memory."""
+    torch.manual_seed(0)
+    x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
+    ours, theirs = build(name)
+    runs = [
+        prepared(ours, x, labels, True),
+        prepared(theirs, x, labels, False),
+        prepared(build(name)[1], x, labels, True),
+    ]
+    for run in runs:
+        run()
+    times = in_turns(runs, TURNS)
+    speedups = [default / our for our, default, _ in times]
+    fair = [alike / our for our, _, alike in times]
+    memory = [peak_memory(run) for run in runs]
+    operations = 3 * 2 * cifarblocks.count_macs(ours) * BATCH  # gradients for inputs and weights cost a forward each
+    median = statistics.median(our for our, _, _ in times)
+    return {
+        "network": name,
+        "speedup": statistics.median(speedups),
+        "quartiles": statistics.quantiles(speedups, n=4),
+        "speedup_alike": statistics.median(fair),
+        "quartiles_alike": statistics.quantiles(fair, n=4),
+        "images_per_second": BATCH / median,
+        "operations_per_second": operations / median,
+        "memory": memory[0] / memory[1],
+        "memory_alike": memory[0] / memory[2],
+    }
+
+
+def line(row: dict[str, Any], rates: dict[str, float]) -> str:
+    """One network as a line of the table."""
+    peer = PEERS[row["network"]]
+    first, _, third = row["quartiles"]
+    speedup = f"{row['speedup']:.2f}"
+    cells = [
+        row["network"],
+        f"`{peer.ours}`",
+        peer.owner,
+        f"{peer.goal:g}",
+        speedup if row["speedup"] >= peer.goal else f"**{speedup}**",
+        f"{first:.2f}–{third:.2f}",
+        f"{row['speedup_alike']:.2f}",
+        f"{row['images_per_second']:,.0f}",
+        f"{100 * row['operations_per_second'] / rates['convolution_bfloat16']:.1f} %",
+        f"{100 * row['operations_per_second'] / rates['product_bfloat16']:.1f} %",
+        f"{row['memory']:.2f}",
+        f"{row['memory_alike']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(record: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    below = [row["network"] for row in rows if row["speedup"] < PEERS[row["network"]].goal]
+    rates = record["rates"]
+    return f"""# A training step against the owners' networks
+
+Made by `python benchmarks/train_step.py`: time of a step of the owner's network divided by time of ours, the same
+network with the same weights; medians and quartiles of {TURNS} alternating steps in one process, batches of {BATCH} of
+32×32, on {described(record)}. Ours: `create_model`, channels_last, bfloat16 autocast. The owner's: float32, contiguous;
+under "alike" with the settings of ours. Above 1 ours is faster. Bold misses its goal: {len(below)} of {len(rows)}.
+Shares are of the best rates that the same run measured for a 3×3 convolution
+({rates["convolution_bfloat16"] / 1e9:,.0f} GFLOP/s in bfloat16) and a matrix product
+({rates["product_bfloat16"] / 1e9:,.0f}). Memory is the peak of what a step allocates, ours divided by the owner's.
+
+| network | ours | owner | goal | speed-up | quartiles | alike | images/s | of conv. | of product | memory | alike |
+|---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|
+{chr(10).join(line(row, rates) for row in rows)}
+"""
+
+
+def main(names: list[str]) -> int:
+    """Measure, print and write."""
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        print(f"train_step.py: error: unknown network {unknown[0]!r}; known are {', '.join(PEERS)}", file=sys.stderr)
+        return 2
+    path = RESULTS / "train_step.json"
+    record = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
+    record |= {**surroundings(), "rates": peak.measure()}
+    for name in names or PEERS:
+        row = compare(name)
+        print(line(row, record["rates"]), flush=True)
+        record["rows"] = [old for old in record["rows"] if old["network"] != name] + [row]
+        write("train_step", record, table(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
