@@ -4,7 +4,7 @@ Networks that torchvision or timm have are built from their classes; the others 
 authors' code or, for ResNet-20, the usual CIFAR repositories have it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 import cifarblocks
+from cifarblocks.models import Classifier
 
 CLASSES = 10
 
@@ -62,7 +63,9 @@ class Network(nn.Module):
 
     OURS: ClassVar = {"norm": "head.after", "classifier": "head.classifier"}
 
-    def __init__(self, stem: nn.Module, stages: list[nn.Module], channels: int, norm: nn.Module | None = None) -> None:
+    def __init__(
+        self, stem: nn.Module, stages: Sequence[nn.Module], channels: int, norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.stem, self.stages = stem, nn.Sequential(*stages)
         self.norm = nn.Identity() if norm is None else norm
@@ -82,7 +85,8 @@ class TokenNorm(nn.LayerNorm):
 
 def resnet_20() -> nn.Module:
     """The ResNet-20 of CIFAR repositories."""
-    stages, channels = [], 16
+    stages: list[nn.Module] = []
+    channels = 16
     for width, stride in ((16, 1), (32, 2), (64, 2)):
         blocks = [CifarBlock(channels if i == 0 else width, width, stride if i == 0 else 1) for i in range(3)]
         stages.append(nn.Sequential(*blocks))
@@ -168,7 +172,8 @@ def patches(c_in: int, c_out: int, stride: int) -> nn.Sequential:
 
 def segnext(stem: nn.Module, attention: Callable[[int], nn.Module], eps: float) -> nn.Module:
     """The tiny network that SegNeXt and LSKNet share."""
-    stages, channels = [], 32
+    stages: list[nn.Module] = []
+    channels = 32
     for width, depth, ratio, stride in zip((32, 64, 160, 256), (3, 3, 5, 2), (8, 8, 4, 4), (1, 2, 2, 1), strict=True):
         layers: list[nn.Module] = [patches(channels, width, stride)] if stages else []
         layers += [UnitBlock(width, attention(width), ratio) for _ in range(depth)]
@@ -214,7 +219,7 @@ PEERS = {
 }
 
 
-def build(name: str) -> tuple[nn.Module, nn.Module]:
+def build(name: str) -> tuple[Classifier, nn.Module]:
     """Our network and its owner's, with the same weights."""
     peer = PEERS[name]
     theirs = peer.build()

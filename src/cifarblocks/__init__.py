@@ -1,6 +1,7 @@
 """Vision blocks for small images, each equal to its paper, and the classifiers made of them."""
 
 from cifarblocks import blocks, models
+from cifarblocks.fuse import fuse
 from cifarblocks.macs import count_macs
 from cifarblocks.registry import create_model, list_models, register_model
 from cifarblocks.weights import load_published
@@ -12,6 +13,7 @@ __all__ = [
     "blocks",
     "count_macs",
     "create_model",
+    "fuse",
     "list_models",
     "load_published",
     "models",

@@ -1,0 +1,81 @@
+"""fuse: the same function, without the norms and scales that fold into their neighbours."""
+
+import pytest
+import torch
+from networks import LARGE, NAMES, NO_MAPS, build, walk
+from properties import GENERIC
+from references import randomise
+from torch import nn
+
+import cifarblocks
+from cifarblocks import blocks
+from cifarblocks.blocks import LayerScale
+
+# What remains: a norm whose output two layers read, and one with padding, a gate or an activation before its layer.
+READ_TWICE = {"LSKBlock": ["attention_norm"], "MSCABlock": ["attention_norm"]}
+READ_THROUGH_AN_ACTIVATION = {"PreActBlock": ["norm1"]}
+REMAINING = READ_TWICE | READ_THROUGH_AN_ACTIVATION
+SCALES = {"LSKBlock": ["attention_scale"], "MSCABlock": ["attention_scale"], "LayerScale": [""]}
+
+
+def of_kind(module, kind):
+    return [name for name, part in module.named_modules() if isinstance(part, kind)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", sorted(GENERIC))
+def test_a_fused_block_computes_the_same_in_fewer_steps(name, layout):
+    case = GENERIC[name]
+    module, x = randomise(case.build().double()), case.input(2, 7, 5, torch.float64)
+    if case.tokens is None:
+        module, x = module.to(memory_format=layout), x.to(memory_format=layout)
+    fused = cifarblocks.fuse(module)
+    torch.testing.assert_close(fused(x), module.eval()(x), rtol=1e-10, atol=1e-10)
+    assert of_kind(fused, nn.BatchNorm2d) == REMAINING.get(name, [])
+    assert of_kind(fused, LayerScale) == SCALES.get(name, [])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", walk(NAMES, LARGE))
+def test_a_fused_classifier_computes_the_same(name):
+    model = build(name).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | LayerScale):
+            randomise(module)
+    fused = cifarblocks.fuse(model)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected = model.eval()(x)
+    torch.testing.assert_close(fused(x), expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
+    kept = {path.split(".")[-1] for path in of_kind(fused, nn.BatchNorm2d)}
+    assert kept <= {"norm1", "attention_norm", "0"} - ({"0"} if name not in ("wrn_16_4", "wrn_28_10") else set())
+    if name not in NO_MAPS:
+        assert len(fused.feature_maps(x)) == len(model.feature_maps(x))
+
+
+def test_the_model_itself_is_left_as_it_was():
+    model = cifarblocks.create_model("ghost_resnet_20").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    cifarblocks.fuse(model)
+    assert model.training
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_what_has_no_statistics_stays():
+    conv = nn.Conv2d(3, 4, 3)
+    fused = cifarblocks.fuse(nn.Sequential(conv, nn.BatchNorm2d(4, track_running_stats=False)))
+    assert isinstance(fused[1], nn.BatchNorm2d)
+    bare = nn.Sequential(conv, nn.BatchNorm2d(4, affine=False))
+    bare[1].running_mean.normal_()
+    bare[1].running_var.uniform_(1, 2)
+    x = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(cifarblocks.fuse(bare)(x), bare.eval()(x))
+
+
+def test_dtype_and_layout_stay():
+    model = blocks.BasicBlock(8, 8).bfloat16().to(memory_format=torch.channels_last)
+    fused = cifarblocks.fuse(model)
+    assert {parameter.dtype for parameter in fused.parameters()} == {torch.bfloat16}
+    assert fused.conv1.weight.is_contiguous(memory_format=torch.channels_last)
