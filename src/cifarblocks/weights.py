@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -186,14 +187,14 @@ TABLES: dict[str, dict[str, Table]] = {
 
 
 def load_published(
-    model: Classifier, weights: Mapping[str, Tensor] | str | Path, source: str, *, new_classifier: bool = False
+    model: nn.Module, weights: Mapping[str, Tensor] | str | Path, source: str, *, new_classifier: bool = False
 ) -> None:
     """Load the weights of the same network in another library, all of them or none.
 
     Patches, positions and tables of relative positions that were made for images of another size are resized.
 
     Args:
-        model: the network to load them into.
+        model: the classifier to load them into, as `create_model` gives it.
         weights: the other network's `state_dict()`, or a file of it, `.safetensors` or one that `torch.load` reads.
         source: the library that it comes from, "timm" or "torchvision".
         new_classifier: leave the last layer as it is, where the weights are for another number of classes.
@@ -218,7 +219,8 @@ def load_published(
         raise ValueError(f"weights lack {some(missing)}")
     if extra := sorted(published.keys() - own.keys()):
         raise ValueError(f"weights have {some(extra)}, which the model has not")
-    fitting = {name: fit(name, value, model, source) for name, value in published.items() if name not in kept}
+    network = cast(Classifier, model)
+    fitting = {name: fit(name, value, network, source) for name, value in published.items() if name not in kept}
     if misshapen := sorted(name for name, value in fitting.items() if value.shape != own[name].shape):
         theirs, ours = (tuple(tensors[misshapen[0]].shape) for tensors in (published, own))
         hint = "; new_classifier=True keeps the model's own" if "head.classifier.weight" in misshapen else ""
