@@ -1,0 +1,160 @@
+"""Images per second of inference: ours fused, in bfloat16 and channels_last, against the owners' networks.
+
+    python benchmarks/inference.py            # all networks: about 20 minutes on 2 CPU cores, nothing else running
+    python benchmarks/inference.py ConvNeXt   # this one anew, the others as they were measured
+
+The owner's network runs eagerly at its defaults, float32 and contiguous. Beside ours run torch.compile of ours, and
+ONNX Runtime of ours fused in float32. All have the same weights, see the same batch and take turns in one process.
+Writes benchmarks/results/inference.json, after each network, and inference.md.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import onnxruntime
+import peak
+import torch
+from measuring import RESULTS, described, in_turns, seconds, surroundings, write
+from peers import PEERS, build
+from torch import Tensor, nn
+
+import cifarblocks
+
+GOALS = {256: 3.0, 1: 1.5}  # speed-ups that are asked for, at these batch sizes
+TURNS, TURN_SECONDS = 9, 0.1
+
+
+def compare(name: str) -> dict[str, Any]:
+    """One network: ratios of time at both batch sizes, and the error of bfloat16."""
+    torch.manual_seed(0)
+    ours, theirs = (network.eval() for network in build(name))
+    for network in (ours, theirs):  # statistics of real activations: those of a new network are 0 and 1
+        settle(network)
+    fused = cifarblocks.fuse(ours)
+    fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
+    row: dict[str, Any] = {"network": name}
+    for batch in GOALS:
+        x = torch.randn(batch, 3, 32, 32)
+        near = x.bfloat16().to(memory_format=torch.channels_last)
+        compiled = torch.compile(fast)
+        session = exported(fused, x)
+        runs: dict[str, Callable[[], Any]] = {
+            "ours": partial(fast, near),
+            "owner": partial(theirs, x),
+            "compiled": partial(compiled, near),
+            "onnx": partial(session.run, None, {session.get_inputs()[0].name: x.numpy()}),
+        }
+        with torch.inference_mode():
+            for run in runs.values():
+                run()
+            error = (fast(near).float() - theirs(x)).norm() / theirs(x).norm()
+            repetitions = max(1, round(TURN_SECONDS / seconds(runs["owner"])))
+            times = in_turns(list(runs.values()), TURNS, repetitions)
+        columns = dict(zip(runs, zip(*times, strict=True), strict=True))
+        ratios = {
+            kind: [owner / own for owner, own in zip(columns["owner"], columns[kind], strict=True)] for kind in runs
+        }
+        row[str(batch)] = {
+            **{kind: statistics.median(ratios[kind]) for kind in ("ours", "compiled", "onnx")},
+            "quartiles": statistics.quantiles(ratios["ours"], n=4),
+            "images_per_second": batch / statistics.median(columns["ours"]),
+            "operations_per_second": 2 * cifarblocks.count_macs(ours) * batch / statistics.median(columns["ours"]),
+            "error": error.item(),
+        }
+    return row
+
+
+@torch.no_grad()
+def settle(network: nn.Module) -> None:
+    """Let BatchNorm see some batches, the same for every network."""
+    generator = torch.Generator().manual_seed(1)
+    network.train()
+    for _ in range(20):
+        network(torch.randn(32, 3, 32, 32, generator=generator))
+    network.eval()
+
+
+def exported(network: nn.Module, x: Tensor) -> onnxruntime.InferenceSession:
+    """The network in ONNX Runtime, with as many threads as torch has."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(network, (x,), dynamo=True, verbose=False)
+        assert program is not None
+        program.save(f"{folder}/model.onnx")
+        return onnxruntime.InferenceSession(f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def line(row: dict[str, Any], batch: int, rates: dict[str, float]) -> str:
+    """One network as a line of a table."""
+    cell = row[str(batch)]
+    first, _, third = cell["quartiles"]
+    ours = f"{cell['ours']:.2f}"
+    cells = [
+        row["network"],
+        f"`{PEERS[row['network']].ours}`",
+        ours if cell["ours"] >= GOALS[batch] else f"**{ours}**",
+        f"{first:.2f}–{third:.2f}",
+        f"{cell['compiled']:.2f}",
+        f"{cell['onnx']:.2f}",
+        f"{cell['images_per_second']:,.0f}",
+        f"{100 * cell['operations_per_second'] / rates['product_bfloat16']:.1f} %",
+        f"{100 * cell['error']:.2f} %",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(record: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    rates = record["rates"]
+    text = f"""# Inference against the owners' networks
+
+Made by `python benchmarks/inference.py`: time of the owner's network, eager, float32 and contiguous, divided by time of
+ours: fused, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours fused in float32.
+Medians and quartiles of {TURNS} alternating turns in one process, images of 32×32, on {described(record)}. Above 1 is
+faster than the owner's. The share is of the best bfloat16 matrix product of the same run
+({rates["product_bfloat16"] / 1e9:,.0f} GFLOP/s); the error is that of bfloat16 in the logits of the classes, relative
+L2 norm, with random weights.
+"""
+    for batch, goal in GOALS.items():
+        below = sum(row[str(batch)]["ours"] < goal for row in rows)
+        text += f"""
+## Batch {batch}
+
+The goal is {goal:g}; bold misses it: {below} of {len(rows)}.
+
+| network | ours | speed-up | quartiles | compiled | ONNX | images/s | share | error |
+|---|---|---:|---|---:|---:|---:|---:|---:|
+{chr(10).join(line(row, batch, rates) for row in rows)}
+"""
+    return text
+
+
+def main(names: list[str]) -> int:
+    """Measure, print and write."""
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        print(f"inference.py: error: unknown network {unknown[0]!r}; known are {', '.join(PEERS)}", file=sys.stderr)
+        return 2
+    path = RESULTS / "inference.json"
+    record = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
+    record |= {**surroundings(), "rates": peak.measure()}
+    for name in names or PEERS:
+        torch.compiler.reset()
+        row = compare(name)
+        print(*[line(row, batch, record["rates"]) for batch in GOALS], sep="\n", flush=True)
+        record["rows"] = [old for old in record["rows"] if old["network"] != name] + [row]
+        write("inference", record, table(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
