@@ -1,0 +1,134 @@
+"""The loss of our networks and their owners' over 200 training steps, from the same weights on the same batches.
+
+    python benchmarks/loss_curves.py            # all networks: about 40 minutes on 2 CPU cores, beside other work
+    python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
+
+The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16, and ours, in
+bfloat16, is to lie as near to the first. On the digits. Writes benchmarks/results/loss_curves.json, .md and .png.
+"""
+
+import json
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from measuring import RESULTS, described, surroundings, write
+from peers import PEERS, build
+from torch import Tensor, nn
+from training.batches import Normalisation, random_stream
+from training.datasets import load_data
+
+STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 64, 0.02, 20
+
+
+def losses(model: nn.Module, images: Tensor, labels: Tensor, as_ours: bool) -> list[float]:
+    """The loss of each step, in float32 and contiguous or in bfloat16 and channels last."""
+    model = model.train().to(memory_format=torch.channels_last if as_ours else torch.contiguous_format)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True)
+    generator = random_stream("losses")
+    found = []
+    for _ in range(STEPS):
+        batch = torch.randint(len(labels), (BATCH,), generator=generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=as_ours):
+            loss = F.cross_entropy(model(images[batch]), labels[batch])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+def compare(name: str) -> dict[str, Any]:
+    """One network: the three curves."""
+    data = load_data("digits", Path())
+    images = Normalisation(*data.mean_and_std, torch.device("cpu"), torch.float32)(data.train.pixels)
+    curves = {}
+    for kind, own, as_ours in (("ours", True, True), ("owner", False, False), ("owner_bfloat16", False, True)):
+        torch.manual_seed(0)
+        ours, theirs = build(name)
+        curves[kind] = losses(ours if own else theirs, images, data.train.labels, as_ours)
+    return {"network": name, **curves}
+
+
+def smoothed(curve: list[float]) -> list[float]:
+    """The mean of each step and those before it, `WINDOW` together."""
+    return [fmean(curve[max(0, i + 1 - WINDOW) : i + 1]) for i in range(len(curve))]
+
+
+def distance(a: list[float], b: list[float]) -> float:
+    """How far two smoothed curves are apart, in the mean."""
+    return fmean(abs(x - y) for x, y in zip(smoothed(a), smoothed(b), strict=True))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    lines = [
+        f"| {row['network']} | {fmean(row['owner'][-WINDOW:]):.4f} | {fmean(row['owner_bfloat16'][-WINDOW:]):.4f} | "
+        f"{fmean(row['ours'][-WINDOW:]):.4f} | {distance(row['owner_bfloat16'], row['owner']):.4f} | "
+        f"{distance(row['ours'], row['owner']):.4f} |"
+        for row in rows
+    ]
+    return f"""# The loss over {STEPS} steps, ours and the owners'
+
+Made by `python benchmarks/loss_curves.py`: SGD with Nesterov's momentum at a learning rate of {LEARNING_RATE:g},
+batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. The loss is the mean of
+the last {WINDOW} steps; a distance is the mean difference of two curves smoothed over {WINDOW} steps. The owner's
+network in bfloat16 tells how large the noise of bfloat16 is.
+
+| network | owner, float32 | owner, bfloat16 | ours, bfloat16 | distance of the owner's own | distance of ours |
+|---|---:|---:|---:|---:|---:|
+{chr(10).join(lines)}
+
+![The curves](loss_curves.png)
+"""
+
+
+def draw(record: dict[str, Any]) -> None:
+    """The curves, a panel a network."""
+    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
+    grid = figure.subplots(2, 5, sharex=True, squeeze=False).flat
+    kinds = {"owner": ("#8a8f98", "-", 3.0, "owner, float32"), "owner_bfloat16": ("black", ":", 1.2, "owner, bfloat16")}
+    kinds["ours"] = ("#1f5fbf", "-", 1.2, "ours, bfloat16")
+    for axes, row in zip(grid, rows, strict=False):
+        for kind, (color, style, width, label) in kinds.items():
+            axes.plot(range(1, STEPS + 1), smoothed(row[kind]), style, color=color, lw=width, label=label)
+        axes.set_title(row["network"], fontsize=10)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in list(grid)[len(rows) :]:
+        axes.remove()
+    figure.supxlabel("training step")
+    figure.supylabel(f"cross-entropy, mean of {WINDOW} steps")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(RESULTS / "loss_curves.png")
+
+
+def main(names: list[str]) -> int:
+    """Train, print and write."""
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        print(f"loss_curves.py: error: unknown network {unknown[0]!r}; known are {', '.join(PEERS)}", file=sys.stderr)
+        return 2
+    path = RESULTS / "loss_curves.json"
+    record = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
+    record |= surroundings()
+    for name in names or PEERS:
+        row = compare(name)
+        print(
+            name, f"{distance(row['owner_bfloat16'], row['owner']):.4f}", f"{distance(row['ours'], row['owner']):.4f}"
+        )
+        record["rows"] = [old for old in record["rows"] if old["network"] != name] + [row]
+        write("loss_curves", record, table(record))
+        draw(record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
