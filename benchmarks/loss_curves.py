@@ -76,9 +76,9 @@ def table(record: dict[str, Any]) -> str:
     return f"""# The loss over {STEPS} steps, ours and the owners'
 
 Made by `python benchmarks/loss_curves.py`: SGD with Nesterov's momentum at a learning rate of {LEARNING_RATE:g},
-batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. The loss is the mean of
-the last {WINDOW} steps; a distance is the mean difference of two curves smoothed over {WINDOW} steps. The owner's
-network in bfloat16 tells how large the noise of bfloat16 is.
+batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. The loss is the
+mean of the last {WINDOW} steps; a distance is the mean difference of two curves smoothed over {WINDOW} steps. The
+owner's network in bfloat16 tells how large the noise of bfloat16 is.
 
 | network | owner, float32 | owner, bfloat16 | ours, bfloat16 | distance of the owner's own | distance of ours |
 |---|---:|---:|---:|---:|---:|
