@@ -2,8 +2,8 @@
 //
 // gradient[tap, c] = Σ over images and places of output_gradient[n, y, x, c] · input[n, y·stride + i·dilation - padding, ..., c]
 //
-// A block of channels of one image is copied, padded, to buffers that stay in the cache; then each row of the output
-// gradient meets the rows of the input once, for up to 7 taps at a time, whose sums stay in registers.
+// A block of channels of one image is copied, padded, to buffers that stay in the cache; then a few rows of the output
+// gradient at a time meet the rows of the input, for up to 7 taps, whose sums stay in registers.
 
 #include <algorithm>
 #include <cstdint>
@@ -18,6 +18,7 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 constexpr int64_t BLOCK = 2 * LANES;  // channels: with 7 taps, 14 sums in registers
+constexpr int64_t BAND = 128;         // places of the output at a time: their rows of the input stay in the first cache
 constexpr int64_t CHUNKS = 16;        // of the batch, each summed alone, so that the result is the same on any number of threads
 
 struct bfloat16 {
@@ -55,26 +56,37 @@ void copy_block(const Value* from, Sum* to, int64_t height, int64_t width, int64
         }
 }
 
-// Add to the sums of some taps what one row of the output gradient brings.
+// Rows of the output gradient, and the place of the input under their first tap.
+template <typename Sum>
+struct Rows {
+    const Sum *gradient, *input;
+    int64_t rows, columns, row_step, column_step;
+};
+
+// Add to the sums of some taps what these rows bring.
 template <int TAPS, typename Sum>
-void add_row(const Sum* gradient, const Sum* input, const int64_t* offsets, Sum* sums, int64_t width, int64_t step) {
+void add(const Rows<Sum>& r, const int64_t* offsets, Sum* sums) {
     using V = typename Vector<Sum>::type;
     V low[TAPS], high[TAPS];
     for (int t = 0; t < TAPS; ++t) {
         std::memcpy(&low[t], sums + t * BLOCK, sizeof(V));
         std::memcpy(&high[t], sums + t * BLOCK + LANES, sizeof(V));
     }
-    for (int64_t x = 0; x < width; ++x, gradient += BLOCK, input += step) {
-        V g0, g1;
-        std::memcpy(&g0, gradient, sizeof(V));
-        std::memcpy(&g1, gradient + LANES, sizeof(V));
+    const Sum* gradient = r.gradient;
+    for (int64_t y = 0; y < r.rows; ++y) {
+        const Sum* input = r.input + y * r.row_step;
+        for (int64_t x = 0; x < r.columns; ++x, gradient += BLOCK, input += r.column_step) {
+            V g0, g1;
+            std::memcpy(&g0, gradient, sizeof(V));
+            std::memcpy(&g1, gradient + LANES, sizeof(V));
 #pragma GCC unroll 8
-        for (int t = 0; t < TAPS; ++t) {
-            V x0, x1;
-            std::memcpy(&x0, input + offsets[t], sizeof(V));
-            std::memcpy(&x1, input + offsets[t] + LANES, sizeof(V));
-            low[t] += g0 * x0;
-            high[t] += g1 * x1;
+            for (int t = 0; t < TAPS; ++t) {
+                V x0, x1;
+                std::memcpy(&x0, input + offsets[t], sizeof(V));
+                std::memcpy(&x1, input + offsets[t] + LANES, sizeof(V));
+                low[t] += g0 * x0;
+                high[t] += g1 * x1;
+            }
         }
     }
     for (int t = 0; t < TAPS; ++t) {
@@ -83,11 +95,30 @@ void add_row(const Sum* gradient, const Sum* input, const int64_t* offsets, Sum*
     }
 }
 
+// The same for all taps.
+template <typename Sum>
+void add_all(const Rows<Sum>& rows, const std::vector<int64_t>& offsets, Sum* sums) {
+    const int64_t taps = offsets.size();
+    int64_t t = 0;
+    for (; t + 7 <= taps; t += 7) add<7>(rows, &offsets[t], sums + t * BLOCK);
+    const int64_t* rest = offsets.data() + t;
+    sums += t * BLOCK;
+    switch (taps - t) {
+        case 1: return add<1>(rows, rest, sums);
+        case 2: return add<2>(rows, rest, sums);
+        case 3: return add<3>(rows, rest, sums);
+        case 4: return add<4>(rows, rest, sums);
+        case 5: return add<5>(rows, rest, sums);
+        case 6: return add<6>(rows, rest, sums);
+    }
+}
+
 template <typename Value, typename Sum>
 void weight_gradient(const Value* input, const Value* gradient, Sum* result, const Sizes& s, int threads) {
     const int64_t taps = s.kernel_height * s.kernel_width;
     const int64_t blocks = (s.channels + BLOCK - 1) / BLOCK, chunks = std::min(s.batch, CHUNKS);
     const int64_t padded_height = s.height + 2 * s.padding_height, pitch = s.width + 2 * s.padding_width;
+    const int64_t row_step = s.stride_height * pitch * BLOCK, band = std::max<int64_t>(1, BAND / s.out_width);
     std::vector<int64_t> offsets(taps);
     for (int64_t t = 0; t < taps; ++t)
         offsets[t] = (t / s.kernel_width * s.dilation_height * pitch + t % s.kernel_width * s.dilation_width) * BLOCK;
@@ -110,23 +141,10 @@ void weight_gradient(const Value* input, const Value* gradient, Sum* result, con
                            s.height, s.width, s.channels, block, pitch);
                 copy_block(gradient + n * s.out_height * s.out_width * s.channels + first, rows.data(),
                            s.out_height, s.out_width, s.channels, block, s.out_width);
-                for (int64_t y = 0; y < s.out_height; ++y) {
-                    const Sum* row = rows.data() + y * s.out_width * BLOCK;
-                    const Sum* base = padded.data() + y * s.stride_height * pitch * BLOCK;
-                    const int64_t step = s.stride_width * BLOCK;
-                    int64_t t = 0;
-                    for (; t + 7 <= taps; t += 7)
-                        add_row<7>(row, base, &offsets[t], own + t * BLOCK, s.out_width, step);
-                    const int64_t* rest = offsets.data() + t;
-                    switch (taps - t) {
-                        case 1: add_row<1>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
-                        case 2: add_row<2>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
-                        case 3: add_row<3>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
-                        case 4: add_row<4>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
-                        case 5: add_row<5>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
-                        case 6: add_row<6>(row, base, rest, own + t * BLOCK, s.out_width, step); break;
-                    }
-                }
+                for (int64_t y = 0; y < s.out_height; y += band)
+                    add_all<Sum>({rows.data() + y * s.out_width * BLOCK, padded.data() + y * row_step,
+                                  std::min(band, s.out_height - y), s.out_width, row_step, s.stride_width * BLOCK},
+                                 offsets, own);
             }
         }
     }
