@@ -139,9 +139,17 @@ class DepthwiseConvolution(torch.autograd.Function):
 
 
 def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """The gradient for the input, (b, c, h, w): at stride 1 the convolution with the kernel turned around."""
+    """The gradient for the input, (b, c, h, w): that of the output convolved with the kernel turned around.
+
+    A strided convolution is every `stride`-th place of one without stride: what is between them has no gradient.
+    """
     if stride != (1, 1):
-        return built_in_gradients((True, False, False), x, weight, gradient, stride, padding, dilation)[0]
+        sizes = [
+            n + 2 * p - d * (k - 1) for n, p, d, k in zip(x.shape[2:], padding, dilation, weight.shape[2:], strict=True)
+        ]
+        spread = gradient.new_zeros(*x.shape[:2], *sizes).contiguous(memory_format=torch.channels_last)
+        spread[:, :, :: stride[0], :: stride[1]] = gradient
+        gradient = spread
     rest = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
     result = F.conv2d(gradient, weight.flip(2, 3), None, 1, rest, dilation, groups=len(weight))
     return result.contiguous(memory_format=layout_of(x))
