@@ -1,6 +1,7 @@
 """What every block must do, whatever it computes: the cases to try, and the properties to hold."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cifarblocks import blocks
+from cifarblocks.blocks import gnconv
 
 
 class Case(NamedTuple):
@@ -57,9 +59,9 @@ def _shortcut(kind):
     return lambda c, more, stride: Case(lambda: kind(c, c + more, stride), c, c + more, stride)
 
 
-def _same(build):
+def _same(build, **others):
     """For blocks of (channels, ...) that keep the channels."""
-    return lambda c, *arguments: Case(lambda: build(c, *arguments), c, c)
+    return lambda c, *arguments: Case(lambda: build(c, *arguments, **others), c, c)
 
 
 def _ghost(c, out, k, ratio, stride):
@@ -131,9 +133,16 @@ def _transformer(c, heads, size, stride):
     return Case(lambda: blocks.RelativeTransformerBlock(c, width, size, stride, head_channels=4), c, width, stride)
 
 
+def _gated(kind):
+    """Channels that the order divides, and that are even after each halving, as the global filter asks."""
+    return lambda c, order, filter: _same(kind, filter=filter)(2 * c * 2 ** (order - 1), order)
+
+
 odd = st.sampled_from([1, 3, 5])
 few = st.integers(1, 4)
 from_two = st.integers(2, 9)
+# On other maps than 4×3 the spectrum is resized.
+filters = st.sampled_from([gnconv.depthwise_7x7, partial(blocks.GlobalLocalFilter, size=(4, 3))])
 
 CASES = {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
@@ -158,8 +167,8 @@ CASES = {
     "GlobalLocalFilter": st.builds(
         lambda c, size: _same(blocks.GlobalLocalFilter)(2 * c, size), few, st.tuples(few, few)
     ),
-    "GnConv": st.builds(lambda c, order: _same(blocks.GnConv)(c * 2 ** (order - 1), order), few, few),
-    "HorNetBlock": st.builds(lambda c, order: _same(blocks.HorNetBlock)(c * 2 ** (order - 1), order), few, few),
+    "GnConv": st.builds(_gated(blocks.GnConv), few, few, filters),
+    "HorNetBlock": st.builds(_gated(blocks.HorNetBlock), few, few, filters),
     "InvertedResidual": st.builds(_converted(blocks.InvertedResidual), channels, channels, strides, few),
     "LSKMBConv": st.builds(_converted(blocks.LSKMBConv), channels, channels, strides),
     "LSKUnit": st.builds(_same(blocks.LSKUnit), from_two),

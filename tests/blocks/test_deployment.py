@@ -43,6 +43,14 @@ def test_tables_of_the_maps_own_size_survive_the_optimiser(name, tmp_path):
     torch.testing.assert_close(result, module(more), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("optimize", [False, True])
+def test_a_resized_spectrum_is_exported(optimize, tmp_path):
+    module, x, more = blocks.GlobalLocalFilter(6, (8, 10)).eval(), torch.randn(2, 6, 7, 12), torch.randn(5, 6, 7, 12)
+    result = through_onnx(module, x, more, tmp_path / "block.onnx", optimize)
+    torch.testing.assert_close(result, module(more), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", blocks.__all__)
 def test_inductor_computes_the_same_forward_and_backward(name):
     case = GENERIC[name]
