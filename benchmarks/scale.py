@@ -1,0 +1,164 @@
+"""How time and memory of a training step grow, and what a second process brings.
+
+    python benchmarks/scale.py     # about 15 minutes on 2 CPU cores, nothing else running
+
+Blocks, forward and backward in bfloat16, channels_last: one size is doubled from setting to setting, the settings take
+turns, and each is divided by the first. Then examples/train.py with a resnet_20, by one process with all threads and by
+two processes with half of them each. Writes benchmarks/results/scale.json, scale.md and scale.png.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from measuring import RESULTS, described, in_turns, peak_memory, surroundings, write
+from torch import Tensor, nn
+
+from cifarblocks import blocks
+
+TURNS, LAUNCHES, BATCH = 7, 3, 128
+Build = Callable[[int, int], nn.Module]  # channels, height and width
+BLOCKS: dict[str, Build] = {
+    "RelativeAttention": lambda c, size: blocks.RelativeAttention(c, size),
+    "MixerLayer": lambda c, size: blocks.MixerLayer(size * size, c, size * size // 2, 4 * c),
+    "ConvNeXtBlock": lambda c, _: blocks.ConvNeXtBlock(c),
+    "GnConv": lambda c, _: blocks.GnConv(c, 3),
+    "MSCA": lambda c, _: blocks.MSCA(c),
+    "LSKAttention": lambda c, _: blocks.LSKAttention(c),
+    "MBConv": lambda c, _: blocks.MBConv(c, c),
+    "BasicBlock": lambda c, _: blocks.BasicBlock(c, c),
+}
+QUADRATIC = ("RelativeAttention", "MixerLayer")  # in the number of pixels
+FIRST = {"batch": 16, "width": 32, "depth": 1, "image size": 8}
+SIZES = {axis: [first * 2**power for power in range(4)] for axis, first in FIRST.items()}
+TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
+
+
+def prepared(build: Build, setting: dict[str, int]) -> Callable[[], None]:
+    """A forward and backward pass of blocks one after the other."""
+    batch, c, size = setting["batch"], setting["width"], setting["image size"]
+    model = nn.Sequential(*[build(c, size) for _ in range(setting["depth"])]).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, c, size, size).to(memory_format=torch.channels_last)
+    if isinstance(model[0], blocks.MixerLayer):
+        x = torch.randn(batch, size * size, c)
+    return partial(forward_backward, model, x.requires_grad_())
+
+
+def forward_backward(model: nn.Module, x: Tensor) -> None:
+    """As in training."""
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(x)
+    y.sum().backward()
+    model.zero_grad()
+    x.grad = None
+
+
+def growth(name: str, axis: str) -> dict[str, Any]:
+    """Time and memory at each size of an axis, divided by those at the first."""
+    runs = [prepared(BLOCKS[name], FIRST | {axis: size}) for size in SIZES[axis]]
+    for run in runs:
+        run()
+    times = in_turns(runs, TURNS, repetitions=3)
+    memory = [peak_memory(run) for run in runs]
+    return {
+        "block": name,
+        "axis": axis,
+        "time": [statistics.median(row[place] / row[0] for row in times) for place in range(len(runs))],
+        "memory": [held / memory[0] for held in memory],
+    }
+
+
+def images_per_second(processes: int) -> float:
+    """What examples/train.py says of its second epoch on the digits, with the threads shared out."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [str(TRAIN), "--model", "resnet_20", "--epochs", "2", "--batch-size", str(BATCH)]
+        command += ["--output", folder, "--name", "run"]
+        threads = str(torch.get_num_threads() // processes)
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+        lines = (Path(folder) / "resnet_20" / "run" / "metrics.jsonl").read_text().splitlines()
+    return float(json.loads(lines[-1])["images_per_second"])
+
+
+def table(record: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [
+        f"| {row['block']} | {row['axis']} | {' | '.join(f'{value:.1f}' for value in row['time'][1:])} "
+        f"| {' | '.join(f'{value:.1f}' for value in row['memory'][1:])} |"
+        for row in record["rows"]
+    ]
+    ratios = [two / one for one, two in record["processes"]]
+    return f"""# How time and memory grow
+
+Made by `python benchmarks/scale.py` on {described(record)}: blocks forward and backward in bfloat16, channels_last, at
+2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]}, {FIRST["width"]} channels, one block,
+maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns.
+
+![Time and memory against each size](scale.png)
+
+| block | size that grows | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |
+|---|---|---:|---:|---:|---:|---:|---:|
+{chr(10).join(lines)}
+
+Two processes of {record["machine"]["threads"] // 2} thread each train a resnet_20 at {statistics.median(ratios):.2f}
+times the images per second of one process with {record["machine"]["threads"]} threads (median of {LAUNCHES} pairs of
+launches, global batch {BATCH}).
+"""
+
+
+def draw(record: dict[str, Any]) -> Figure:
+    """Time above and memory below, a panel a size; the quadratic blocks stand out."""
+    figure = Figure(figsize=(13, 6.5), layout="constrained", dpi=130)
+    grid = figure.subplots(2, len(SIZES), sharey="row")
+    others = [name for name in BLOCKS if name not in QUADRATIC]
+    greys = {name: str(0.25 + 0.1 * place) for place, name in enumerate(others)}
+    colors = dict(zip(QUADRATIC, ("#c0392b", "#1f5fbf"), strict=True)) | greys
+    for column, axis in enumerate(SIZES):
+        for line, kind in enumerate(("time", "memory")):
+            axes = grid[line, column]
+            for row in record["rows"]:
+                if row["axis"] == axis:
+                    width = 2.2 if row["block"] in QUADRATIC else 1.2
+                    axes.plot(
+                        SIZES[axis], row[kind], "o-", ms=3, lw=width, color=colors[row["block"]], label=row["block"]
+                    )
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log", base=2)
+            axes.set_xticks(SIZES[axis], [str(size) for size in SIZES[axis]])
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            if line:
+                axes.set_xlabel(axis)
+        grid[0, column].set_title(axis)
+    grid[0, 0].set_ylabel("time, times the first")
+    grid[1, 0].set_ylabel("peak memory, times the first")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(BLOCKS), frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Measure, print and write."""
+    record: dict[str, Any] = {**surroundings(), "rows": []}
+    record["processes"] = [[images_per_second(1), images_per_second(2)] for _ in range(LAUNCHES)]
+    for name in BLOCKS:
+        for axis in SIZES:
+            row = growth(name, axis)
+            print(name, axis, [f"{value:.2f}" for value in row["time"]], flush=True)
+            record["rows"].append(row)
+    write("scale", record, table(record))
+    draw(record).savefig(RESULTS / "scale.png")
+
+
+if __name__ == "__main__":
+    main()
