@@ -33,7 +33,7 @@ LABELS = {
     "bernoulli": "random 0 or 1",
     "cat": "concat",
     "chunk": "split",
-    "conv2d": "conv",
+    "conv2d": "depthwise",
     "div": "÷",
     "fft_irfft2": "inverse Fourier",
     "fft_rfft2": "Fourier",
@@ -47,7 +47,7 @@ LABELS = {
     "sigmoid": "σ",
     "stack": "interleave",
 }
-REARRANGE = {"__getitem__", "complex", "interpolate", "permute", "reshape", "to", "unbind", "unsqueeze"}
+REARRANGE = {"__getitem__", "complex", "contiguous", "interpolate", "permute", "reshape", "to", "unbind", "unsqueeze"}
 SOURCES = {"bernoulli"}  # operations that need no input
 WRITTEN_OUT = {"addcmul": lambda total, a, b: total + a * b}  # several operations in one
 ARITHMETIC = {"+", "×", "÷"}

@@ -1,6 +1,7 @@
 """Networks of timm and torchvision give ours their weights, and then both compute the same."""
 
 import re
+from functools import partial
 
 import pytest
 import timm
@@ -89,10 +90,21 @@ def refused(model: nn.Module, state: object, message: str, source: str = "torchv
 
 def test_a_missing_an_extra_and_a_misshapen_tensor_are_named():
     model, state = small()
-    refused(model, {k: v for k, v in state.items() if k != "layer2.0.bn1.weight"}, "lack stages.1.0.norm1.weight")
-    refused(model, state | {"layer2.0.more": torch.zeros(1)}, "weights have stages.1.0.more, which the model has not")
+    refused(
+        model,
+        {k: v for k, v in state.items() if k != "layer2.0.bn1.weight"},
+        "state_dict lacks stages.1.0.norm1.weight",
+    )
+    refused(model, state | {"layer2.0.more": torch.zeros(1)}, "state_dict has layer2.0.more, which the model has not")
     misshapen = state | {"layer1.0.conv1.weight": torch.zeros(64, 64, 5, 5)}
-    refused(model, misshapen, "stages.0.0.conv1.weight of shape (64, 64, 5, 5), the model has (64, 64, 3, 3)")
+    refused(model, misshapen, "layer1.0.conv1.weight of shape (64, 64, 5, 5), the model has (64, 64, 3, 3)")
+    strided = {"layer2.0.downsample.0.weight": torch.zeros(128, 64, 3, 3)}
+    refused(model, state | strided, "layer2.0.downsample.0.weight of shape (128, 64, 3, 3), the model has (128, 64, 1")
+    refused(model, state | {"a.relative_position_index": torch.zeros(1)}, "has a.relative_position_index, which")
+    refused(model, {"model": state}, "state_dict must have tensors alone, but 'model' is none")
+    refused(
+        model, {"model.fc": torch.zeros(1)}, "state_dict has no tensor of this network under the names of torchvision"
+    )
     refused(model, state, "source must be one of ['timm', 'torchvision'], got 'keras'", source="keras")
 
 
@@ -104,6 +116,34 @@ def test_a_classifier_of_another_size_is_kept_only_when_asked():
     cifarblocks.load_published(model, state, "torchvision", new_classifier=True)
     assert torch.equal(model.head.classifier.weight, own)
     assert torch.equal(model.stem[0].weight, state["conv1.weight"])
+
+
+def test_a_network_without_a_classifier_is_loaded_when_asked():
+    _, state = small()
+    model = cifarblocks.create_model("resnet_18", num_classes=0, stem="imagenet")
+    refused(model, state, "state_dict has fc.weight and 1 more, which the model has not")
+    cifarblocks.load_published(model, state, "torchvision", new_classifier=True)
+    assert torch.equal(model.stages[3][1].conv2.weight, state["layer4.1.conv2.weight"])
+
+
+def test_a_wrong_shape_in_relative_attention_is_named():
+    build = partial(timm.create_model, "coatnet_0_224", num_classes=7, img_size=64)
+    state = build().state_dict()
+    model = cifarblocks.create_model("coatnet_0", num_classes=7, image_size=64)
+    name = "stages.2.blocks.0.attn.qkv.weight"
+    refused(model, state | {name: torch.zeros(100, 384, 1, 1)}, f"{name} of shape (100, 384, 1, 1)", "timm")
+    table = "stages.2.blocks.0.attn.rel_pos.relative_position_bias_table"
+    assert state[table].ndim == 2
+    refused(model, state | {table: torch.zeros(15, 12)}, f"{table} of shape (15, 12)", "timm")
+
+
+def test_positions_of_as_many_places_are_those_of_a_square():
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64).state_dict()
+    model = cifarblocks.create_model("vit_tiny_16", num_classes=7, image_size=(128, 32))  # 8·2 places, as 4·4
+    cifarblocks.load_published(model, state, "timm")
+    square = state["pos_embed"][0, 1:].T.reshape(1, 192, 4, 4)
+    resized = torch.nn.functional.interpolate(square, (8, 2), mode="bicubic").flatten(2)[0].T
+    torch.testing.assert_close(model.stem[4].positions[1:], resized)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

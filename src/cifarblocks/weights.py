@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,6 @@ from cifarblocks.models.classifier import Classifier
 
 # A pattern and what stands in its place, applied in this order to the other library's name of a tensor.
 Table = list[tuple[str, str | Callable[[re.Match[str]], str]]]
-NOT_STORED = re.compile(r"relative_position_index$")  # what other libraries keep and ours compute
 
 
 def _after_transition(match: re.Match[str]) -> str:
@@ -187,17 +186,23 @@ TABLES: dict[str, dict[str, Table]] = {
 
 
 def load_published(
-    model: nn.Module, weights: Mapping[str, Tensor] | str | Path, source: str, *, new_classifier: bool = False
+    model: nn.Module, state_dict: Mapping[str, Tensor] | str | Path, source: str, *, new_classifier: bool = False
 ) -> None:
     """Load the weights of the same network in another library, all of them or none.
 
-    Patches, positions and tables of relative positions that were made for images of another size are resized.
+    Patches of the stem, positions and tables of relative positions that were made for images of another size are
+    resized. They do not tell the shape of their map: if its number of places is a square, it is taken to be square,
+    and otherwise to be as the model's.
+
+    What has the same tensors is not always the same network: timm's `coatnet_0_224` strides and pools elsewhere unless
+    it is built as docs/from_timm.md says.
 
     Args:
         model: the classifier to load them into, as `create_model` gives it.
-        weights: the other network's `state_dict()`, or a file of it, `.safetensors` or one that `torch.load` reads.
+        state_dict: the other network's, or a file of it, `.safetensors` or one that `torch.load` reads.
         source: the library that it comes from, "timm" or "torchvision".
-        new_classifier: leave the last layer as it is, where the weights are for another number of classes.
+        new_classifier: leave the last layer as it is, where the weights are for another number of classes or the model
+            has none.
 
     Raises:
         ValueError: if the source is unknown, or a tensor is missing, left over or of another shape; the message names
@@ -210,22 +215,29 @@ def load_published(
     """
     if source not in TABLES:
         raise ValueError(f"source must be one of {list(TABLES)}, got {source!r}")
-    if not isinstance(weights, Mapping):
-        weights = read_weights(Path(weights))
+    if not isinstance(state_dict, Mapping):
+        state_dict = read_weights(Path(state_dict))
+    if others := [name for name, value in state_dict.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"state_dict must have tensors alone, but {others[0]!r} is none; is the state dict inside it?")
     own = model.state_dict()
-    published = renamed(weights, own, source)
-    kept = {name for name in own if name.startswith("head.classifier.")} if new_classifier else set()
-    if missing := sorted(own.keys() - published.keys() - kept):
-        raise ValueError(f"weights lack {some(missing)}")
-    if extra := sorted(published.keys() - own.keys()):
-        raise ValueError(f"weights have {some(extra)}, which the model has not")
-    network = cast(Classifier, model)
-    fitting = {name: fit(name, value, network, source) for name, value in published.items() if name not in kept}
-    if misshapen := sorted(name for name, value in fitting.items() if value.shape != own[name].shape):
-        theirs, ours = (tuple(tensors[misshapen[0]].shape) for tensors in (published, own))
-        hint = "; new_classifier=True keeps the model's own" if "head.classifier.weight" in misshapen else ""
-        raise ValueError(f"weights have {some(misshapen)} of shape {theirs}, the model has {ours}{hint}")
-    model.load_state_dict({name: own[name] for name in kept} | fitting)
+    theirs = their_names(state_dict, own, source)
+    if not theirs.keys() & own.keys():
+        raise ValueError(
+            f"state_dict has no tensor of this network under the names of {source}, but {some(list(state_dict))}"
+        )
+    kept = {name for name in own | theirs if name.startswith("head.classifier.")} if new_classifier else set()
+    if missing := sorted(own.keys() - theirs.keys() - kept):
+        raise ValueError(f"state_dict lacks {some(missing)}")
+    if extra := [theirs[name] for name in theirs if name not in own and name not in kept]:
+        raise ValueError(f"state_dict has {some(extra)}, which the model has not")
+    published = {name: state_dict[their] for name, their in theirs.items() if name not in kept}
+    fitting = {name: fit(name, value, cast(Classifier, model), source) for name, value in published.items()}
+    if misshapen := [name for name, value in fitting.items() if value.shape != own[name].shape]:
+        shapes = tuple(published[misshapen[0]].shape), tuple(own[misshapen[0]].shape)
+        hint = "; new_classifier=True keeps the model's own" if misshapen[0].startswith("head.classifier.") else ""
+        names = some([theirs[name] for name in misshapen])
+        raise ValueError(f"state_dict has {names} of shape {shapes[0]}, the model has {shapes[1]}{hint}")
+    model.load_state_dict({name: own[name] for name in kept & own.keys()} | fitting)
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
@@ -237,12 +249,15 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def renamed(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors by our names, by that table of the source that finds most of them."""
-    tables = TABLES[source].values()
-    candidates = [{rename(name, table): value for name, value in weights.items()} for table in tables]
-    best = max(candidates, key=lambda candidate: len(candidate.keys() & own.keys()))
-    return {name: value for name, value in best.items() if not NOT_STORED.search(name)}
+def their_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, str]:
+    """Our name of each tensor → its name there, by that table of the source that finds most of them."""
+    # An index of the places of a table is kept there, and computed here.
+    indices = {
+        re.sub("bias_table$", "index", name) for name in weights if name.endswith("relative_position_bias_table")
+    }
+    names = [name for name in weights if name not in indices]
+    candidates = [{rename(name, table): name for name in names} for table in TABLES[source].values()]
+    return max(candidates, key=lambda candidate: len(candidate.keys() & own.keys()))
 
 
 def rename(name: str, table: Table) -> str:
@@ -263,35 +278,52 @@ def fit(name: str, value: Tensor, model: Classifier, source: str) -> Tensor:
     if last == "relative_bias":
         return fit_relative_bias(value, own)
     if last == "positions":
-        return fit_positions(value.flatten(0, -2), own, model)
+        return fit_positions(value.flatten(0, -2), model)
     parent = model.get_submodule(path.rpartition(".")[0])
     if source == "timm" and isinstance(parent, RelativeAttention) and path.endswith(".qkv"):
+        if value.numel() != own.numel() or len(value) != len(own):
+            return value
         # Each head there has its queries, keys and values together.
         return rearrange(value, "(g three c) ... -> (three g c) ...", g=parent.heads, three=3).view_as(own)
     if [n for n in value.shape if n != 1] == [n for n in own.shape if n != 1]:
         return value.reshape(own.shape)  # linear layers are 1×1 convolutions, (c, 1, 1) is (c)
-    if isinstance(module, nn.Conv2d) and module.stride == module.kernel_size and value.shape[:2] == own.shape[:2]:
+    patches = isinstance(module, nn.Conv2d) and module.stride == module.kernel_size != (1, 1)
+    if patches and name.startswith("stem.") and value.ndim == 4 and value.shape[:2] == own.shape[:2]:
         return fit_patches(value, own)
     return value
 
 
 def fit_relative_bias(table: Tensor, own: Tensor) -> Tensor:
     """A table by places and heads → heads and the two directions, resized bilinearly if it was made for another map."""
-    places, heads = table.shape
-    height, width = own.shape[1:] if places == own[0].numel() else (math.isqrt(places),) * 2
-    maps = rearrange(table, "(y x) g -> 1 g y x", y=height, x=width)
-    return F.interpolate(maps, own.shape[1:], mode="bilinear", align_corners=False)[0] if heads == len(own) else table
+    size = grid(len(table), own.shape[1:])
+    if size is None or table.ndim != 2 or table.shape[1] != len(own):
+        return table
+    maps = rearrange(table, "(y x) g -> 1 g y x", y=size[0])
+    return F.interpolate(maps, own.shape[1:], mode="bilinear", align_corners=False)[0]
 
 
-def fit_positions(positions: Tensor, own: Tensor, model: Classifier) -> Tensor:
-    """A vector for each token; those of a square map resized bicubically if ours is another, the class token's kept."""
-    side, (stride, *_) = math.isqrt(len(positions) - 1), (info.stride for info in model.feature_info)
-    if positions.shape == own.shape or side**2 != len(positions) - 1:
+def fit_positions(positions: Tensor, model: Classifier) -> Tensor:
+    """A vector for each token, resized bicubically if they were made for another map, the class token's kept."""
+    stride = model.feature_info[0].stride
+    height, width = (length // stride for length in model.image_size)
+    size = grid(len(positions) - 1, (height, width))
+    if size is None:
         return positions
-    size = [length // stride for length in model.image_size]
-    square = rearrange(positions[1:], "(y x) c -> 1 c y x", y=side)
-    resized = F.interpolate(square, size, mode="bicubic", align_corners=False)
+    maps = rearrange(positions[1:], "(y x) c -> 1 c y x", y=size[0])
+    resized = F.interpolate(maps, (height, width), mode="bicubic", align_corners=False)
     return torch.cat([positions[:1], rearrange(resized, "1 c y x -> (y x) c")])
+
+
+def grid(places: int, own: Sequence[int]) -> tuple[int, int] | None:
+    """The map that so many places are of: a square if it can be, else the model's own; None if it is neither.
+
+    >>> grid(196, (28, 7)), grid(15, (3, 5)), grid(16, (3, 5)), grid(15, (4, 5))
+    ((14, 14), (3, 5), (4, 4), None)
+    """
+    side = math.isqrt(places)
+    if side * side == places:
+        return side, side
+    return (own[0], own[1]) if places == own[0] * own[1] else None
 
 
 def fit_patches(weight: Tensor, own: Tensor) -> Tensor:

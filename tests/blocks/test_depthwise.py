@@ -4,8 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from properties import GENERIC
 from torch import nn
-from torch.autograd import gradcheck, gradgradcheck
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from cifarblocks import native
 from cifarblocks.blocks import DepthwiseConv2d, depthwise
@@ -110,8 +114,11 @@ def loops_used(monkeypatch):
 def test_it_is_absent_in_inference_under_transforms_and_when_turned_off(monkeypatch):
     used = loops_used(monkeypatch)
     module, x = DepthwiseConv2d(8, 3), torch.randn(2, 8, 5, 4)
+    asked = []
+    monkeypatch.setattr(depthwise, "library", lambda: asked.append(1) or native.library())
     with torch.no_grad():
-        assert type(module(x).grad_fn) is type(None)
+        module(x)
+    assert not asked
     weight, bias = module.weight.detach(), module.bias.detach()
 
     def loss(weight):
@@ -139,3 +146,84 @@ def test_one_batch_after_another_of_another_size(monkeypatch):
             module(x).square().sum().backward()
     assert len(used) == 3
     torch.testing.assert_close(ours.weight.grad, torchs.weight.grad)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        lambda: torch.randn(3, 5, 1, 8).permute(3, 2, 0, 1),  # as TensorFlow stores it
+        lambda: torch.randn(8, 1, 5, 3).transpose(2, 3),
+        lambda: torch.randn(8, 1, 3, 5).to(memory_format=torch.channels_last),
+    ],
+)
+def test_a_weight_of_any_strides_has_the_gradient_of_torch(weight):
+    ours, torchs = pair(8, (3, 5), 1, 1, True)
+    shared = weight()
+    ours.weight, torchs.weight = nn.Parameter(shared), nn.Parameter(shared.contiguous())
+    x = torch.randn(4, 8, 6, 7)
+    for ours_, theirs in zip(gradients(ours, x), gradients(torchs, x), strict=True):
+        torch.testing.assert_close(ours_, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_autocast_is_that_of_torch(dtype, precision, dilation):
+    """It leaves float64 alone, and computes in float16 where asked to."""
+    ours, torchs = (module.to(precision) for module in pair(8, 3, 1, dilation, True))
+    x = torch.randn(2, 8, 6, 7, dtype=precision)
+    with torch.autocast("cpu", dtype):
+        y, expected = ours(x), torchs(x)
+    assert y.dtype == expected.dtype
+    for result in (y, expected):
+        result.float().square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, torchs.weight.grad, rtol=2e-2, atol=2e-1)
+
+
+def test_what_is_recorded_or_transformed_is_torchs():
+    ours, torchs = pair(4, 3, 1, 1, True)
+    x = torch.randn(2, 4, 5, 6)
+    jacobians = [torch.autograd.functional.jacobian(module, x, vectorize=True) for module in (ours, torchs)]
+    torch.testing.assert_close(*jacobians)
+    tangent = torch.randn_like(x)
+    with forward_ad.dual_level():
+        duals = [forward_ad.unpack_dual(module(forward_ad.make_dual(x, tangent))).tangent for module in (ours, torchs)]
+    torch.testing.assert_close(*duals)
+
+    traced = make_fx(lambda x: torch.autograd.grad(ours(x).square().sum(), ours.weight)[0])(x)
+    torch.testing.assert_close(traced(x), gradient_of(torchs, x))
+    counts = []
+    for module in (ours, torchs):
+        with FlopCounterMode(display=False) as counter:
+            module(x).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        ours(x).sum().backward()
+    single = torch.randn(4, 5, 6)
+    torch.testing.assert_close(ours(single), torchs(single))
+
+
+def gradient_of(module, x):
+    return torch.autograd.grad(module(x).square().sum(), module.weight)[0]
+
+
+HOLDERS = sorted(
+    name
+    for name, case in GENERIC.items()
+    if any(isinstance(part, DepthwiseConv2d) for part in case.build().modules()) and name != "DepthwiseConv2d"
+)
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_blocks_that_hold_one_train_as_without_the_loops(name, monkeypatch):
+    """The other tests see them without."""
+    case = GENERIC[name]
+    module, x = case.build().double(), case.input(4, 9, 7, torch.float64)
+    used = loops_used(monkeypatch)
+    with_loops = [gradient.clone() for gradient in gradients(module, x)]
+    assert used
+    monkeypatch.setattr(depthwise, "library", lambda: None)
+    module.zero_grad()
+    for ours_, theirs in zip(with_loops, gradients(module, x), strict=True):
+        torch.testing.assert_close(ours_, theirs, rtol=1e-9, atol=1e-9)

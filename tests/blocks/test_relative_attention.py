@@ -142,7 +142,7 @@ def test_a_block_made_for_one_map_runs_on_another_and_trains():
 
 
 def test_refused_arguments_are_named():
-    with pytest.raises(ValueError, match=r"out_channels must be divisible by head_channels \(32\), got 48"):
+    with pytest.raises(ValueError, match=r"^channels must be divisible by head_channels \(32\), got 48"):
         RelativeAttention(48, 8)
     with pytest.raises(ValueError, match=r"size must be at least 1, got \(0, 3\)"):
         RelativeAttention(32, (0, 3))

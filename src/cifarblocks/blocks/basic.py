@@ -37,7 +37,7 @@ class DropPath(nn.Module):
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"drop path rate must be at least 0 and below 1, got {rate}")
+            raise ValueError(f"drop_path must be at least 0 and below 1, got {rate}")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

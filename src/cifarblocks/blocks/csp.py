@@ -48,7 +48,9 @@ class CSPBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        hidden_channels = channels // 2 if hidden_channels is None else hidden_channels
+        if hidden_channels is None:
+            require_at_least(2, channels=channels)
+            hidden_channels = channels // 2
         require_at_least(1, channels=channels, hidden_channels=hidden_channels, groups=groups)
         if hidden_channels % groups:
             raise ValueError(f"hidden_channels must be divisible by groups ({groups}), got {hidden_channels}")
@@ -142,8 +144,8 @@ class CSPStage(nn.Module):
         channels at stride 1, d even; n is the depth.
 
     Raises:
-        ValueError: if a size is below 1 or not divisible by its groups, or there are more or fewer drop path rates
-            than blocks.
+        ValueError: if a size is below 1 or not divisible by its groups, the branches are too narrow for their block,
+            or there are more or fewer drop path rates than blocks.
 
     >>> CSPStage(64, 128, depth=2, stride=2)(torch.randn(2, 64, 7, 5)).shape
     torch.Size([2, 128, 4, 3])
@@ -173,6 +175,9 @@ class CSPStage(nn.Module):
         branch = out_channels if branch_channels is None else branch_channels
         down = in_channels if down_channels is None else down_channels
         require_at_least(1, branch_channels=branch, down_channels=down, down_groups=down_groups)
+        for name, width in (("in_channels", in_channels), ("down_channels", down)):
+            if stride != 1 and width % down_groups:
+                raise ValueError(f"{name} must be divisible by down_groups ({down_groups}), got {width}")
         self.down = (
             nn.Identity()
             if stride == 1

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least, require_odd
 from cifarblocks.native import library
@@ -22,7 +23,8 @@ class DepthwiseConv2d(nn.Conv2d):
     gradients are computed by loops of our own (`cifarblocks.native`), which sum in float32, or float64 for float64; and
     there a dilated one is computed on the smaller maps of every second, third, ... pixel.
 
-    Formula: y_c = w_c ∗ x_c + bias_c, the sum over the places of the kernel
+    Formula: y[c, i, j] = bias[c] + Σ over u, v of w[c, u, v] · x[c, i·s + u·d - p, j·s + v·d - q], s the stride, d the
+        dilation, p and q the padding
 
     Origin: written from the paper; it is torch's Conv2d (BSD-3) with one group a channel.
 
@@ -55,10 +57,10 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, (height, width), stride, padding, dilation, groups=channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not runs_eagerly_on_cpu(x):
+        if x.ndim != 4 or not runs_eagerly_on_cpu(x, self.weight):
             return super().forward(x)
         weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:  # which autocast leaves alone
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), bias if bias is None else bias.to(dtype)
         if self.stride == (1, 1) and self.dilation != (1, 1):
@@ -66,15 +68,23 @@ class DepthwiseConv2d(nn.Conv2d):
         return convolved(x, weight, bias, self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
 
 
-def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Whether this is a plain tensor in main memory, and not what compilers, exporters and transforms pass."""
+def runs_eagerly_on_cpu(*tensors: Tensor) -> bool:
+    """Whether nothing but plain tensors in main memory takes part, and nobody records or transforms what is done."""
     return (
-        type(x) is Tensor
-        and x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
-        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+        and all(isinstance(tensor, Tensor) and not dispatch_keys(tensor) & ~PLAIN for tensor in tensors)
     )
+
+
+def dispatch_keys(tensor: Tensor) -> int:
+    """What torch tells kinds of tensors by: device, subclass, fake, batched, negated, ..., a bit for each."""
+    return torch._C._dispatch_keys(tensor).raw_repr()
+
+
+PLAIN = dispatch_keys(torch.empty(0, device="cpu"))
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -121,12 +131,11 @@ class DepthwiseConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # Of another layout torch's convolution takes up to 30 times as long, and the loops need this one.
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
         arguments = (*ctx.saved_tensors, gradient, *ctx.places)
         for_x, for_weight, for_bias = needed = ctx.needs_input_grad[:3]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled():  # they will be differentiated: torch's own can be
+            if torch.is_grad_enabled() or not runs_eagerly_on_cpu(*ctx.saved_tensors, gradient):
+                # Torch's own can be differentiated, batched and recorded.
                 return *built_in_gradients(needed, *arguments), None, None, None
             return (
                 input_gradient(*arguments) if for_x else None,
@@ -143,6 +152,8 @@ def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, pa
 
     A strided convolution is every `stride`-th place of one without stride: what is between them has no gradient.
     """
+    # Of another layout torch's convolution takes up to 30 times as long.
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
     if stride != (1, 1):
         sizes = [
             n + 2 * p - d * (k - 1) for n, p, d, k in zip(x.shape[2:], padding, dilation, weight.shape[2:], strict=True)
@@ -157,10 +168,10 @@ def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, pa
 
 def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
     """The gradient for the weight, (c, 1, k, k), by the compiled loops."""
-    x = x.contiguous(memory_format=torch.channels_last)
+    x, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, gradient))
     batch, channels, *size = x.shape
     sizes = (batch, channels, *size, *gradient.shape[2:], *weight.shape[2:], *stride, *padding, *dilation)
-    sums = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    sums = torch.empty(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
     loops = getattr(library(), f"weight_gradient_{str(x.dtype).removeprefix('torch.')}")
     pointers = [c_void_p(tensor.data_ptr()) for tensor in (x, gradient, sums)]
     loops(*pointers, byref((c_int64 * len(sizes))(*sizes)), torch.get_num_threads())

@@ -41,7 +41,8 @@ class GnConv(nn.Module):
         with u = 2^(1 - n); n is the order.
 
     Raises:
-        ValueError: if `channels` or `order` is below 1, or `channels` not divisible by 2^(order - 1).
+        ValueError: if `channels` or `order` is below 1, `channels` not divisible by 2^(order - 1), or the filter
+            refuses the sum of the gates' channels.
 
     >>> GnConv(64, order=3)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])

@@ -67,7 +67,7 @@ class InvertedResidual(nn.Module):
 
 
 class MBConv(nn.Module):
-    """The same before its norms: CoAtNet's pre-norm form, https://arxiv.org/abs/2106.04803 appendix A.1, eq. 4-5.
+    """CoAtNet's inverted bottleneck, normalised before it: https://arxiv.org/abs/2106.04803 appendix A.1, eq. 4-5.
 
     The stride is on the first 1×1 convolution, as in equation 5; other code has it on the depthwise one (table 9 of
     the paper gives both). The shortcut is a max pool, whose size the paper does not say (3×3 here), and a 1×1
@@ -143,7 +143,7 @@ class LSKMBConv(nn.Module):
         out_channels: channels of the output.
         stride: of the depthwise convolutions.
         kernel_sizes: of the depthwise convolutions, odd, one a branch.
-        expansion: hidden channels for each of `in_channels`.
+        expansion: hidden channels for each of `in_channels`; at 1, too, there is a first convolution.
         reduction: the choice is made from hidden / reduction features, at least 1.
         drop_path: probability of dropping the branch of an image in training.
 

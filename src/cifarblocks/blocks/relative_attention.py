@@ -34,7 +34,7 @@ class RelativeAttention(nn.Module):
         a map of m·n.
 
     Raises:
-        ValueError: if a size is below 1, or `head_channels` does not divide `out_channels`.
+        ValueError: if a size is below 1, or `head_channels` does not divide the output's channels.
 
     >>> RelativeAttention(64, size=(8, 5))(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -42,10 +42,11 @@ class RelativeAttention(nn.Module):
 
     def __init__(self, channels: int, size: Size, head_channels: int = 32, *, out_channels: int | None = None) -> None:
         super().__init__()
+        name = "channels" if out_channels is None else "out_channels"
         out_channels = channels if out_channels is None else out_channels
         require_at_least(1, channels=channels, out_channels=out_channels, head_channels=head_channels)
         if out_channels % head_channels:
-            raise ValueError(f"out_channels must be divisible by head_channels ({head_channels}), got {out_channels}")
+            raise ValueError(f"{name} must be divisible by head_channels ({head_channels}), got {out_channels}")
         height, width = height_and_width(size)
         self.heads = out_channels // head_channels
         self.qkv = nn.Conv2d(channels, 3 * out_channels, 1)

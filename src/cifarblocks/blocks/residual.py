@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.depthwise import layout_of
 from cifarblocks.blocks.sizes import require_at_least
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
@@ -70,7 +71,9 @@ class PaddingShortcut(nn.Module):
         self.after = out_channels - in_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        layout = layout_of(x)  # of an odd map the slice has none
+        x = x[:, :, :: self.stride, :: self.stride].contiguous(memory_format=layout)
+        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):

@@ -58,7 +58,7 @@ class SplitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm.training and x.shape[0] == 1:
-            raise ValueError("SplitAttention normalises averages over the batch: it trains on at least 2 images, got 1")
+            raise ValueError("x must have at least 2 images in training, to normalise averages over the batch, got 1")
         splits = self.splits(x).chunk(self.radix, dim=1)  # radix times (b, c, h, w)
         averages = reduce(torch.add, [split.mean((2, 3), keepdim=True) for split in splits])
         logits = self.expand(torch.relu_(self.norm(self.reduce(averages))))
@@ -113,6 +113,11 @@ class ResNeStBottleneck(nn.Module):
         super().__init__()
         require_at_least(1, in_channels=in_channels, stride=stride, radix=radix)
         width = bottleneck_width(bottleneck_channels, base_width, groups)
+        if width % (groups * radix):
+            raise ValueError(
+                "bottleneck_channels · base_width / 64 · groups must be divisible by "
+                f"groups · radix ({groups} · {radix}), got {width}"
+            )
         out_channels = 4 * bottleneck_channels
         self.reduce = conv_norm(in_channels, width, activation=nn.ReLU)
         self.attention = SplitAttention(width, radix, groups)

@@ -6,6 +6,7 @@ C++ compiler, or CIFARBLOCKS_NATIVE=0 is set, `library` gives None and torch's o
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ def library() -> CDLL | None:
         return None
     try:
         return CDLL(str(compiled()))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
 
 
@@ -33,21 +34,22 @@ def compiled() -> Path:
 
     Raises:
         OSError: if there is no compiler, or the cache cannot be written.
+        RuntimeError: if there is no home for the cache.
         subprocess.SubprocessError: if the compiler fails.
     """
-    compiler = os.environ.get("CXX", "c++")
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
     # What the compiler defines tells its version and what the processor can do.
     macros = subprocess.run(
-        [compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], check=True, capture_output=True
+        [*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], check=True, capture_output=True
     ).stdout
-    key = hashlib.sha256(SOURCE.read_bytes() + macros + " ".join((compiler, *FLAGS)).encode()).hexdigest()
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cifarblocks"
+    key = hashlib.sha256(SOURCE.read_bytes() + macros + " ".join((*compiler, *FLAGS)).encode()).hexdigest()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifarblocks"
     target = folder / f"{SOURCE.stem}-{key[:16]}.so"
     if not target.exists():
         print("cifarblocks: compiling the gradient of depthwise convolutions, once", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may be compiling the same
             made = Path(own) / target.name
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+            subprocess.run([*compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
             made.replace(target)
     return target
