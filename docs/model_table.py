@@ -17,7 +17,8 @@ from cifarblocks.registry import find_model
 PAGE = Path(__file__).with_name("models.md")
 HEAD = """# Classifiers
 
-Made by `python docs/model_table.py` from the registry. Parameters for 100 classes; multiply-adds of one image, one
+Made by `python docs/model_table.py` from the registry. Parameters for 100 classes, at the network's own image size,
+which is the paper's where parameters depend on it; multiply-adds of one image, one
 multiplication with its addition counting as one, normalisation, activations, pooling and Fourier transforms not
 counted. The paper's size is 224 for networks made for it. The last map is that of a 32×32 image: one of 1×1 is what
 becomes of a network for large images, and why there are the `_cifar` networks. `python -m cifarblocks show NAME`
@@ -40,9 +41,11 @@ def line(name: str) -> str:
     last = own.feature_info[-1] if own.feature_info else None
     at_224 = own.image_size == (224, 224) or (last is not None and last.stride == 32)
     large = f"{cifarblocks.count_macs(build(name, image_size=224)):,} (224)" if at_224 else "the same"
-    summary = " ".join((inspect.getdoc(factory) or "").partition("\n\n")[0].split())
-    address = re.search(r"https://\S+\d", summary + (inspect.getdoc(inspect.getmodule(factory)) or ""))
-    paper = f" [paper]({address[0]})" if address and "https://" not in summary else ""
+    about = inspect.getdoc(factory) or ""
+    summary = " ".join(about.partition("\n\n")[0].split())
+    address = re.search(r"https://\S+\d", about + (inspect.getdoc(inspect.getmodule(factory)) or ""))
+    label = "paper of the blocks" if "of no paper" in summary else "paper"
+    paper = f" [{label}]({address[0]})" if address and "https://" not in summary else ""
     cells = [
         f"`{name}`",
         re.sub(r"https://\S+\d", r"<\g<0>>", summary) + paper,

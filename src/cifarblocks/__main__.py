@@ -22,11 +22,19 @@ def main(arguments: list[str] | None = None) -> int:
     showing.add_argument("name")
     options = parser.parse_args(arguments)
     try:
-        print("\n".join(list_models(options.pattern)) if options.command == "list" else description(options.name))
+        print("\n".join(matching(options.pattern)) if options.command == "list" else description(options.name))
     except ValueError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def matching(pattern: str) -> list[str]:
+    """The names of a pattern, one at least."""
+    names = list_models(pattern)
+    if not names:
+        raise ValueError(f"no classifier is called {pattern!r}")
+    return names
 
 
 def description(name: str) -> str:

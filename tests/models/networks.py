@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from test_counts import COUNTS
+from torch import nn
 
 import cifarblocks
+from cifarblocks.blocks import LayerScale
 from cifarblocks.models.classifier import Classifier
 
 NAMES = cifarblocks.list_models()
@@ -39,3 +41,11 @@ def walk(names: list[str], slow: set[str] = LARGE) -> list[Any]:
 def build(name: str, **arguments: object) -> Classifier:
     """The classifier, for images of 32 pixels."""
     return cifarblocks.create_model(name, **({"image_size": 32} if name in PAPER_SIZE else {}) | arguments)
+
+
+def give_branches_weight(model: Classifier, scale: float = 0.5) -> Classifier:
+    """Set layer scales, whose first values make a branch too faint to see."""
+    for module in model.modules():
+        if isinstance(module, LayerScale):
+            nn.init.constant_(module.gamma, scale)
+    return model

@@ -3,7 +3,7 @@
 import onnxruntime
 import pytest
 import torch
-from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, build, walk
+from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, build, give_branches_weight, walk
 
 from cifarblocks.registry import find_model
 
@@ -25,7 +25,7 @@ def test_one_of_every_family_is_in_the_quick_suite():
 @torch.no_grad()
 @pytest.mark.parametrize("name", walk(NAMES, OTHERS))
 def test_onnxruntime_computes_the_same(name, tmp_path):
-    model, x, more = build(name).eval(), torch.randn(2, 3, 32, 32), torch.randn(5, 3, 32, 32)
+    model, x, more = give_branches_weight(build(name), 0.1).eval(), torch.randn(2, 3, 32, 32), torch.randn(5, 3, 32, 32)
     dynamic = ({0: torch.export.Dim("batch")},)
     torch.onnx.export(model, (x,), dynamic_shapes=dynamic, dynamo=True, verbose=False).save(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
@@ -38,7 +38,7 @@ def test_onnxruntime_computes_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS))
 def test_inductor_computes_the_same(name):
     torch._dynamo.reset()  # it counts how often it has compiled Classifier.forward
-    model, x = build(name).eval(), torch.randn(2, 3, 32, 32)
+    model, x = give_branches_weight(build(name), 0.1).eval(), torch.randn(2, 3, 32, 32)
     expected = model(x)
     result = torch.compile(model, fullgraph=True, options=UNOPTIMISED)(x)
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())

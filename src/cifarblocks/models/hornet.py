@@ -87,7 +87,7 @@ def hornet_small_gf(**arguments: Any) -> Classifier:
 def hornet_nano_cifar(**arguments: Any) -> Classifier:
     """The widths and depths of `convnext_atto_cifar`, to compare with; patches of 2×2, maps of 16, 8, 4 and 4.
 
-    No network of the paper has this size. 93.2 million multiply-adds at 32×32.
+    It is of no paper. 93.2 million multiply-adds at 32×32.
 
     >>> hornet_nano_cifar().num_features
     320

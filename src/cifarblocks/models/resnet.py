@@ -153,49 +153,73 @@ def resnet_110(**arguments: Any) -> Classifier:
 
 @register_model
 def eca_resnet_20(*, kernel_size: int | None = 3, position: int = 2, **arguments: Any) -> Classifier:
-    """ResNet-20 with ECA after the second BatchNorm of every block; `kernel_size=None` is the adaptive rule."""
+    """ResNet-20 with ECA after the second BatchNorm of every block; `kernel_size=None` is the adaptive rule.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=kernel_size), position, **arguments)
 
 
 @register_model
 def eca_resnet_32(*, kernel_size: int | None = 5, position: int = 2, **arguments: Any) -> Classifier:
-    """ResNet-32 with ECA of kernel 5 after the second BatchNorm of every block."""
+    """ResNet-32 with ECA of kernel 5 after the second BatchNorm of every block.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(32, partial(ECA, kernel_size=kernel_size), position, **arguments)
 
 
 @register_model
 def eca_resnet_56(*, kernel_size: int | None = None, position: int = 2, **arguments: Any) -> Classifier:
-    """ResNet-56 with ECA of the adaptive kernel after the second BatchNorm of every block."""
+    """ResNet-56 with ECA of the adaptive kernel after the second BatchNorm of every block.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(56, partial(ECA, kernel_size=kernel_size), position, **arguments)
 
 
 @register_model
 def ecanet20_fixed_k3(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 3."""
+    """The kernel ablation: `eca_resnet_20` with kernel 3.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=3), **arguments)
 
 
 @register_model
 def ecanet20_fixed_k5(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 5."""
+    """The kernel ablation: `eca_resnet_20` with kernel 5.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=5), **arguments)
 
 
 @register_model
 def ecanet20_fixed_k7(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 7."""
+    """The kernel ablation: `eca_resnet_20` with kernel 7.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=7), **arguments)
 
 
 @register_model
 def ecanet20_fixed_k9(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 9."""
+    """The kernel ablation: `eca_resnet_20` with kernel 9.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=9), **arguments)
 
 
 @register_model
 def ecanet20_adaptive(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64."""
+    """The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=None), **arguments)
 
 
@@ -207,19 +231,28 @@ def resnet20_no_eca(**arguments: Any) -> Classifier:
 
 @register_model
 def eca_resnet20_pos1(**arguments: Any) -> Classifier:
-    """The position ablation: ECA after the first BatchNorm of every block, before its ReLU."""
+    """The position ablation: ECA after the first BatchNorm of every block, before its ReLU.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=3), 1, **arguments)
 
 
 @register_model
 def eca_resnet20_pos2(**arguments: Any) -> Classifier:
-    """The position ablation: ECA after the second BatchNorm, as in `eca_resnet_20`."""
+    """The position ablation: ECA after the second BatchNorm, as in `eca_resnet_20`.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=3), 2, **arguments)
 
 
 @register_model
 def eca_resnet20_pos3(**arguments: Any) -> Classifier:
-    """The position ablation: ECA after the addition, before the last ReLU."""
+    """The position ablation: ECA after the addition, before the last ReLU.
+
+    ECA-Net, https://arxiv.org/abs/1910.03151.
+    """
     return cifar_resnet(20, partial(ECA, kernel_size=3), 3, **arguments)
 
 
