@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.models import resnet as reference
 
 import cifarblocks
-from cifarblocks.blocks import ECA
+from cifarblocks.blocks import ECA, SqueezeExcite
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])
@@ -47,6 +47,21 @@ def test_eca_is_in_every_block_where_its_name_says(name, arguments, kernel_size,
         assert gate.conv.kernel_size == (kernel_size,)
 
 
+@pytest.mark.parametrize(("attention", "gate"), [("none", nn.Identity), ("eca", ECA), ("se", SqueezeExcite)])
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_the_attention_of_a_plain_resnet_is_told_by_name(attention, gate, position):
+    blocks = [
+        block
+        for stage in cifarblocks.create_model("resnet_20", attention=attention, position=position).stages
+        for block in stage
+    ]
+    assert len(blocks) == 9
+    for block in blocks:
+        gates = [block.attention1, block.attention2, block.attention3]
+        assert type(gates.pop(position - 1)) is gate
+        assert all(type(other) is nn.Identity for other in gates)
+
+
 def test_convolutions_are_drawn_as_he_et_al_do():
     model = cifarblocks.create_model("resnet_18")
     conv = model.stages[3][0].conv1.weight  # 256 → 512 channels: fan-in and fan-out differ
@@ -55,7 +70,12 @@ def test_convolutions_are_drawn_as_he_et_al_do():
 
 @pytest.mark.parametrize(
     ("name", "argument"),
-    [("resnet_20", "position"), ("resnet_20", "depth"), ("ecanet20_fixed_k3", "kernel_size"), ("resnet_18", "block")],
+    [
+        ("resnet_20", "kernel_size"),
+        ("resnet_20", "depth"),
+        ("ecanet20_fixed_k3", "kernel_size"),
+        ("resnet_18", "block"),
+    ],
 )
 def test_an_argument_that_the_name_fixes_is_refused(name, argument):
     with pytest.raises(TypeError, match=argument):
@@ -65,5 +85,10 @@ def test_an_argument_that_the_name_fixes_is_refused(name, argument):
 def test_refused_arguments_are_named():
     with pytest.raises(ValueError, match=r"shortcut must be one of \['A', 'B'\], got 'a'"):
         cifarblocks.create_model("resnet_20", shortcut="a")
+    with pytest.raises(ValueError, match=r"attention must be one of \['none', 'eca', 'se'\], got 'cbam'"):
+        cifarblocks.create_model("resnet_20", attention="cbam")
+    for name in ("resnet_20", "eca_resnet_20"):
+        with pytest.raises(ValueError, match="^position must be 1, 2 or 3, got 4$"):
+            cifarblocks.create_model(name, position=4)
     with pytest.raises(ValueError, match=r"stem must be one of \['cifar', 'imagenet'\], got 'patch'"):
         cifarblocks.create_model("resnet_18", stem="patch")

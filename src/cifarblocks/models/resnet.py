@@ -8,6 +8,7 @@ from torch import nn
 
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
+from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.models.classifier import (
     Classifier,
     ImageSize,
@@ -19,6 +20,11 @@ from cifarblocks.models.classifier import (
 from cifarblocks.models.stems import STEMS, Stem
 from cifarblocks.registry import register_model
 
+ATTENTIONS: dict[str, Attention] = {
+    "none": nn.Identity,
+    "eca": ECA,
+    "se": lambda channels: SqueezeExcite(channels, max(1, channels // 16)),  # SENet's reduction
+}
 SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # as section 3.3 of ResNet calls them
 
 
@@ -84,11 +90,30 @@ def cifar_resnet(
     Raises:
         ValueError: if an argument is not one of those above.
     """
+    if position not in (1, 2, 3):
+        raise ValueError(f"position must be 1, 2 or 3, got {position!r}")
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {list(SHORTCUTS)}, got {shortcut!r}")
     block = partial(BasicBlock, attention=attention, attention_position=position, shortcut=SHORTCUTS[shortcut])
     blocks = (depth - 2) // 6
     return resnet(block, STEMS["cifar"], 16, (16, 32, 64), (blocks,) * 3, (1, 2, 2), **arguments)
+
+
+def gated_resnet(depth: int, /, *, attention: str = "none", position: int = 2, **arguments: Any) -> Classifier:
+    """The same with its gate told by name.
+
+    Args:
+        depth: 6n + 2.
+        attention: "none", "eca" with the adaptive kernel, or "se" with a sixteenth of the channels.
+        position: as in `cifar_resnet`.
+        arguments: the others of `cifar_resnet`.
+
+    Raises:
+        ValueError: if an argument is not one of those above.
+    """
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention must be one of {list(ATTENTIONS)}, got {attention!r}")
+    return cifar_resnet(depth, ATTENTIONS[attention], position, **arguments)
 
 
 def imagenet_resnet(
@@ -124,31 +149,31 @@ def resnet_20(**arguments: Any) -> Classifier:
     >>> resnet_20().num_features
     64
     """
-    return cifar_resnet(20, **arguments)
+    return gated_resnet(20, **arguments)
 
 
 @register_model
 def resnet_32(**arguments: Any) -> Classifier:
     """ResNet-32 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
-    return cifar_resnet(32, **arguments)
+    return gated_resnet(32, **arguments)
 
 
 @register_model
 def resnet_44(**arguments: Any) -> Classifier:
     """ResNet-44 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
-    return cifar_resnet(44, **arguments)
+    return gated_resnet(44, **arguments)
 
 
 @register_model
 def resnet_56(**arguments: Any) -> Classifier:
     """ResNet-56 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
-    return cifar_resnet(56, **arguments)
+    return gated_resnet(56, **arguments)
 
 
 @register_model
 def resnet_110(**arguments: Any) -> Classifier:
     """ResNet-110 for CIFAR (table 6), with projection shortcuts; `shortcut="A"` is the paper's own."""
-    return cifar_resnet(110, **arguments)
+    return gated_resnet(110, **arguments)
 
 
 @register_model
