@@ -214,10 +214,10 @@ class LSKMBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.expand(x)
-        branches = torch.stack([branch(z) for branch in self.branches], dim=1)
-        average = branches.sum(1).mean((2, 3), keepdim=True)
+        first, second, third = (branch(z) for branch in self.branches)
+        average = (first + second + third).mean((2, 3), keepdim=True)
         weights = self.choose(self.reduce(average).relu()).view(len(x), 3, -1, 1, 1).softmax(1)
-        y = (branches * weights).sum(1)
+        y = first * weights[:, 0] + second * weights[:, 1] + third * weights[:, 2]
         gate = self.gate_expand(F.relu6(self.gate_reduce(y.mean((2, 3), keepdim=True)))).sigmoid()
         return x + self.project(y * gate)
 

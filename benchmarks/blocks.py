@@ -34,7 +34,7 @@ BATCH, TURN_SECONDS = 32, 0.04
 TURNS = (7, 21, 63)  # the more where the fewer gave a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-TOKENS = frozenset({"MixerLayer", "SelfAttention", "TransformerBlock"})
+TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
 
 Build = Callable[[int, int], nn.Module]  # channels, height and width
 
@@ -54,6 +54,22 @@ PAIRS: dict[str, tuple[Build, Build]] = {
     "ECA": (lambda c, _: blocks.ECA(c), lambda c, _: timm.layers.EcaModule(c)),
     "SqueezeExcite": (lambda c, _: blocks.SqueezeExcite(c, c // 16), lambda c, _: SqueezeExcitation(c, c // 16)),
     "LayerNorm2d": (lambda c, _: blocks.LayerNorm2d(c), lambda c, _: timm.layers.LayerNorm2d(c)),
+    "DepthwiseConv2d, 7×7": (
+        lambda c, _: blocks.DepthwiseConv2d(c, 7),
+        lambda c, _: nn.Conv2d(c, c, 7, padding=3, groups=c),
+    ),
+    "DepthwiseConv2d, 7×7, dilation 3": (
+        lambda c, _: blocks.DepthwiseConv2d(c, 7, dilation=3),
+        lambda c, _: nn.Conv2d(c, c, 7, padding=9, dilation=3, groups=c),
+    ),
+    "DepthwiseConv2d, 3×3": (
+        lambda c, _: blocks.DepthwiseConv2d(c, 3),
+        lambda c, _: nn.Conv2d(c, c, 3, padding=1, groups=c),
+    ),
+    "DepthwiseConv2d, 3×3, stride 2": (
+        lambda c, _: blocks.DepthwiseConv2d(c, 3, 2),
+        lambda c, _: nn.Conv2d(c, c, 3, 2, padding=1, groups=c),
+    ),
     "BasicBlock": (lambda c, _: blocks.BasicBlock(c, c), lambda c, _: resnet.BasicBlock(c, c)),
     "Bottleneck": (lambda c, _: blocks.Bottleneck(c, c // 4), lambda c, _: resnet.Bottleneck(c, c // 4)),
     "Bottleneck, 8 groups": (
@@ -126,6 +142,10 @@ PAIRS: dict[str, tuple[Build, Build]] = {
     "SelfAttention": (
         lambda c, _: blocks.SelfAttention(c),
         lambda c, _: timm.layers.Attention(c, c // 64, qkv_bias=True),
+    ),
+    "PostNormBlock": (
+        lambda c, _: blocks.PostNormBlock(c),
+        lambda c, _: nn.TransformerEncoderLayer(c, c // 64, 4 * c, dropout=0.0, batch_first=True),
     ),
     "TransformerBlock": (
         lambda c, _: blocks.TransformerBlock(c),
