@@ -30,8 +30,8 @@ from torchvision.ops import SqueezeExcitation
 
 from cifarblocks import blocks
 
-BATCH, TURN_SECONDS = 32, 0.04
-TURNS = (7, 21, 63)  # the more where the fewer gave a ratio above the bar
+BATCH, TURN_SECONDS = 32, 0.03
+TURNS = (7, 21, 49)  # the more where the fewer gave a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
