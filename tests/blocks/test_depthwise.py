@@ -20,6 +20,7 @@ def compiled_loops():
     """The other tests of blocks run without them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CIFARBLOCKS_NATIVE")
+        patch.setattr(depthwise, "are_faster", lambda *_: True)
         native.library.cache_clear()
         assert native.library() is not None, "there is no C++ compiler"
         yield
@@ -101,6 +102,24 @@ def test_any_number_of_threads_gives_the_same_bits():
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(single[1], double[1])
+
+
+are_faster = depthwise.are_faster
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "size", "stride", "dtype", "expected"),
+    [
+        ((3, 3), 8, 1, torch.bfloat16, False),
+        ((5, 5), 8, 1, torch.float32, True),
+        ((11, 1), 16, 1, torch.float32, False),
+        ((11, 1), 8, 1, torch.bfloat16, True),
+        ((3, 3), 8, 2, torch.bfloat16, True),
+        ((5, 5), 8, 2, torch.float32, False),
+    ],
+)
+def test_torchs_gradients_are_taken_where_they_are_fast(kernel_size, size, stride, dtype, expected):
+    assert are_faster(dtype, torch.empty(4, 1, *kernel_size), size, (stride, stride)) is expected
 
 
 def loops_used(monkeypatch):
@@ -227,3 +246,10 @@ def test_blocks_that_hold_one_train_as_without_the_loops(name, monkeypatch):
     module.zero_grad()
     for ours_, theirs in zip(with_loops, gradients(module, x), strict=True):
         torch.testing.assert_close(ours_, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_an_input_of_another_dtype_is_refused_as_by_torch(dilation):
+    for module in pair(4, 5, 1, dilation, True):
+        with pytest.raises(RuntimeError, match="should be the same"):
+            module(torch.randn(1, 4, 6, 6).bfloat16())
