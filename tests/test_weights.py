@@ -53,6 +53,22 @@ PAIRS = [
 ]
 
 
+COATNET = {"img_size": 64, **PAPER_STRIDES}
+# The same names in other sizes.
+LARGER = [
+    *[(f"convnext_{size}", {}, f"convnext_{size}", {}) for size in ("femto", "pico", "nano")],
+    *[(f"coatnet_{size}", {"image_size": 64}, f"coatnet_{size}_224", COATNET) for size in (1, 2)],
+    ("mlp_mixer_b16", {"image_size": 64}, "mixer_b16_224", {"img_size": 64}),
+    ("vit_b_16", {"image_size": 64}, "vit_base_patch16_224", {"img_size": 64}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "arguments", "timms", "theirs"), LARGER, ids=[name for name, *_ in LARGER])
+def test_larger_ones_compute_the_same(name, arguments, timms, theirs):
+    test_both_compute_the_same(name, arguments, "timm", lambda n: timm.create_model(timms, num_classes=n, **theirs))
+
+
 def randomised(module: nn.Module) -> nn.Module:
     """Everything random, matrices by fan-in, so that signals keep their size through many layers."""
     randomise(module.double()).eval()

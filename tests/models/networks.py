@@ -11,7 +11,7 @@ from cifarblocks.blocks import LayerScale
 from cifarblocks.models.classifier import Classifier
 
 NAMES = cifarblocks.list_models()
-FIXED_SIZE = {"cnn", "mlp", "patch_lstm", "nano_vit", "vit_tiny_cifar", "vit_tiny_16", "vit_b_16"}
+FIXED_SIZE = {"cnn", "mlp", "patch_lstm", "nano_vit", "vit_nano_cifar", "vit_tiny_cifar", "vit_tiny_16", "vit_b_16"}
 FIXED_SIZE |= {"mlp_mixer_tiny", "mlp_mixer_cifar", "mlp_mixer_s16", "mlp_mixer_b16"}
 PAPER_SIZE = {"coatnet_0", "coatnet_0_custom_enhanced", "coatnet_1", "coatnet_2", "hornet_small_gf", "hornet_tiny_gf"}
 PAPER_SIZE |= {"mlp_mixer_b16", "mlp_mixer_s16", "vit_b_16", "vit_tiny_16"}  # 224 pixels unless told otherwise
@@ -22,7 +22,7 @@ NOT_WHOLE = {"patch_lstm"}  # torch compiles an LSTM as a graph of its own
 QUICK = {"cnn", "coatnet_nano_cifar", "convnext_atto_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20"}
 QUICK |= {"ghostnet_050", "hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp", "nano_vit"}
 QUICK |= {"mlp_mixer_tiny", "resnest_nano_cifar", "resnet_20", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
-QUICK |= {"vit_tiny_cifar", "wrn_16_4"}
+QUICK |= {"vit_nano_cifar", "wrn_16_4", "coatnet_cifar_opt", "ghostnet_100_cifar", "mlp_mixer_cifar"}
 # One a family, for what takes longer still.
 ONE_A_FAMILY = {"cnn", "coatnet_nano_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20", "nano_vit"}
 ONE_A_FAMILY |= {"hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp_mixer_tiny", "wrn_16_4"}

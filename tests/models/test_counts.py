@@ -119,6 +119,7 @@ COUNTS = [
     ("vit_b_16", {}, 85_875_556),
     ("vit_b_16", IMAGENET, 86_567_656),
     ("vit_tiny_cifar", {}, 5_380_132),
+    ("vit_nano_cifar", {}, 2_710_948),
     ("nano_vit", {"num_classes": 10}, 1_242_442),
     ("patch_lstm", {"num_classes": 10}, 2_536_842),
 ]
@@ -192,6 +193,7 @@ MULTIPLY_ADDS = [
     ("vit_tiny_16", IMAGENET, 1_253_683_200),
     ("vit_b_16", IMAGENET, 17_563_828_224),
     ("vit_tiny_cifar", {}, 365_124_864),
+    ("vit_nano_cifar", {}, 182_866_944),
     ("patch_lstm", {}, 604_529_664),
 ]
 

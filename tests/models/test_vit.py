@@ -97,7 +97,13 @@ def test_nano_vit_is_made_of_torchs_encoder_layers():
 
 @pytest.mark.parametrize(
     ("name", "depth", "heads", "map_size"),
-    [("vit_tiny_16", 12, 3, 14), ("vit_b_16", 12, 12, 14), ("vit_tiny_cifar", 12, 3, 8), ("nano_vit", 4, 8, 16)],
+    [
+        ("vit_tiny_16", 12, 3, 14),
+        ("vit_b_16", 12, 12, 14),
+        ("vit_tiny_cifar", 12, 3, 8),
+        ("vit_nano_cifar", 6, 3, 8),
+        ("nano_vit", 4, 8, 16),
+    ],
 )
 def test_depths_heads_and_maps(name, depth, heads, map_size):
     model = on_meta(name)

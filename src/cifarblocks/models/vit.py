@@ -185,6 +185,12 @@ def vit_tiny_cifar(**arguments: Any) -> Classifier:
 
 
 @register_model
+def vit_nano_cifar(**arguments: Any) -> Classifier:
+    """The first half of `vit_tiny_cifar`, 6 blocks, of no paper: 182,866,944 multiply-adds at 32×32."""
+    return vit(TransformerBlock, layer_norm, 4, 192, 6, **arguments)
+
+
+@register_model
 def nano_vit(*, dropout: float = 0.1, **arguments: Any) -> Classifier:
     """Patches of 2, 4 post-norm blocks of width 192 with 8 heads, MLPs of 384 with ReLU, as torch's encoder layer."""
     block = partial(PostNormBlock, head_channels=24, mlp_ratio=2)
