@@ -18,12 +18,7 @@ PAPER_SIZE |= {"mlp_mixer_b16", "mlp_mixer_s16", "vit_b_16", "vit_tiny_16"}  # 2
 NO_MAPS = {"mlp"}
 NO_DROP_PATH = {"cnn", "mlp", "patch_lstm"}
 NOT_WHOLE = {"patch_lstm"}  # torch compiles an LSTM as a graph of its own
-# One a family, or more, for what takes many seconds.
-QUICK = {"cnn", "coatnet_nano_cifar", "convnext_atto_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20"}
-QUICK |= {"ghostnet_050", "hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp", "nano_vit"}
-QUICK |= {"mlp_mixer_tiny", "resnest_nano_cifar", "resnet_20", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
-QUICK |= {"vit_nano_cifar", "wrn_16_4", "coatnet_cifar_opt", "ghostnet_100_cifar", "mlp_mixer_cifar"}
-# One a family, for what takes longer still.
+# One a family, for what takes many seconds.
 ONE_A_FAMILY = {"cnn", "coatnet_nano_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20", "nano_vit"}
 ONE_A_FAMILY |= {"hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp_mixer_tiny", "wrn_16_4"}
 ONE_A_FAMILY |= {"resnest_nano_cifar", "resnext18_dropout", "segnext_mscan_tiny_cifar"}

@@ -14,7 +14,6 @@ from networks import (
     NO_MAPS,
     NOT_WHOLE,
     PAPER_SIZE,
-    QUICK,
     TWINS,
     build,
     give_branches_weight,
@@ -188,7 +187,7 @@ def test_the_meta_device(name):
     assert model(torch.randn(1, 3, *model.image_size, device="meta")).device.type == "meta"
 
 
-@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), set(NAMES) - QUICK))
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE)))
 def test_compiles_and_exports_whole_with_any_batch(name):
     torch._dynamo.reset()  # it counts how often it has compiled Classifier.forward
     model = give_branches_weight(build(name), 0.1).eval()
