@@ -2,11 +2,12 @@
 
     python benchmarks/pictures.py
 
-Reads benchmarks/results/train_step.json and inference.json; writes train_step.png and inference.png beside them. Takes
+Reads benchmarks/results/train_step.json and inference.json; writes docs/train_step.png and docs/inference.png. Takes
 two seconds.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from measuring import RESULTS
 from peers import PEERS
 
+PAGES = Path(__file__).parents[1] / "docs"
 OURS, BESIDE, GOAL = "#1f5fbf", "#8a8f98", "#c0392b"
 
 
@@ -76,7 +78,7 @@ def inference() -> Figure:
 def main() -> None:
     """Draw and write."""
     for draw in (train_step, inference):
-        draw().savefig(RESULTS / f"{draw.__name__}.png")
+        draw().savefig(PAGES / f"{draw.__name__}.png")
 
 
 if __name__ == "__main__":
