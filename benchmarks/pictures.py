@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from measuring import RESULTS
 from peers import PEERS
 
+PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 PAGES = Path(__file__).parents[1] / "docs"
 OURS, BESIDE, GOAL = "#1f5fbf", "#8a8f98", "#c0392b"
 
@@ -32,12 +33,12 @@ def bars(axes: Axes, kinds: dict[str, tuple[str, list[float]]], goals: list[floa
         positions = [row + height * (place - (len(kinds) - 1) / 2) for row in range(len(networks))]
         axes.barh(positions, values, height * 0.92, color=color, label=label)
         for position, value in zip(positions, values, strict=True):
-            axes.text(value + 0.04, position, f"{value:.1f}", va="center", fontsize=7, color=color)
+            axes.text(value + 0.04, position, f"{value:.1f}", va="center", fontsize=7, color=color, bbox=PLAIN)
     for row, goal in enumerate(goals):
         axes.plot([goal, goal], [row - 0.45, row + 0.45], color=GOAL, lw=1.5, label="goal" if row == 0 else None)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_yticks(range(len(networks)), networks)
-    axes.invert_yaxis()
+    axes.set_ylim(len(networks) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -71,7 +72,7 @@ def inference() -> Figure:
         bars(axes, kinds, [goal] * len(rows), list(rows))
         axes.set_title(f"Batch {batch}", loc="left")
         axes.set_xlabel("times as fast as the owner's network, eager, float32")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
