@@ -99,8 +99,13 @@ def fold_scale_after(parent: nn.Module, layer_name: str, scale_name: str) -> Non
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The factor and the shift that BatchNorm is in eval mode, in float64."""
-    assert norm.running_mean is not None and norm.running_var is not None  # noqa: PT018
+    """The factor and the shift that BatchNorm is in eval mode, in float64.
+
+    Raises:
+        ValueError: if it has no running statistics.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"norm must have running statistics to be folded, got {norm}")
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.affine:
         factor = factor * norm.weight.detach().double()
