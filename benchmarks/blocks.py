@@ -1,6 +1,6 @@
 """Time and peak memory of every block against the class of timm or torchvision that computes the same.
 
-    python benchmarks/blocks.py              # all pairs: about 20 minutes on 2 CPU cores, nothing else running
+    python benchmarks/blocks.py              # all pairs: about 30 minutes on 2 CPU cores, nothing else running
     python benchmarks/blocks.py ECA GnConv   # these anew, the others as they were measured
 
 In one process, in turns: ours, the reference, the reference again. A cell of the table is the median of ours divided by
@@ -53,6 +53,7 @@ norm = nn.BatchNorm2d
 PAIRS: dict[str, tuple[Build, Build]] = {
     "ECA": (lambda c, _: blocks.ECA(c), lambda c, _: timm.layers.EcaModule(c)),
     "SqueezeExcite": (lambda c, _: blocks.SqueezeExcite(c, c // 16), lambda c, _: SqueezeExcitation(c, c // 16)),
+    "BatchNorm2d": (lambda c, _: blocks.BatchNorm2d(c), lambda c, _: nn.BatchNorm2d(c)),
     "LayerNorm2d": (lambda c, _: blocks.LayerNorm2d(c), lambda c, _: timm.layers.LayerNorm2d(c)),
     "DepthwiseConv2d, 7×7": (
         lambda c, _: blocks.DepthwiseConv2d(c, 7),

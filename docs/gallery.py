@@ -19,7 +19,7 @@ GROUPS = {
     "Spatial attention": ["msca", "lsk", "attention", "relative_attention", "transformer"],
     "Convolutions": ["depthwise", "ghost", "mbconv", "gnconv"],
     "Whole residual blocks": ["residual", "convnext", "csp", "mixer"],
-    "Small parts": ["basic"],
+    "Small parts": ["basic", "batch_norm"],
 }
 HEAD = """# Gallery
 

@@ -23,6 +23,7 @@ from cifarblocks import blocks
 # What people call operations and layers; any other has its own name.
 LABELS = {
     "AvgPool2d": "average pool",
+    "BatchNorm2d": "BatchNorm",
     "Hardsigmoid": "hard σ",
     "LeakyReLU": "leaky ReLU",
     "Linear": "linear",
@@ -172,8 +173,7 @@ def layer(module: nn.Module) -> str:
         kernel, stride = both(module.kernel_size), both(module.stride)
         name = f"{'×'.join(map(str, kernel))}{'-wide' * (len(kernel) == 1)} {LABELS.get(name, name)}"
         details += [f"stride {stride[0]}"] * (stride[0] > 1)
-    if name not in blocks.__all__:
-        name = LABELS.get(name, re.sub(r"\dd$", "", name))
+    name = LABELS.get(name, name if name in blocks.__all__ else re.sub(r"\dd$", "", name))
     return ", ".join([name, *details])
 
 

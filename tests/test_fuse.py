@@ -14,7 +14,7 @@ from cifarblocks.blocks import LayerScale
 # What remains: a norm whose output two layers read, and one with padding, a gate or an activation before its layer.
 READ_TWICE = {"LSKBlock": ["attention_norm"], "MSCABlock": ["attention_norm"]}
 READ_THROUGH_AN_ACTIVATION = {"PreActBlock": ["norm1"]}
-REMAINING = READ_TWICE | READ_THROUGH_AN_ACTIVATION
+REMAINING = READ_TWICE | READ_THROUGH_AN_ACTIVATION | {"BatchNorm2d": [""]}
 SCALES = {"LSKBlock": ["attention_scale"], "MSCABlock": ["attention_scale"], "LayerScale": [""]}
 
 

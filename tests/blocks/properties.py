@@ -146,6 +146,7 @@ filters = st.sampled_from([gnconv.depthwise_7x7, partial(blocks.GlobalLocalFilte
 
 CASES = {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
+    "BatchNorm2d": st.builds(_same(blocks.BatchNorm2d), channels),
     "Bottleneck": st.builds(_bottleneck, channels, st.integers(1, 3), st.integers(1, 3), strides, attentions),
     "CSPBottleneck": st.builds(lambda c: _same(blocks.CSPBottleneck)(2 * c), few),
     "CSPStage": st.builds(_csp, channels, few, st.integers(0, 3), strides, st.sampled_from(["ResNet", "Darknet"])),
@@ -195,6 +196,7 @@ CASES = {
 # Blocks wide enough that no part of them is dead by chance, and scales that do not hide a branch.
 GENERIC = {
     "BasicBlock": Case(lambda: blocks.BasicBlock(12, 16, 2, attention=blocks.ECA), 12, 16, 2),
+    "BatchNorm2d": Case(lambda: blocks.BatchNorm2d(6), 6, 6),
     "Bottleneck": Case(lambda: blocks.Bottleneck(12, 8, 2, groups=2, base_width=64, attention=blocks.ECA), 12, 32, 2),
     "CSPBottleneck": Case(lambda: blocks.CSPBottleneck(12), 12, 12),
     "CSPStage": Case(lambda: blocks.CSPStage(6, 10, 2, 2), 6, 10, 2),

@@ -12,6 +12,7 @@ from cifarblocks import blocks
 # How each block is built from the letters of its formula, and two choices of them.
 BUILDS = {
     "BasicBlock": (lambda c: blocks.BasicBlock(c, c), (6,), (9,)),
+    "BatchNorm2d": (lambda c: blocks.BatchNorm2d(c), (6,), (9,)),
     "Bottleneck": (lambda p: blocks.Bottleneck(4 * p, p), (6,), (9,)),
     "CSPBottleneck": (lambda c: blocks.CSPBottleneck(c), (6,), (10,)),
     "CSPStage": (lambda c, d, n: blocks.CSPStage(c, d, n), (5, 6, 2), (7, 10, 3)),

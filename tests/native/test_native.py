@@ -1,5 +1,7 @@
 """Compiling: once, with a line, for each source and compiler; and never an error."""
 
+import shutil
+
 import pytest
 
 from cifarblocks import native
@@ -16,7 +18,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 def test_it_compiles_once_and_says_one_line(tmp_path, capfd):
     assert native.library() is not None
-    assert capfd.readouterr().err == "cifarblocks: compiling the gradient of depthwise convolutions, once\n"
+    assert capfd.readouterr().err == "cifarblocks: compiling loops for this processor, once\n"
     (made,) = (tmp_path / "cifarblocks").iterdir()
     written = made.stat().st_mtime_ns
     native.library.cache_clear()
@@ -25,11 +27,14 @@ def test_it_compiles_once_and_says_one_line(tmp_path, capfd):
     assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "cifarblocks").iterdir()] == [(made, written)]
 
 
-def test_another_source_is_another_library(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["depthwise.cpp", "values.h"])
+def test_another_source_is_another_library(tmp_path, monkeypatch, name):
     first = native.compiled()
-    changed = tmp_path / "depthwise.cpp"
-    changed.write_text(native.SOURCE.read_text() + "\n")
-    monkeypatch.setattr(native, "SOURCE", changed)
+    changed = shutil.copytree(native.FOLDER, tmp_path / "changed")
+    monkeypatch.setattr(native, "FOLDER", changed)
+    assert native.compiled() == first
+    with (changed / name).open("a") as file:
+        file.write("\n")
     assert native.compiled() != first
 
 
@@ -41,9 +46,10 @@ def test_without_a_compiler_it_is_silently_absent(monkeypatch, capfd, compiler):
 
 
 def test_a_source_that_does_not_compile_leaves_nothing(tmp_path, monkeypatch):
-    broken = tmp_path / "broken.cpp"
-    broken.write_text("int main( {")
-    monkeypatch.setattr(native, "SOURCE", broken)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "broken.cpp").write_text("int main( {")
+    monkeypatch.setattr(native, "FOLDER", folder)
     assert native.library() is None
     assert list((tmp_path / "cifarblocks").iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
 from cifarblocks.blocks.depthwise import DepthwiseConv2d
@@ -23,6 +24,7 @@ __all__ = [
     "GRN",
     "MSCA",
     "BasicBlock",
+    "BatchNorm2d",
     "Bottleneck",
     "CSPBottleneck",
     "CSPStage",

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.sizes import require_at_least, require_odd
 
@@ -141,7 +142,7 @@ def conv_norm(
         conv: nn.Conv2d = DepthwiseConv2d(in_channels, kernel_size, stride, bias=False)
     else:
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), in_place(activation()))
+    return nn.Sequential(conv, BatchNorm2d(out_channels), in_place(activation()))
 
 
 def in_place(activation: nn.Module) -> nn.Module:

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least, require_odd
-from cifarblocks.native import library
+from cifarblocks.native import library, may_serve
 
 Pair = tuple[int, int]
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
@@ -57,7 +56,7 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, (height, width), stride, padding, dilation, groups=channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.gains(x) or not runs_eagerly_on_cpu(x, self.weight):
+        if not self.gains(x) or not may_serve(x, self.weight):
             return super().forward(x)
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
@@ -84,24 +83,6 @@ def computed_dtype(x: Tensor) -> torch.dtype:
     """What autocast would compute in; float64 it leaves alone."""
     autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     return torch.get_autocast_dtype("cpu") if autocast else x.dtype
-
-
-def runs_eagerly_on_cpu(*tensors: Tensor) -> bool:
-    """Whether nothing but plain tensors in main memory takes part, and nobody records or transforms what is done."""
-    return (
-        torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
-        and all(not dispatch_keys(tensor) & ~PLAIN for tensor in tensors)
-    )
-
-
-def dispatch_keys(tensor: Tensor) -> int:
-    """What torch tells kinds of tensors by: device, subclass, fake, batched, negated, ..., a bit for each."""
-    return torch._C._dispatch_keys(tensor).raw_repr()
-
-
-PLAIN = dispatch_keys(torch.empty(0, device="cpu"))
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -161,7 +142,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         arguments = (*ctx.saved_tensors, gradient, *ctx.places)
         for_x, for_weight, for_bias = needed = ctx.needs_input_grad[:3]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled() or not runs_eagerly_on_cpu(*ctx.saved_tensors, gradient):
+            if torch.is_grad_enabled() or not may_serve(*ctx.saved_tensors, gradient):
                 # Torch's own can be differentiated, batched and recorded.
                 return *built_in_gradients(needed, *arguments), None, None, None
             return (

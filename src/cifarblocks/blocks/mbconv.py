@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.blocks.sizes import require_at_least, require_odd
 
@@ -112,7 +113,7 @@ class MBConv(nn.Module):
         hidden = expansion * out_channels
         if gate is None:
             gate = partial(SqueezeExcite, hidden_channels=max(1, out_channels // 4), activation=nn.SiLU)
-        self.norm = nn.BatchNorm2d(in_channels)
+        self.norm = BatchNorm2d(in_channels)
         self.expand = conv_norm(in_channels, hidden, 1, stride, activation=nn.GELU)
         self.depthwise = conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.GELU)
         self.gate = gate(hidden)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerScale
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.sizes import mlp_width, require_at_least, require_odd
 
@@ -129,10 +130,10 @@ class MSCABlock(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, channels=channels)
-        self.attention_norm = nn.BatchNorm2d(channels)
+        self.attention_norm = BatchNorm2d(channels)
         self.attention = MSCAUnit(channels, strips)
         self.attention_scale = LayerScale(channels, 1e-2)
-        self.mlp_norm = nn.BatchNorm2d(channels)
+        self.mlp_norm = BatchNorm2d(channels)
         self.mlp = convolutional_mlp(channels, mlp_width(channels, mlp_ratio), dropout)
         self.mlp_scale = LayerScale(channels, 1e-2)
         self.drop_path = DropPath(drop_path)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.depthwise import layout_of
 from cifarblocks.blocks.sizes import require_at_least
 
@@ -37,7 +38,7 @@ class ProjectionShortcut(nn.Sequential):
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if stride != 1 or in_channels != out_channels:
             self.conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.norm = nn.BatchNorm2d(out_channels)
+            self.norm = BatchNorm2d(out_channels)
 
 
 class PaddingShortcut(nn.Module):
@@ -122,10 +123,10 @@ class BasicBlock(nn.Module):
             raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position!r}")
         attentions = {place: nn.Identity() for place in (1, 2, 3)} | {attention_position: attention(out_channels)}
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.norm1 = BatchNorm2d(out_channels)
         self.attention1 = attentions[1]
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = BatchNorm2d(out_channels)
         self.attention2 = attentions[2]
         self.drop_path = DropPath(drop_path)
         self.shortcut = shortcut(in_channels, out_channels, stride)
@@ -188,11 +189,11 @@ class Bottleneck(nn.Module):
         width = bottleneck_width(bottleneck_channels, base_width, groups)
         out_channels = 4 * bottleneck_channels
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
+        self.norm1 = BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=groups, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
+        self.norm2 = BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.norm3 = nn.BatchNorm2d(out_channels)
+        self.norm3 = BatchNorm2d(out_channels)
         self.attention = attention(out_channels)
         self.drop_path = DropPath(drop_path)
         self.shortcut = shortcut(in_channels, out_channels, stride)
@@ -237,9 +238,9 @@ class PreActBlock(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
-        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.norm1 = BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.drop_path = DropPath(drop_path)

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.residual import bottleneck_width
 from cifarblocks.blocks.sizes import require_at_least
 
@@ -53,7 +54,7 @@ class SplitAttention(nn.Module):
         self.radix, self.groups = radix, groups
         self.splits = conv_norm(channels, channels * radix, 3, groups=groups * radix, activation=nn.ReLU)
         self.reduce = nn.Conv2d(channels, hidden_channels, 1, groups=groups)
-        self.norm = nn.BatchNorm2d(hidden_channels)
+        self.norm = BatchNorm2d(hidden_channels)
         self.expand = nn.Conv2d(hidden_channels, channels * radix, 1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Loops for CPUs that torch has no fast form of, in C++.
 
-They are compiled on first use, which takes a second and says one line, and kept in the user's cache. Where there is no
-C++ compiler, or CIFARBLOCKS_NATIVE=0 is set, `library` gives None and torch's own operations are used.
+They are compiled on first use, which takes some seconds and says one line, and kept in the user's cache. Where there
+is no C++ compiler, or CIFARBLOCKS_NATIVE=0 is set, `library` gives None and torch's own operations are used.
 """
 
 import hashlib
@@ -14,7 +14,11 @@ from ctypes import CDLL
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("depthwise.cpp")
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 
 
@@ -30,7 +34,7 @@ def library() -> CDLL | None:
 
 
 def compiled() -> Path:
-    """The shared library of this source, compiler and processor; it is compiled if no process has done so before.
+    """The shared library of these sources, compiler and processor; compiled if no process has done so before.
 
     Raises:
         OSError: if there is no compiler, or the cache cannot be written.
@@ -38,18 +42,38 @@ def compiled() -> Path:
         subprocess.SubprocessError: if the compiler fails.
     """
     compiler = shlex.split(os.environ.get("CXX", "c++"))
+    sources = sorted(FOLDER.glob("*.cpp"))
     # What the compiler defines tells its version and what the processor can do.
     macros = subprocess.run(
         [*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], check=True, capture_output=True
     ).stdout
-    key = hashlib.sha256(SOURCE.read_bytes() + macros + " ".join((*compiler, *FLAGS)).encode()).hexdigest()
+    texts = b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.h")) + sources)
+    key = hashlib.sha256(texts + macros + " ".join((*compiler, *FLAGS)).encode()).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifarblocks"
-    target = folder / f"{SOURCE.stem}-{key[:16]}.so"
+    target = folder / f"loops-{key[:16]}.so"
     if not target.exists():
-        print("cifarblocks: compiling the gradient of depthwise convolutions, once", file=sys.stderr)
+        print("cifarblocks: compiling loops for this processor, once", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may be compiling the same
             made = Path(own) / target.name
-            subprocess.run([*compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+            subprocess.run([*compiler, *FLAGS, *map(str, sources), "-o", str(made)], check=True, capture_output=True)
             made.replace(target)
     return target
+
+
+def may_serve(*tensors: Tensor) -> bool:
+    """Whether nothing but plain tensors in main memory takes part, and nobody records or transforms what is done."""
+    return (
+        torch._C._get_tracing_state() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+        and all(not dispatch_keys(tensor) & ~PLAIN for tensor in tensors)
+    )
+
+
+def dispatch_keys(tensor: Tensor) -> int:
+    """What torch tells kinds of tensors by: device, subclass, fake, batched, negated, ..., a bit for each."""
+    return torch._C._dispatch_keys(tensor).raw_repr()
+
+
+PLAIN = dispatch_keys(torch.empty(0, device="cpu"))

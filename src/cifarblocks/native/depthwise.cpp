@@ -10,6 +10,8 @@
 #include <cstring>
 #include <vector>
 
+#include "values.h"
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #elif defined(__AVX__)
@@ -20,16 +22,6 @@ constexpr int LANES = 4;
 constexpr int64_t BLOCK = 2 * LANES;  // channels: with 7 taps, 14 sums in registers
 constexpr int64_t BAND = 128;         // places of the output at a time: their rows of the input stay in the first cache
 constexpr int64_t CHUNKS = 16;        // of the batch, each summed alone, so that the result is the same on any number of threads
-
-struct bfloat16 {
-    uint16_t bits;
-    operator float() const {
-        uint32_t wide = uint32_t(bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    }
-};
 
 struct Sizes {
     int64_t batch, channels, height, width, out_height, out_width;

@@ -1,0 +1,178 @@
+"""BatchNorm2d: torch's, computed by our own loops in training on a CPU."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from cifarblocks import native
+from cifarblocks.blocks import BatchNorm2d, batch_norm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_loops():
+    """The other tests of blocks run without them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CIFARBLOCKS_NATIVE")
+        patch.setattr(batch_norm, "LEAST_SIZE", 1)
+        native.library.cache_clear()
+        assert native.library() is not None, "there is no C++ compiler"
+        yield
+    native.library.cache_clear()
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The names of the loops that have run."""
+    names = []
+    original = batch_norm.call
+    monkeypatch.setattr(batch_norm, "call", lambda name, *rest: names.append(name) or original(name, *rest))
+    return names
+
+
+def pair(channels, dtype=torch.float64):
+    """Ours, and torch's with the same parameters and running statistics."""
+    ours = BatchNorm2d(channels, eps=1e-3, momentum=0.3)
+    nn.init.normal_(ours.weight)
+    nn.init.normal_(ours.bias)
+    ours.running_mean.normal_()
+    ours.running_var.uniform_(0.5, 2)
+    torchs = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.3)
+    torchs.load_state_dict(ours.state_dict())
+    return ours.to(dtype), torchs.to(dtype)
+
+
+def maps(*shape, dtype=torch.float64):
+    return (3 * torch.randn(shape, dtype=torch.float64) + 2).to(dtype).to(memory_format=torch.channels_last)
+
+
+def gradients(module, x):
+    x = x.clone().requires_grad_()
+    y = module(x)
+    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y))
+    return [y.detach(), x.grad, *(parameter.grad for parameter in module.parameters()), *module.buffers()]
+
+
+# Few channels, many pixels of which make a wide row; and more than are in one.
+@given(st.one_of(st.integers(1, 70), st.integers(500, 530)), st.integers(1, 9), st.integers(1, 9), st.integers(2, 9))
+def test_values_gradients_and_running_statistics_are_those_of_torch(channels, batch, h, w):
+    ours, torchs = pair(channels)
+    x = maps(batch, channels, h, w)
+    for ours_, theirs in zip(gradients(ours, x), gradients(torchs, x), strict=True):
+        torch.testing.assert_close(ours_, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_the_loops_run_forward_and_backward(used):
+    gradients(pair(8)[0], maps(4, 8, 5, 3))
+    assert used == ["batch_norm", "batch_norm_backward"]
+
+
+def test_gradcheck_and_gradgradcheck():
+    module = pair(3)[0]
+    inputs = (maps(4, 3, 3, 2).requires_grad_(), module.weight, module.bias)
+
+    def function(*tensors):
+        return batch_norm.BatchNormalisation.apply(*tensors, torch.zeros(3).double(), torch.ones(3).double(), 1e-3, 0.3)
+
+    assert gradcheck(function, inputs)
+    assert gradgradcheck(function, inputs)
+
+
+def test_bfloat16_is_float32_rounded_once():
+    ours = pair(24, torch.float32)[0]
+    rounded = copy.deepcopy(ours)
+    x = maps(8, 24, 7, 5, dtype=torch.bfloat16)
+    y, x_gradient, *rest = gradients(rounded, x)
+    exact_y, exact_x_gradient, *exact_rest = gradients(ours, x.float())
+    assert torch.equal(y, exact_y.bfloat16())
+    torch.testing.assert_close(x_gradient.float(), exact_x_gradient, rtol=2**-8, atol=2**-8)
+    for ours_, theirs in zip(rest[2:], exact_rest[2:], strict=True):
+        assert torch.equal(ours_, theirs)
+
+
+def test_bfloat16_is_rounded_to_even():
+    """1 + 2⁻⁸ lies in the middle of two."""
+    module = BatchNorm2d(2)
+    nn.init.zeros_(module.weight)
+    module.bias.data = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8])
+    y = module(maps(4, 2, 3, 3, dtype=torch.bfloat16))
+    assert y[0, :, 0, 0].tolist() == [1, 1 + 4 * 2**-8]
+
+
+def test_a_mean_far_from_zero_costs_no_accuracy():
+    """Squares about zero would lose all digits of the variance."""
+    ours = pair(16, torch.float32)[0]
+    x = (torch.randn(8, 16, 16, 16) + 3000).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(ours).double()
+    torch.testing.assert_close(ours(x).double(), exact(x.double()), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=1e-5, atol=0)
+
+
+def test_what_is_not_a_number_stays_so_in_its_channel():
+    for dtype in (torch.float32, torch.bfloat16):
+        ours, x = pair(8, torch.float32)[0], maps(4, 8, 6, 5, dtype=dtype)
+        x[2, 3, 1, 1] = torch.nan
+        y = ours(x)
+        assert y[:, 3].isnan().all()
+        assert y[:, [0, 1, 2, 4, 5, 6, 7]].isfinite().all()
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    module, x = pair(40, torch.float32)[0], maps(33, 40, 9, 8, dtype=torch.float32)
+    single = gradients(copy.deepcopy(module), x)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        double = gradients(module, x)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, single, double))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module, x: (module.eval(), x),
+        lambda module, x: (module, x.contiguous()),
+        lambda module, x: (module.bfloat16(), x.bfloat16()),
+        lambda module, x: (setattr(module, "momentum", None) or module, x),
+    ],
+    ids=["eval", "contiguous", "pure bfloat16", "cumulative"],
+)
+def test_the_rest_is_left_to_torch(change, used):
+    results = []
+    for module in pair(8, torch.float32):
+        changed, x = change(module, torch.linspace(-1, 1, 960).view(4, 6, 5, 8).permute(0, 3, 1, 2))
+        results.append([changed(x), *changed.buffers()])
+    assert not used
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_one_value_a_channel_is_refused_as_by_torch():
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        BatchNorm2d(8)(torch.randn(1, 8, 1, 1))
+
+
+def test_an_input_of_other_channels_is_refused_as_by_torch():
+    with pytest.raises(RuntimeError, match="running_mean should contain 6 elements not 8"):
+        BatchNorm2d(8)(maps(2, 6, 5, 4, dtype=torch.float32))
+
+
+def test_what_is_transformed_or_recorded_is_torchs():
+    ours, torchs = pair(4)
+    x = maps(3, 4, 5, 2)
+    jacobians = [torch.autograd.functional.jacobian(module, x, vectorize=True) for module in (ours, torchs)]
+    torch.testing.assert_close(*jacobians)
+    traced = make_fx(lambda x: torch.autograd.grad(ours(x).square().sum(), ours.weight)[0])(x)
+    assert any("native_batch_norm" in str(node.target) for node in traced.graph.nodes)
+    torch.testing.assert_close(traced(x), torch.autograd.grad(torchs(x).square().sum(), torchs.weight)[0])
+
+
+def test_it_becomes_a_synchronised_one_as_torchs_does():
+    module = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(pair(4)[0]))
+    assert type(module[0]) is nn.SyncBatchNorm
