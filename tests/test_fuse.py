@@ -79,3 +79,38 @@ def test_dtype_and_layout_stay():
     fused = cifarblocks.fuse(model)
     assert {parameter.dtype for parameter in fused.parameters()} == {torch.bfloat16}
     assert fused.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class TwoNorms(nn.Module):
+    """One convolution, and a norm for each of its two uses."""
+
+    def __init__(self):
+        super().__init__()
+        conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.first = nn.Sequential(conv, nn.BatchNorm2d(4))
+        self.second = nn.Sequential(conv, nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def twice(part):
+    return nn.Sequential(part, nn.ReLU(), part)
+
+
+@pytest.mark.parametrize(
+    ("build", "norms"),
+    [
+        (TwoNorms, 2),
+        (lambda: twice(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 0),
+        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
+        (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
+    ],
+    ids=["a convolution in two places", "a pair in two places", "parametrised", "reparametrised by a hook"],
+)
+@torch.no_grad()
+def test_what_stands_in_two_places_or_is_computed_stays(build, norms):
+    model, x = randomise(build().double()).eval(), torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    fused = cifarblocks.fuse(model)
+    torch.testing.assert_close(fused(x), model(x), rtol=1e-10, atol=1e-10)
+    assert len(of_kind(fused, nn.BatchNorm2d)) == norms

@@ -1,10 +1,13 @@
 """Fold norms and scales into the layers beside them, for inference: the same function in fewer steps."""
 
 import copy
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TypeVar
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from cifarblocks.blocks.basic import LayerScale
 from cifarblocks.blocks.convnext import ConvNeXtBlock
@@ -17,6 +20,7 @@ from cifarblocks.blocks.split_attention import SplitAttention
 
 Model = TypeVar("Model", bound=nn.Module)
 Layer = nn.Conv2d | nn.Linear
+Fold = Callable[[nn.Module, str, str], None]  # the parent, and its two parts by name
 
 # What stands beside what in each block: (a convolution, the BatchNorm after it), ...
 NORM_AFTER: dict[type[nn.Module], list[tuple[str, str]]] = {
@@ -45,7 +49,8 @@ def fuse(model: Model) -> Model:
 
     Folded are the BatchNorm after a convolution, in every block and every Sequential; the BatchNorm before the 1×1
     convolution that alone reads it; and the scale of a branch. What was folded is an Identity in the copy, whose
-    state dict is therefore another. The output is the same but for rounding.
+    state dict is therefore another. A layer that stands in two places, or whose weight is computed from others, stays
+    as it is. The output is the same but for rounding.
 
     >>> from cifarblocks.blocks import GhostModule
     >>> fuse(GhostModule(16, 32)).primary
@@ -56,17 +61,33 @@ def fuse(model: Model) -> Model:
     )
     """
     fused = copy.deepcopy(model).eval()
-    for module in list(fused.modules()):
-        if isinstance(module, nn.Sequential):
-            for (first, _), (second, _) in pairwise(list(module.named_children())):
-                fold_norm_after(module, first, second)
-        for first, second in NORM_BEFORE.get(type(module), []):
-            fold_norm_before(module, first, second)
-        for first, second in NORM_AFTER.get(type(module), []):
-            fold_norm_after(module, first, second)
-        for first, second in SCALE_AFTER.get(type(module), []):
-            fold_scale_after(module, first, second)
+    modules = list(fused.modules())
+    places = Counter(id(part) for module in modules for part in module._modules.values())
+    for module in modules:
+        for fold, first, second in folds(module):
+            pair = [module.get_submodule(name) for name in (first, second)]
+            if all(places[id(part)] == 1 and is_plain(part) for part in pair):
+                fold(module, first, second)
     return fused
+
+
+def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
+    """What may be folded in a module, in order, and the names of what takes part."""
+    if isinstance(module, nn.Sequential):
+        for first, second in pairwise(module._modules):
+            yield fold_norm_after, first, second
+    for pairs, fold in (
+        (NORM_BEFORE, fold_norm_before),
+        (NORM_AFTER, fold_norm_after),
+        (SCALE_AFTER, fold_scale_after),
+    ):
+        for first, second in pairs.get(type(module), []):
+            yield fold, first, second
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether its parameters are its own, and not computed from others, as by weight_norm."""
+    return not (is_parametrized(module) or module._forward_pre_hooks)
 
 
 def fold_norm_after(parent: nn.Module, layer_name: str, norm_name: str) -> None:
