@@ -19,7 +19,7 @@ def compiled_loops():
     """The other tests of blocks run without them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CIFARBLOCKS_NATIVE")
-        patch.setattr(batch_norm, "LEAST_SIZE", 1)
+        patch.setattr(batch_norm, "LEAST", 1)
         native.library.cache_clear()
         assert native.library() is not None, "there is no C++ compiler"
         yield
@@ -151,6 +151,23 @@ def test_the_rest_is_left_to_torch(change, used):
         results.append([changed(x), *changed.buffers()])
     assert not used
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((3, 64, 8, 8), torch.bfloat16, False),
+        ((16, 64, 8, 8), torch.bfloat16, True),
+        ((16, 64, 8, 8), torch.float32, True),
+        ((17, 64, 32, 32), torch.float32, False),
+        ((17, 64, 32, 32), torch.bfloat16, True),
+        ((16, 64, 8, 8), torch.float16, False),
+    ],
+)
+def test_torchs_is_taken_where_it_is_as_fast(shape, dtype, expected, monkeypatch):
+    monkeypatch.setattr(batch_norm, "LEAST", 2**16)
+    x = torch.empty(shape, dtype=dtype).to(memory_format=torch.channels_last)
+    assert BatchNorm2d(64).gains(x) is expected
 
 
 def test_one_value_a_channel_is_refused_as_by_torch():

@@ -11,14 +11,16 @@ from cifarblocks.native import library, may_serve
 
 # Of the input → of the parameters; other mixtures are left to torch.
 PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
-LEAST_SIZE = 2**16  # numbers in the input; below it calling our loops takes as long as what they save
+# Numbers in the input between which our loops are faster: calling them takes as long as what they save on fewer, and of
+# more in float32 torch is as fast, for then both wait for the memory.
+LEAST, MOST = 2**16, {torch.bfloat16: 2**62, torch.float32: 2**20, torch.float64: 2**20}
 
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Normalise each channel by its mean and variance over the batch, then scale and shift it (algorithm 1).
 
     It is torch's, and is exported, compiled and fused as that. In training on a CPU, channels last, it is computed by
-    loops of our own (`cifarblocks.native`), which sum in float32 and float64: 3 times as fast.
+    loops of our own (`cifarblocks.native`), which sum in float32 and float64, where they are faster.
 
     Formula: y = weight ⊙ (x - mean_bhw x) / √(var_bhw x + eps) + bias; in eval mode with the running mean and variance
 
@@ -58,7 +60,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             and not torch.compiler.is_compiling()
             and isinstance(x, Tensor)
             and x.ndim == 4
-            and x.numel() >= LEAST_SIZE
+            and LEAST <= x.numel() <= MOST.get(x.dtype, 0)
             and x.numel() > x.shape[1] == self.num_features
             and x.is_contiguous(memory_format=torch.channels_last)
             and self.momentum is not None
