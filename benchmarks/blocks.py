@@ -20,7 +20,7 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
-from measuring import RESULTS, described, in_turns, peak_memory, seconds, surroundings, write
+from measuring import RESULTS, described, in_turns, keep_freed_memory, peak_memory, seconds, surroundings, write
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
@@ -248,7 +248,7 @@ Made by `python benchmarks/blocks.py`: time of ours divided by time of the class
 the same (for blocks without one, by the arrangement in [arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
 alternating turns in one process, or of {TURNS[1]} or {TURNS[2]} where fewer gave a ratio above the bar ({longer}
 cells); batches of {BATCH}, on {described(result)}. Below 1 is faster. bfloat16 is autocast; forward is in
-inference mode. The bar is the third quartile of the reference's time divided by its own in the same turns; what is
+inference mode; freed memory stays in the process. The bar is the third quartile of the reference's time divided by its own in the same turns; what is
 above it is bold: {above} of {len(cells)}. Memory is the peak of what is allocated, ours divided by the reference's.
 Over all settings forward and backward takes {statistics.median(training):.2f} of the reference's time in the median.
 
@@ -264,6 +264,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"blocks.py: error: unknown pair {unknown[0]!r}; known are {', '.join(PAIRS)}", file=sys.stderr)
         return 2
+    keep_freed_memory()
     path = RESULTS / "blocks.json"
     result = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
     result |= surroundings()
