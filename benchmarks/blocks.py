@@ -248,8 +248,9 @@ Made by `python benchmarks/blocks.py`: time of ours divided by time of the class
 the same (for blocks without one, by the arrangement in [arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
 alternating turns in one process, or of {TURNS[1]} or {TURNS[2]} where fewer gave a ratio above the bar ({longer}
 cells); batches of {BATCH}, on {described(result)}. Below 1 is faster. bfloat16 is autocast; forward is in
-inference mode; freed memory stays in the process. The bar is the third quartile of the reference's time divided by its own in the same turns; what is
-above it is bold: {above} of {len(cells)}. Memory is the peak of what is allocated, ours divided by the reference's.
+inference mode; freed memory stays in the process. The bar is the third quartile of the reference's time divided by its
+own in the same turns; what is above it is bold: {above} of {len(cells)}. Memory is the peak of what is allocated, ours
+divided by the reference's.
 Over all settings forward and backward takes {statistics.median(training):.2f} of the reference's time in the median.
 
 | block | map | dtype | layout | forward | bar | forward and backward | bar | memory | memory, with backward |
