@@ -9,7 +9,6 @@ in the same turns; then it is measured again, in more turns, which count. Blocks
 compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.json, after each pair, and blocks.md.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
-from measuring import RESULTS, described, in_turns, keep_freed_memory, peak_memory, seconds, surroundings, write
+from measuring import described, in_turns, keep_freed_memory, peak_memory, renew, seconds
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
@@ -218,15 +217,14 @@ def measure(name: str) -> list[dict[str, Any]]:
     layouts = ["contiguous"] if name in TOKENS else list(FORMATS)
     rows = []
     for (c, size), dtype, layout in product(SHAPES, (torch.float32, torch.bfloat16), layouts):
-        setting = {"block": name, "channels": c, "size": size, "dtype": str(dtype).removeprefix("torch.")}
+        setting = {"name": name, "channels": c, "size": size, "dtype": str(dtype).removeprefix("torch.")}
         rows.append({**setting, "layout": layout, **compare(name, c, size, dtype, layout)})
-        print(line(rows[-1]), flush=True)
     return rows
 
 
 def line(row: dict[str, Any]) -> str:
     """One setting as a line of the table."""
-    cells = [row["block"], f"{row['channels']}×{row['size']}×{row['size']}", row["dtype"], row["layout"]]
+    cells = [row["name"], f"{row['channels']}×{row['size']}×{row['size']}", row["dtype"], row["layout"]]
     for mode in ("forward", "forward and backward"):
         cell = row[mode]
         ratio = f"{cell['ratio']:.2f}"
@@ -237,7 +235,7 @@ def line(row: dict[str, Any]) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """The result for people."""
-    rows = [row for name in PAIRS for row in result["rows"] if row["block"] == name]
+    rows = result["rows"]
     cells = [row[mode] for row in rows for mode in ("forward", "forward and backward")]
     above = sum(map(above_the_bar, cells))
     longer = sum(cell["turns"] > TURNS[0] for cell in cells)
@@ -259,22 +257,6 @@ Over all settings forward and backward takes {statistics.median(training):.2f} o
 """
 
 
-def main(names: list[str]) -> int:
-    """Measure, print and write."""
-    unknown = [name for name in names if name not in PAIRS]
-    if unknown:
-        print(f"blocks.py: error: unknown pair {unknown[0]!r}; known are {', '.join(PAIRS)}", file=sys.stderr)
-        return 2
-    keep_freed_memory()
-    path = RESULTS / "blocks.json"
-    result = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
-    result |= surroundings()
-    for name in names or PAIRS:
-        rows = measure(name)
-        result["rows"] = [row for row in result["rows"] if row["block"] != name] + rows
-        write("blocks", result, table(result))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    keep_freed_memory()
+    sys.exit(renew("blocks", sys.argv[1:], PAIRS, measure, table))

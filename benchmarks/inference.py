@@ -8,7 +8,6 @@ ONNX Runtime of ours fused in float32. All have the same weights, see the same b
 Writes benchmarks/results/inference.json, after each network, and inference.md.
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 import onnxruntime
 import peak
 import torch
-from measuring import RESULTS, described, in_turns, seconds, surroundings, write
+from measuring import described, in_turns, renew, seconds
 from peers import PEERS, build
 from torch import Tensor, nn
 
@@ -30,15 +29,16 @@ GOALS = {256: 3.0, 1: 1.5}  # speed-ups that are asked for, at these batch sizes
 TURNS, TURN_SECONDS = 9, 0.1
 
 
-def compare(name: str) -> dict[str, Any]:
+def compare(name: str) -> list[dict[str, Any]]:
     """One network: ratios of time at both batch sizes, and the error of bfloat16."""
+    torch.compiler.reset()
     torch.manual_seed(0)
     ours, theirs = (network.eval() for network in build(name))
     for network in (ours, theirs):  # statistics of real activations: those of a new network are 0 and 1
         settle(network)
     fused = cifarblocks.fuse(ours)
     fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
-    row: dict[str, Any] = {"network": name}
+    row: dict[str, Any] = {"name": name}
     for batch in GOALS:
         x = torch.randn(batch, 3, 32, 32)
         near = x.bfloat16().to(memory_format=torch.channels_last)
@@ -67,7 +67,7 @@ def compare(name: str) -> dict[str, Any]:
             "operations_per_second": 2 * cifarblocks.count_macs(ours) * batch / statistics.median(columns["ours"]),
             "error": error.item(),
         }
-    return row
+    return [row]
 
 
 @torch.no_grad()
@@ -98,8 +98,8 @@ def line(row: dict[str, Any], batch: int, rates: dict[str, float]) -> str:
     first, _, third = cell["quartiles"]
     ours = f"{cell['ours']:.2f}"
     cells = [
-        row["network"],
-        f"`{PEERS[row['network']].ours}`",
+        row["name"],
+        f"`{PEERS[row['name']].ours}`",
         ours if cell["ours"] >= GOALS[batch] else f"**{ours}**",
         f"{first:.2f}–{third:.2f}",
         f"{cell['compiled']:.2f}",
@@ -113,7 +113,7 @@ def line(row: dict[str, Any], batch: int, rates: dict[str, float]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
-    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    rows = record["rows"]
     rates = record["rates"]
     text = f"""# Inference against the owners' networks
 
@@ -138,23 +138,5 @@ The goal is {goal:g}; bold misses it: {below} of {len(rows)}.
     return text
 
 
-def main(names: list[str]) -> int:
-    """Measure, print and write."""
-    unknown = [name for name in names if name not in PEERS]
-    if unknown:
-        print(f"inference.py: error: unknown network {unknown[0]!r}; known are {', '.join(PEERS)}", file=sys.stderr)
-        return 2
-    path = RESULTS / "inference.json"
-    record = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
-    record |= {**surroundings(), "rates": peak.measure()}
-    for name in names or PEERS:
-        torch.compiler.reset()
-        row = compare(name)
-        print(*[line(row, batch, record["rates"]) for batch in GOALS], sep="\n", flush=True)
-        record["rows"] = [old for old in record["rows"] if old["network"] != name] + [row]
-        write("inference", record, table(record))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(renew("inference", sys.argv[1:], PEERS, compare, table, lambda: {"rates": peak.measure()}))

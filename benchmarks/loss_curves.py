@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from measuring import RESULTS, described, surroundings, write
+from measuring import RESULTS, described, renew
 from peers import PEERS, build
 from torch import Tensor, nn
 from training.batches import Normalisation, random_stream
@@ -42,7 +42,7 @@ def losses(model: nn.Module, images: Tensor, labels: Tensor, as_ours: bool) -> l
     return found
 
 
-def compare(name: str) -> dict[str, Any]:
+def compare(name: str) -> list[dict[str, Any]]:
     """One network: the three curves."""
     data = load_data("digits", Path())
     images = Normalisation(*data.mean_and_std, torch.device("cpu"), torch.float32)(data.train.pixels)
@@ -51,7 +51,7 @@ def compare(name: str) -> dict[str, Any]:
         torch.manual_seed(0)
         ours, theirs = build(name)
         curves[kind] = losses(ours if own else theirs, images, data.train.labels, as_ours)
-    return {"network": name, **curves}
+    return [{"name": name, **curves}]
 
 
 def smoothed(curve: list[float]) -> list[float]:
@@ -66,9 +66,9 @@ def distance(a: list[float], b: list[float]) -> float:
 
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
-    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    rows = record["rows"]
     lines = [
-        f"| {row['network']} | {fmean(row['owner'][-WINDOW:]):.4f} | {fmean(row['owner_bfloat16'][-WINDOW:]):.4f} | "
+        f"| {row['name']} | {fmean(row['owner'][-WINDOW:]):.4f} | {fmean(row['owner_bfloat16'][-WINDOW:]):.4f} | "
         f"{fmean(row['ours'][-WINDOW:]):.4f} | {distance(row['owner_bfloat16'], row['owner']):.4f} | "
         f"{distance(row['ours'], row['owner']):.4f} |"
         for row in rows
@@ -90,7 +90,7 @@ owner's network in bfloat16 tells how large the noise of bfloat16 is.
 
 def draw(record: dict[str, Any]) -> None:
     """The curves, a panel a network."""
-    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
+    rows = record["rows"]
     figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
     grid = figure.subplots(2, 5, sharex=True, squeeze=False).flat
     kinds = {"owner": ("#8a8f98", "-", 3.0, "owner, float32"), "owner_bfloat16": ("black", ":", 1.2, "owner, bfloat16")}
@@ -98,7 +98,7 @@ def draw(record: dict[str, Any]) -> None:
     for axes, row in zip(grid, rows, strict=False):
         for kind, (color, style, width, label) in kinds.items():
             axes.plot(range(1, STEPS + 1), smoothed(row[kind]), style, color=color, lw=width, label=label)
-        axes.set_title(row["network"], fontsize=10)
+        axes.set_title(row["name"], fontsize=10)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(grid)[len(rows) :]:
@@ -110,25 +110,8 @@ def draw(record: dict[str, Any]) -> None:
     figure.savefig(RESULTS / "loss_curves.png")
 
 
-def main(names: list[str]) -> int:
-    """Train, print and write."""
-    unknown = [name for name in names if name not in PEERS]
-    if unknown:
-        print(f"loss_curves.py: error: unknown network {unknown[0]!r}; known are {', '.join(PEERS)}", file=sys.stderr)
-        return 2
-    path = RESULTS / "loss_curves.json"
-    record = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
-    record |= surroundings()
-    for name in names or PEERS:
-        row = compare(name)
-        print(
-            name, f"{distance(row['owner_bfloat16'], row['owner']):.4f}", f"{distance(row['ours'], row['owner']):.4f}"
-        )
-        record["rows"] = [old for old in record["rows"] if old["network"] != name] + [row]
-        write("loss_curves", record, table(record))
-        draw(record)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = renew("loss_curves", sys.argv[1:], PEERS, compare, table)
+    if status == 0:
+        draw(json.loads((RESULTS / "loss_curves.json").read_text()))
+    sys.exit(status)

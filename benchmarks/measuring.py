@@ -4,7 +4,7 @@ import ctypes
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +74,37 @@ def write(name: str, record: dict[str, Any], table: str) -> None:
     """Write `results/name.json`, and the table for people beside it."""
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(table)
+
+
+def renew(
+    kind: str,
+    chosen: Sequence[str],
+    known: Collection[str],
+    measure: Callable[[str], list[dict[str, Any]]],
+    table: Callable[[dict[str, Any]], str],
+    about: Callable[[], dict[str, Any]] = dict,
+) -> int:
+    """Measure what was chosen, or all that is known, and write after each; the exit status.
+
+    Rows of `results/KIND.json` that were not chosen stay, if they were measured on this machine with these versions.
+    """
+    path, here = RESULTS / f"{kind}.json", surroundings()
+    record = json.loads(path.read_text()) if chosen and path.exists() else {"rows": []}
+    for name in chosen:
+        if name not in known:
+            return refuse(f"{kind}.py: error: unknown name {name!r}; known are {', '.join(known)}")
+    if record["rows"] and any(record[key] != here[key] for key in here):
+        return refuse(f"{kind}.py: error: {path.name} is of another machine or version; measure all, without names")
+    record |= here | about()
+    for name in chosen or known:
+        rows = [row for row in record["rows"] if row["name"] != name] + measure(name)
+        record["rows"] = sorted(rows, key=lambda row: list(known).index(row["name"]))
+        write(kind, record, table(record))
+        print(f"measured {name}", flush=True)
+    return 0
+
+
+def refuse(sentence: str) -> int:
+    """Say why, and the exit status of a command that cannot work."""
+    print(sentence, file=sys.stderr)
+    return 2

@@ -22,7 +22,7 @@ OURS, BESIDE, GOAL = "#1f5fbf", "#8a8f98", "#c0392b"
 
 def read(name: str) -> dict[str, dict[str, Any]]:
     """The rows of a result by their networks, in the order of the table."""
-    rows = {row["network"]: row for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]}
+    rows = {row["name"]: row for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]}
     return {network: rows[network] for network in PEERS if network in rows}
 
 

@@ -9,7 +9,6 @@ step is forward, loss, backward and SGD; steps alternate in one process. Writes 
 after each network, and train_step.md.
 """
 
-import json
 import statistics
 import sys
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any
 import peak
 import torch
 import torch.nn.functional as F
-from measuring import RESULTS, described, in_turns, peak_memory, surroundings, write
+from measuring import described, in_turns, peak_memory, renew
 from peers import CLASSES, PEERS, build
 from torch import Tensor, nn
 
@@ -44,7 +43,7 @@ def prepared(model: nn.Module, x: Tensor, labels: Tensor, as_ours: bool) -> part
     return partial(step, model, optimizer, x.to(memory_format=layout), labels, as_ours)
 
 
-def compare(name: str) -> dict[str, Any]:
+def compare(name: str) -> list[dict[str, Any]]:
     """One network: ratios of time, and of memory."""
     torch.manual_seed(0)
     x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
@@ -62,8 +61,8 @@ def compare(name: str) -> dict[str, Any]:
     memory = [peak_memory(run) for run in runs]
     operations = 3 * 2 * cifarblocks.count_macs(ours) * BATCH  # gradients for inputs and weights cost a forward each
     median = statistics.median(our for our, _, _ in times)
-    return {
-        "network": name,
+    row = {
+        "name": name,
         "speedup": statistics.median(speedups),
         "quartiles": statistics.quantiles(speedups, n=4),
         "speedup_alike": statistics.median(fair),
@@ -73,15 +72,16 @@ def compare(name: str) -> dict[str, Any]:
         "memory": memory[0] / memory[1],
         "memory_alike": memory[0] / memory[2],
     }
+    return [row]
 
 
 def line(row: dict[str, Any], rates: dict[str, float]) -> str:
     """One network as a line of the table."""
-    peer = PEERS[row["network"]]
+    peer = PEERS[row["name"]]
     first, _, third = row["quartiles"]
     speedup = f"{row['speedup']:.2f}"
     cells = [
-        row["network"],
+        row["name"],
         f"`{peer.ours}`",
         peer.owner,
         f"{peer.goal:g}",
@@ -99,8 +99,8 @@ def line(row: dict[str, Any], rates: dict[str, float]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
-    rows = [row for name in PEERS for row in record["rows"] if row["network"] == name]
-    below = [row["network"] for row in rows if row["speedup"] < PEERS[row["network"]].goal]
+    rows = record["rows"]
+    below = [row["name"] for row in rows if row["speedup"] < PEERS[row["name"]].goal]
     rates = record["rates"]
     return f"""# A training step against the owners' networks
 
@@ -118,22 +118,5 @@ Shares are of the best rates that the same run measured for a 3×3 convolution
 """
 
 
-def main(names: list[str]) -> int:
-    """Measure, print and write."""
-    unknown = [name for name in names if name not in PEERS]
-    if unknown:
-        print(f"train_step.py: error: unknown network {unknown[0]!r}; known are {', '.join(PEERS)}", file=sys.stderr)
-        return 2
-    path = RESULTS / "train_step.json"
-    record = json.loads(path.read_text()) if names and path.exists() else {"rows": []}
-    record |= {**surroundings(), "rates": peak.measure()}
-    for name in names or PEERS:
-        row = compare(name)
-        print(line(row, record["rates"]), flush=True)
-        record["rows"] = [old for old in record["rows"] if old["network"] != name] + [row]
-        write("train_step", record, table(record))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(renew("train_step", sys.argv[1:], PEERS, compare, table, lambda: {"rates": peak.measure()}))

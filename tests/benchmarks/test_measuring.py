@@ -1,0 +1,49 @@
+"""Named rows of a table, measured anew or kept."""
+
+import json
+
+import measuring
+import pytest
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def renew(*chosen, value=1):
+    def measure(name):
+        return [{"name": name, "value": value}]
+
+    return measuring.renew("table", chosen, ["b", "a"], measure, lambda record: str(len(record["rows"])))
+
+
+def rows(results):
+    return {row["name"]: row["value"] for row in json.loads((results / "table.json").read_text())["rows"]}
+
+
+def test_all_are_measured_in_the_order_they_are_known(results):
+    assert renew() == 0
+    assert list(rows(results).items()) == [("b", 1), ("a", 1)]
+    assert (results / "table.md").read_text() == "2"
+
+
+def test_those_not_chosen_stay(results):
+    assert (renew(), renew("b", value=2)) == (0, 0)
+    assert list(rows(results).items()) == [("b", 2), ("a", 1)]
+
+
+def test_an_unknown_name_is_refused(results, capsys):
+    assert renew("c") == 2
+    assert capsys.readouterr().err == "table.py: error: unknown name 'c'; known are b, a\n"
+    assert list(results.iterdir()) == []
+
+
+def test_rows_of_another_machine_do_not_stay(results, capsys, monkeypatch):
+    renew()
+    monkeypatch.setattr(measuring, "surroundings", lambda: {"machine": "another", "versions": "others"})
+    assert renew("a") == 2
+    assert "table.json is of another machine or version" in capsys.readouterr().err
+    assert renew(value=3) == 0
+    assert rows(results) == {"b": 3, "a": 3}
