@@ -5,8 +5,9 @@
 
 In one process, in turns: ours, the reference, another instance of the reference. A cell of the table is the median of
 ours divided by the reference over the turns. The bar is what the two instances differ by, the slower divided by the
-faster, in three of four turns. What is above it is built and measured again, in more turns, which count. Blocks without an installed reference are
-compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.json, after each pair, and blocks.md.
+faster, in three of four turns. What is above it is built and measured again, in more turns, which count. Blocks without
+an installed reference are compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.json, after each
+pair, and blocks.md.
 """
 
 import statistics
