@@ -31,7 +31,7 @@ from torchvision.ops import SqueezeExcitation
 from cifarblocks import blocks
 
 BATCH, TURN_SECONDS = 32, 0.03
-TURNS = (7, 21, 49)  # the more where the fewer gave a ratio above the bar
+TURNS = (15, 45)  # the more where the fewer gave a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
@@ -250,7 +250,7 @@ def table(result: dict[str, Any]) -> str:
 
 Made by `python benchmarks/blocks.py`: time of ours divided by time of the class of timm or torchvision that computes
 the same (for blocks without one, by the arrangement in [arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
-alternating turns in one process, or of {TURNS[1]} or {TURNS[2]} where fewer gave a ratio above the bar ({longer}
+alternating turns in one process, or of {TURNS[1]} where fewer gave a ratio above the bar ({longer}
 cells); batches of {BATCH}, on {described(result)}. Below 1 is faster. bfloat16 is autocast; forward is in
 inference mode; freed memory stays in the process. The bar is what two instances of the reference differ by, the slower
 divided by the faster, in three of four turns; what is above it is bold: {above} of {len(cells)}. Memory is the peak of
