@@ -26,7 +26,7 @@ from torch.optim import SGD, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as transforms
 from training.arguments import Parser, add_data_arguments, integer
-from training.batches import Augmentation, Normalisation, evaluation_batches, random_stream, training_batches
+from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
 from training.datasets import DataSet, Images, hold_out, load_data
 from training.errors import RunError, UserError, first_line
 from training.optimisation import supports_bfloat16
@@ -217,34 +217,40 @@ def images_of_epochs(plan: Plan, images: Images) -> Iterator[Images]:
 
 
 def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: Plan, seed: int, mirror: bool) -> None:
-    """All steps of all epochs."""
-    batch_size, half = min(BATCH_SIZE, len(training)), autocast()
-    epochs = sum(count for _, count in plan.stages)
-    total, step = epochs * (len(training) // batch_size), 0
+    """All epochs, the learning rates falling in one line over them."""
+    batch_size, augmentation = min(BATCH_SIZE, len(training)), Augmentation(mirror, SHIFT)
+    steps, epochs = len(training) // batch_size, sum(count for _, count in plan.stages)
     optimizers = build_optimizers(network)
     network.train()
     for epoch, images in enumerate(images_of_epochs(plan, training)):
-        began, losses = time.perf_counter(), []
-        augmentation = Augmentation(mirror, shift=SHIFT)
-        for pixels, labels in training_batches(images, normalise, augmentation, batch_size, seed, epoch):
-            for group in groups_of(optimizers):
-                group["lr"] = group["peak"] * (1 - step / total)
-            with half:
-                logits = network(pixels)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            losses.append(loss.item() / batch_size)
-            step += 1
-        if not math.isfinite(sum(losses)):
-            raise RunError(f"seed {seed}: the loss is {losses[-1]} in epoch {epoch + 1}")
+        began = time.perf_counter()
+        batches = training_batches(images, normalise, augmentation, batch_size, seed, epoch)
+        rates = [1 - (epoch * steps + step) / (epochs * steps) for step in range(steps)]
+        loss = train_epoch(network, zip(batches, rates, strict=True), optimizers)
+        if not math.isfinite(loss):
+            raise RunError(f"seed {seed}: the loss is {loss} in epoch {epoch + 1}")
         print(
-            f"  epoch {epoch + 1}/{epochs}  {images.pixels.shape[1]:2} pixels  loss {sum(losses) / len(losses):.3f}  "
+            f"  epoch {epoch + 1}/{epochs}  {images.pixels.shape[1]} pixels  loss {loss:.3f}  "
             f"{time.perf_counter() - began:.0f} s",
             flush=True,
         )
+
+
+def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optimizers: list[Optimizer]) -> float:
+    """A step for each batch, at a share of the peak learning rates: the mean loss."""
+    losses, half = [], autocast()
+    for (pixels, labels), rate in batches:
+        for group in groups_of(optimizers):
+            group["lr"] = group["peak"] * rate
+        with half:
+            logits = network(pixels)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item() / len(labels))
+    return statistics.mean(losses)
 
 
 @torch.inference_mode()
@@ -391,8 +397,8 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
+def parse(arguments: list[str] | None = None) -> Namespace:
+    """Read the command line."""
     parser = Parser("speedrun.py", __doc__)
     add_data_arguments(parser)
     add = parser.add_argument
@@ -401,7 +407,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--final", action="store_true", help="train on all training images and score on the test images")
     add("--output", type=Path, default=Path("runs/speedrun"), help="where each seed's file goes (default: %(default)s)")
     add("--resume", action="store_true", help="keep the seeds whose files are in --output, and run the others")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
+    options = parse(arguments)
     try:
         run_all(options)
     except UserError as error:
