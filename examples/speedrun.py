@@ -178,10 +178,15 @@ def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan,
     return network.to(memory_format=torch.channels_last)
 
 
-def build_optimizers(network: SpeedNet) -> list[Optimizer]:
-    """Muon for filters; SGD for the rest, the biases 64 times as fast as SGD would move filters."""
+def batch_size_for(images: int) -> int:
+    """The batch of the record, or a tenth of a small set."""
+    return min(BATCH_SIZE, images // 10)
+
+
+def build_optimizers(network: SpeedNet, batch_size: int) -> list[Optimizer]:
+    """Muon for filters; SGD with Nesterov momentum for the biases of the norms and the last layer."""
     parameters = [parameter for parameter in network.groups.parameters() if parameter.requires_grad]
-    decay = DECAY * BATCH_SIZE
+    decay = DECAY * batch_size
     others = [
         {"params": [p for p in parameters if p.ndim == 1], "lr": BIAS_RATE, "weight_decay": decay / BIAS_RATE},
         {"params": [network.head.weight], "lr": HEAD_RATE, "weight_decay": decay / HEAD_RATE},
@@ -218,9 +223,9 @@ def images_of_epochs(plan: Plan, images: Images) -> Iterator[Images]:
 
 def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: Plan, seed: int, mirror: bool) -> None:
     """All epochs, the learning rates falling in one line over them."""
-    batch_size, augmentation = min(BATCH_SIZE, len(training)), Augmentation(mirror, SHIFT)
+    batch_size, augmentation = batch_size_for(len(training)), Augmentation(mirror, SHIFT)
     steps, epochs = len(training) // batch_size, sum(count for _, count in plan.stages)
-    optimizers = build_optimizers(network)
+    optimizers = build_optimizers(network, batch_size)
     network.train()
     for epoch, images in enumerate(images_of_epochs(plan, training)):
         began = time.perf_counter()
@@ -280,8 +285,8 @@ def count_flops(network: SpeedNet, plan: Plan, images: int) -> float:
 
     Those of convolutions and matrix products, as torch counts them: of one step at each size, for two images.
     """
-    twin, batch_size = copy.deepcopy(network).train(), min(BATCH_SIZE, images)
-    optimizers, flops = build_optimizers(twin), 0.0
+    twin, batch_size = copy.deepcopy(network).train(), batch_size_for(images)
+    optimizers, flops = build_optimizers(twin, batch_size), 0.0
     for size, epochs in plan.stages:
         with FlopCounterMode(display=False) as of_two_images:
             twin(torch.randn(2, 3, size, size)).sum().backward()
@@ -331,14 +336,19 @@ def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
         "share_of_peak": round(flops / seconds / peak, 4),
         "training_images": len(training),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "plan": plan._asdict(),
     }
 
 
 def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
     """What decides the result of a seed, on the same machine."""
-    names = {"target": options.target, "final": options.final, "data": data.name, "fingerprint": data.fingerprint}
-    return names | {"precision": "bfloat16" if supports_bfloat16(CPU) else "float32"}
+    return {
+        "target": options.target,
+        "plan": json.loads(json.dumps(PLANS[options.target]._asdict())),
+        "final": options.final,
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "precision": "bfloat16" if supports_bfloat16(CPU) else "float32",
+    }
 
 
 def finished(path: Path, options: Namespace, choice: dict[str, Any]) -> dict[str, Any] | None:
@@ -362,14 +372,24 @@ def finished(path: Path, options: Namespace, choice: dict[str, Any]) -> dict[str
     return result
 
 
-def run_all(options: Namespace) -> None:
-    """Each seed that has not been run, and then what they say together."""
-    data = load_data(options.data, options.data_dir, options.image_size)
+def check(options: Namespace, data: DataSet) -> None:
+    """Refuse images that the plans are not for."""
     if data.image_size != (SIZE, SIZE):
         height, width = data.image_size
         raise UserError(f"--data {options.data} has images of {height}x{width}; --image-size 32 resizes a folder's")
+    if len(data.train) < 100:
+        raise UserError(f"--data {options.data} has {len(data.train)} training images, too few for ten batches")
+
+
+def run_all(options: Namespace) -> None:
+    """Each seed that has not been run, and then what they say together."""
+    data = load_data(options.data, options.data_dir, options.image_size)
+    check(options, data)
     choice = chosen(options, data)
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {options.output}: {error.strerror}") from error
     paths = [options.output / f"seed_{seed}.json" for seed in range(options.seeds)]
     results = [finished(path, options, choice) for path in paths]
     for seed, path in enumerate(paths):
@@ -384,7 +404,8 @@ def run_all(options: Namespace) -> None:
         print(describe(result), flush=True)
     scores = [result["top1"] for result in results if result is not None]
     if len(scores) > 1:
-        print(f"mean {statistics.mean(scores):.2f} %, deviation {statistics.stdev(scores):.2f}, {len(scores)} seeds")
+        spread = f"standard deviation {statistics.stdev(scores):.2f}, {len(scores)} seeds"
+        print(f"mean {statistics.mean(scores):.2f} %, {spread}")
 
 
 def describe(result: dict[str, Any]) -> str:

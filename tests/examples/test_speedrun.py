@@ -89,7 +89,7 @@ def small_network() -> SpeedNet:
 
 def test_every_trained_parameter_has_one_optimizer():
     network = small_network()
-    theirs = [id(parameter) for group in groups_of(build_optimizers(network)) for parameter in group["params"]]
+    theirs = [id(parameter) for group in groups_of(build_optimizers(network, 500)) for parameter in group["params"]]
     trained = [id(parameter) for parameter in network.parameters() if parameter.requires_grad]
     assert sorted(theirs) == sorted(trained)
     assert len(trained) == 6 + 6 + 1  # filters, biases of norms, last layer
@@ -102,12 +102,12 @@ def test_the_operations_are_those_of_the_shapes():
         short, long = sorted((rows, columns))
         return 3 * (2 * short**2 * long + 2 * short**3 + 2 * short**2 * long)
 
-    steps, total = 2 * (100 // 100), 0
+    steps, total = 2 * 10, 0  # of 100 images
     shapes = [(24, 8, 15), (8, 8, 7), (8, 12, 7), (12, 12, 3), (12, 16, 3), (16, 16, 1)]  # channels, map at 16 pixels
     for number, (ins, outs, size) in enumerate(shapes):
-        total += steps * 100 * (2 if number == 0 else 3) * 2 * ins * outs * 9 * size**2
+        total += steps * 10 * (2 if number == 0 else 3) * 2 * ins * outs * 9 * size**2
         total += steps * muon(outs, ins * 9)
-    total += steps * 100 * (2 * 3 * 24 * 4 * 15**2 + 3 * 2 * 16 * 10)
+    total += steps * 10 * (2 * 3 * 24 * 4 * 15**2 + 3 * 2 * 16 * 10)
     assert count_flops(small_network(), Plan(WIDTHS, ((16, 2),)), 100) == total
 
 
@@ -121,26 +121,54 @@ def test_on_the_digits(script, tmp_path):
     assert 0 < result["share_of_peak"] < 1
     assert f"seed 0: top-1 {result['top1']:.2f} % of 143 held out images" in finished.stdout
 
-    again = script(*command, status=2)
-    assert again.stderr.count("\n") == 1
-    assert "seed_0.json is there already; --resume goes on after it" in again.stderr
-    resumed = script(*command, "--resume")
-    assert resumed.stdout == finished.stdout.splitlines(keepends=True)[-1]
-    other = script(*command, "--resume", "--final", status=2)
-    assert "was made with final False, and now it is True" in other.stderr
+
+def status_of(*arguments):
+    try:
+        return speedrun.main(list(arguments))
+    except SystemExit as leaving:
+        return leaving.code
+
+
+def test_finished_seeds_are_kept(tmp_path, monkeypatch, capsys):
+    def run(seed, options, data):
+        ran.append(seed)
+        result = {"seed": seed, "top1": 90.0 + 2 * seed, "images": ["held out", 143], "seconds": 1.0, "flops": 1e12}
+        return result | {"share_of_peak": 0.5, "peak_flops_per_second": 2e12}
+
+    ran = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(speedrun, "run", run)
+    assert status_of("--seeds", "2") == 0
+    assert status_of("--seeds", "3", "--resume") == 0
+    assert ran == [0, 1, 2]
+    assert "mean 92.00 %, standard deviation 2.00, 3 seeds" in capsys.readouterr().out
+    for arguments, sentence in (
+        ((), "--output runs/speedrun: runs/speedrun/seed_0.json is there already; --resume goes on after it"),
+        (("--resume", "--final"), "runs/speedrun/seed_0.json was made with final False, and now it is True"),
+    ):
+        assert status_of(*arguments) == 2
+        assert sentence in capsys.readouterr().err
+    (tmp_path / "runs" / "speedrun" / "seed_0.json").write_text("{")
+    assert status_of("--resume") == 2
+    assert "--resume: runs/speedrun/seed_0.json is not what a run wrote" in capsys.readouterr().err
+    assert ran == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--target", "100"), "--target"),
+        (("--target", "100"), "--target: invalid choice: '100'"),
         (("--seeds", "0"), "--seeds: must be a whole number of at least 1, got '0'"),
+        (("--output", "shades/test/dark/0.png"), "--output shades/test/dark/0.png: File exists"),
         (("--data", "faces"), "--data must be digits, cifar10, cifar100 or folder:PATH, got 'faces'"),
         (("--data", "folder:shades"), "--data folder:shades has images of 6x8; --image-size 32 resizes a folder's"),
+        (("--data", "folder:shades", "--image-size", "32"), "--data folder:shades has 24 training images"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_sentence(script, image_folder, arguments, sentence):
-    finished = script("speedrun.py", *arguments, status=2)
-    assert finished.stderr.startswith("speedrun.py: error: ")
-    assert finished.stderr.count("\n") == 1
-    assert sentence in finished.stderr
+def test_what_cannot_work_is_said_in_one_sentence(image_folder, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(image_folder.parent)
+    assert status_of(*arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("speedrun.py: error: ")
+    assert sentence in error
+    assert not (image_folder.parent / "runs").exists()
