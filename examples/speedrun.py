@@ -1,10 +1,30 @@
-"""CIFAR-10 in minutes on two CPU cores: one file, read from top to bottom.
+"""CIFAR-10 in minutes on two CPU cores: one file, to be read from top to bottom.
 
-    python examples/speedrun.py --data cifar10                           # downloads CIFAR-10; 7 minutes on 2 cores
-    python examples/speedrun.py --data cifar10 --target 88               # to see it move: under 3 minutes
-    python examples/speedrun.py --data folder:PATH --final --seeds 5     # PATH/train/<class>/*, PATH/test/<class>/*
+    python examples/speedrun.py                                       # the digits, to see it run: half a minute
+    python examples/speedrun.py --data cifar10                        # downloads CIFAR-10; 7 minutes on 2 cores
+    python examples/speedrun.py --data cifar10 --target 88            # to see it move: under 3 minutes
+    python examples/speedrun.py --data folder:PATH --final --seeds 5 --resume    # PATH/train/<class>/*, PATH/test/...
 
-TO BE FILLED
+It prints a line an epoch and, for each seed, top-1, seconds of training (reading the data and scoring not counted),
+floating-point operations, and what share that is of the best rate of a convolution on this machine. 5,000 training
+images are held out and scored; --final trains on all and opens the test set, once a seed. --output has a file a seed;
+interrupted, the same command with --resume keeps the seeds that are done. A faster machine may take --target 94,
+the size of the record for one GPU; a size of your own is a line of `PLANS`.
+
+The recipe, in the order of the file, and why each part is there:
+
+- The network is three groups of two 3×3 convolutions, with a pooling straight after the first: norms and activations,
+  slow for the little they compute, see a quarter of the map. ReLU, for the gradient of GELU takes many times as long.
+- The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that what follows begins with
+  uncorrelated inputs. No gradient goes through it, or to its input.
+- The convolutions begin with filters that hand their input on, so that the image reaches the last layer at once.
+- Filters are moved by Muon, in steps whose singular values are alike; the rest by SGD with Nesterov momentum.
+- The first epochs see images of half the size: a quarter of the time for each, while there is little to learn yet.
+- Label smoothing, mirrored every other epoch, shifted by up to 2 pixels; learning rates that fall in a line to 0.
+- In scoring, the mean over an image, its mirror image, and both shifted by a pixel.
+
+From KellerJordan/cifar10-airbench (MIT), whose record for one GPU reaches 94 % of CIFAR-10 with 0.29 PFLOP, and
+https://arxiv.org/abs/2404.00498.
 """
 
 import copy
