@@ -51,6 +51,14 @@ def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command):
     assert options.data.startswith(("cifar", "folder:"))
 
 
+@pytest.mark.parametrize("command", [c for c in commands("console") if "examples/speedrun.py" in c])
+def test_commands_of_the_record_have_options_that_exist(command):
+    from speedrun import parse
+
+    arguments = shlex.split(command)
+    assert parse(arguments[arguments.index("examples/speedrun.py") + 1 :]).data.startswith(("cifar", "folder:"))
+
+
 def test_the_pip_lines_are_what_make_does():
     makefile = (ROOT / "Makefile").read_text()
     lines = commands("bash")

@@ -1,0 +1,451 @@
+"""CIFAR-10 in minutes on two CPU cores: one file, to be read from top to bottom.
+
+    python examples/speedrun.py                                       # the digits, to see it run: half a minute
+    python examples/speedrun.py --data cifar10                        # downloads CIFAR-10; 7 minutes on 2 cores
+    python examples/speedrun.py --data cifar10 --target 88            # to see it move: under 3 minutes
+    python examples/speedrun.py --data folder:PATH --final --seeds 5 --resume    # PATH/train/<class>/*, PATH/test/...
+
+It prints a line an epoch and, for each seed, top-1, seconds of training (reading the data and scoring not counted),
+floating-point operations, and what share that is of the best rate of a convolution on this machine. 5,000 training
+images are held out and scored; --final trains on all and opens the test set, once a seed. --output has a file a seed;
+interrupted, the same command with --resume keeps the seeds that are done. A faster machine may take --target 94,
+the size of the record for one GPU; a size of your own is a line of `PLANS`.
+
+The recipe, in the order of the file, and why each part is there:
+
+- The network is three groups of two 3×3 convolutions, with a pooling straight after the first: norms and activations,
+  slow for the little they compute, see a quarter of the map. ReLU, for the gradient of GELU takes many times as long.
+- The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that what follows begins with
+  uncorrelated inputs. No gradient goes through it, or to its input.
+- The convolutions begin with filters that hand their input on, so that the image reaches the last layer at once.
+- Filters are moved by Muon, in steps whose singular values are alike; the rest by SGD with Nesterov momentum.
+- Label smoothing, mirrored every other epoch, shifted by up to 2 pixels; learning rates that fall in a line to 0.
+- In scoring, the mean over an image, its mirror image, and both shifted by a pixel.
+
+From KellerJordan/cifar10-airbench (MIT), whose record for one GPU reaches 94 % of CIFAR-10 with 0.29 PFLOP, and
+https://arxiv.org/abs/2404.00498.
+"""
+
+import copy
+import json
+import math
+import shlex
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.utils.flop_counter import FlopCounterMode
+from training.arguments import Parser, add_data_arguments, integer
+from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
+from training.datasets import DataSet, Images, hold_out, load_data
+from training.errors import RunError, UserError, first_line
+from training.optimisation import supports_bfloat16
+from training.records import machine, versions
+from training.runs import write_json
+
+CPU = torch.device("cpu")
+SIZE = 32  # of the images
+BATCH_SIZE = 1000
+SHIFT = 2 / SIZE
+LABEL_SMOOTHING = 0.2
+# Peak learning rates; all fall in a line to 0. Muon's is of a step that has the size of the weights themselves, the
+# others' of the sum of the loss over a batch, so that they need not change with its size.
+FILTER_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67
+DECAY = 2e-6  # of biases and the last layer, for each image of a batch
+
+
+class Plan(NamedTuple):
+    """How large and how long: the channels of the three groups, and the epochs."""
+
+    widths: tuple[int, int, int]
+    epochs: int
+
+
+# By --target: an accuracy in percent, or minutes on two cores with AVX512-BF16.
+PLANS = {
+    "88": Plan((32, 128, 128), 5),
+    "7min": Plan((48, 192, 192), 6),
+    "94": Plan((64, 256, 256), 8),
+}
+
+
+class ConvGroup(nn.Module):
+    """Convolution, pooling, convolution: (b, in_channels, h, w) → (b, out_channels, ⌊h / 2⌋, ⌊w / 2⌋).
+
+    Pooling comes before the norm and the activation, which are slow for what they do: so they see a quarter.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = convolution(in_channels, out_channels), norm(out_channels)
+        self.conv2, self.norm2 = convolution(out_channels, out_channels), norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        return torch.relu_(self.norm2(self.conv2(x)))
+
+
+def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3×3, its first filters handing on one channel each, so that the image reaches the end from the first step."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight[:in_channels].data)
+    return conv
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm without learned scales, its averages over few batches, for there are few."""
+    layer = nn.BatchNorm2d(channels, momentum=0.4)
+    layer.weight.requires_grad_(False)
+    return layer
+
+
+class SpeedNet(nn.Module):
+    """Whitened patches, three groups, the largest value of each channel, and one linear layer.
+
+    Shape: (b, 3, h, w) → (b, num_classes), h and w of at least 9.
+    """
+
+    whitening: Tensor
+
+    def __init__(self, whitening: Tensor, widths: Iterable[int], num_classes: int) -> None:
+        super().__init__()
+        # Each filter and its negative: ReLU keeps what either of them sees.
+        self.register_buffer("whitening", torch.cat([whitening, -whitening]))
+        channels, groups = 2 * len(whitening), []
+        for width in widths:
+            groups.append(ConvGroup(channels, width))
+            channels = width
+        self.groups = nn.Sequential(*groups)
+        self.head = nn.Linear(channels, num_classes, bias=False)
+        self.head.weight.data /= self.head.weight.data.std()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.groups(torch.relu_(F.conv2d(x, self.whitening)))
+        return self.head(x.amax((2, 3))) / x.shape[1]
+
+
+def whitening_filters(images: Tensor, kernel_size: int = 2, eps: float = 5e-4) -> Tensor:
+    """Filters after which the patches of images have no correlation and variance 1, but where it is below `eps`.
+
+    Args:
+        images: (n, c, h, w) normalised, drawn at random.
+        kernel_size: height and width of a patch.
+        eps: added to the variances, so that noise is not blown up.
+
+    Shape: → (c·k·k, c, k, k)
+    """
+    c, k = images.shape[1], kernel_size
+    patches = F.unfold(images, k).transpose(1, 2).reshape(-1, c * k * k).double()
+    variances, directions = torch.linalg.eigh(torch.cov(patches.T))
+    return (directions / (variances + eps).sqrt()).T.reshape(-1, c, k, k).float()
+
+
+class Muon(Optimizer):
+    """Momentum whose every step is made orthogonal: Muon, https://kellerjordan.github.io/posts/muon.
+
+    A bank of filters is a matrix, (out_channels, in_channels·k·k). Its gradient has a few large singular values and
+    many small ones; made orthogonal, all directions move alike. Before each step the weights are brought to the norm
+    √out_channels, that of a matrix with orthogonal rows of length 1.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.6) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Take a step with Nesterov momentum."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                momentum.mul_(group["momentum"]).add_(weight.grad)
+                gradient = weight.grad.add(momentum, alpha=group["momentum"])
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                with autocast():
+                    direction = orthogonalised(gradient.flatten(1))
+                weight.sub_(direction.view_as(weight), alpha=group["lr"])
+
+
+def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
+    """The matrix with all its singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz of degree 5.
+
+    Its coefficients are Muon's: steep at 0, where most singular values begin, rather than exact at 1.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalised(matrix.T, iterations).T
+    x = matrix / (matrix.norm() + 1e-7)
+    for _ in range(iterations):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x
+
+
+def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan, seed: int) -> SpeedNet:
+    """The network, its first layer made for these images; a folder's images come sorted by class: draw them."""
+    torch.manual_seed(seed)
+    drawn = torch.randperm(len(training), generator=random_stream("whitening", seed))[:5000]
+    network = SpeedNet(whitening_filters(normalise(training.pixels[drawn])), plan.widths, len(data.classes))
+    return network.to(memory_format=torch.channels_last)
+
+
+def batch_size_for(images: int) -> int:
+    """The batch of the record, or a tenth of a small set."""
+    return min(BATCH_SIZE, images // 10)
+
+
+def build_optimizers(network: SpeedNet, batch_size: int) -> list[Optimizer]:
+    """Muon for filters; SGD with Nesterov momentum for the biases of the norms and the last layer."""
+    parameters = [parameter for parameter in network.groups.parameters() if parameter.requires_grad]
+    decay = DECAY * batch_size
+    others = [
+        {"params": [p for p in parameters if p.ndim == 1], "lr": BIAS_RATE, "weight_decay": decay / BIAS_RATE},
+        {"params": [network.head.weight], "lr": HEAD_RATE, "weight_decay": decay / HEAD_RATE},
+    ]
+    optimizers: list[Optimizer] = [
+        Muon((p for p in parameters if p.ndim == 4), FILTER_RATE),
+        SGD(others, momentum=0.85, nesterov=True),
+    ]
+    for group in groups_of(optimizers):
+        group["peak"] = group["lr"]
+    return optimizers
+
+
+def groups_of(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
+    """Their groups of parameters."""
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: Plan, seed: int, mirror: bool) -> None:
+    """All epochs, the learning rates falling in one line over them."""
+    batch_size, augmentation = batch_size_for(len(training)), Augmentation(mirror, SHIFT)
+    steps, epochs = len(training) // batch_size, plan.epochs
+    optimizers = build_optimizers(network, batch_size)
+    network.train()
+    for epoch in range(epochs):
+        began = time.perf_counter()
+        batches = training_batches(training, normalise, augmentation, batch_size, seed, epoch)
+        rates = [1 - (epoch * steps + step) / (epochs * steps) for step in range(steps)]
+        loss = train_epoch(network, zip(batches, rates, strict=True), optimizers)
+        if not math.isfinite(loss):
+            raise RunError(f"seed {seed}: the loss is {loss} in epoch {epoch + 1}")
+        print(f"  epoch {epoch + 1}/{epochs}  loss {loss:.3f}  {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optimizers: list[Optimizer]) -> float:
+    """A step for each batch, at a share of the peak learning rates: the mean loss."""
+    losses, half = [], autocast()
+    for (pixels, labels), rate in batches:
+        for group in groups_of(optimizers):
+            group["lr"] = group["peak"] * rate
+        with half:
+            logits = network(pixels)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item() / len(labels))
+    return statistics.mean(losses)
+
+
+@torch.inference_mode()
+def top1(network: SpeedNet, images: Images, normalise: Normalisation, mirror: bool) -> float:
+    """Percent right, from the mean logits of each image, its mirror image, and both shifted by a pixel."""
+    network.eval()
+    hits, half = 0, autocast()
+    for pixels, labels in evaluation_batches(images, normalise):
+        with half:
+            logits = sum(weight * network(view).float() for weight, view in views(pixels, mirror))
+        hits += int((logits.argmax(1) == labels).sum())
+    return 100 * hits / len(images)
+
+
+def views(pixels: Tensor, mirror: bool) -> Iterator[tuple[float, Tensor]]:
+    """An image as it is, and shifted along the diagonal by one pixel either way; each mirrored too."""
+    padded = F.pad(pixels, (1, 1, 1, 1), "reflect")
+    for weight, place in ((0.5, 1), (0.25, 0), (0.25, 2)):
+        view = padded[:, :, place : place + SIZE, place : place + SIZE].contiguous(memory_format=torch.channels_last)
+        yield weight, view
+        if mirror:
+            yield weight, view.flip(3)
+
+
+def count_flops(network: SpeedNet, plan: Plan, images: int) -> float:
+    """Floating-point operations of the whole training, a multiplication and an addition as two.
+
+    Those of convolutions and matrix products, as torch counts them in one step of two images.
+    """
+    twin, batch_size = copy.deepcopy(network).train(), batch_size_for(images)
+    optimizers = build_optimizers(twin, batch_size)
+    with FlopCounterMode(display=False) as of_two_images:
+        twin(torch.randn(2, 3, SIZE, SIZE)).sum().backward()
+    with FlopCounterMode(display=False) as of_the_optimizers:
+        for optimizer in optimizers:
+            optimizer.step()
+    per_step = of_two_images.get_total_flops() / 2 * batch_size + of_the_optimizers.get_total_flops()
+    return plan.epochs * (images // batch_size) * per_step
+
+
+def peak_rate(repetitions: int = 10) -> float:
+    """Floating-point operations a second at most here: a 3×3 convolution with its gradients, as benchmarks/peak.py."""
+    b, c, size, dtype = 128, 64, 32, torch.bfloat16 if supports_bfloat16(CPU) else torch.float32
+    conv = nn.Conv2d(c, c, 3, padding=1, bias=False).to(dtype).to(memory_format=torch.channels_last)
+    x = torch.randn(b, c, size, size).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+    ones, seconds = torch.ones_like(conv(x)), []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        torch.autograd.grad(conv(x), (x, conv.weight), ones)
+        seconds.append(time.perf_counter() - began)
+    return 3 * 2 * b * size**2 * c**2 * 9 / min(seconds)
+
+
+def autocast() -> torch.autocast:
+    """bfloat16 where the processor has it: twice as fast or more, the weights themselves kept in float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=supports_bfloat16(CPU))
+
+
+def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
+    """One training, and what came out."""
+    plan = PLANS[options.target]
+    training, judges = (data.train, data.test) if options.final else hold_out(data.train, random_stream("hold out"))
+    normalise = Normalisation(*data.mean_and_std, CPU, torch.float32)
+    peak, began = peak_rate(), time.perf_counter()
+    network = build(data, training, normalise, plan, seed)
+    train(network, training, normalise, plan, seed, data.mirror)
+    seconds = time.perf_counter() - began
+    flops = count_flops(network, plan, len(training))
+    return {
+        "seed": seed,
+        "top1": round(top1(network, judges, normalise, data.mirror), 4),
+        "images": ("test" if options.final else "held out", len(judges)),
+        "seconds": round(seconds, 1),
+        "flops": flops,
+        "peak_flops_per_second": peak,
+        "share_of_peak": round(flops / seconds / peak, 4),
+        "training_images": len(training),
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+
+
+def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
+    """What decides the result of a seed, on the same machine."""
+    return {
+        "target": options.target,
+        "plan": json.loads(json.dumps(PLANS[options.target]._asdict())),
+        "final": options.final,
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "precision": "bfloat16" if supports_bfloat16(CPU) else "float32",
+    }
+
+
+def finished(path: Path, options: Namespace, choice: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run before this one found for a seed, if it did.
+
+    Raises:
+        UserError: if it is there and was not asked for, cannot be read, or was made of something else.
+    """
+    if not path.exists():
+        return None
+    if not options.resume:
+        raise UserError(f"--output {options.output}: {path} is there already; --resume goes on after it")
+    try:
+        result = json.loads(path.read_text())
+        begun = result["options"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
+    for key, value in choice.items():
+        if begun.get(key) != value:
+            raise UserError(f"--resume: {path} was made with {key} {begun.get(key)!r}, and now it is {value!r}")
+    return result
+
+
+def check(options: Namespace, data: DataSet) -> None:
+    """Refuse images that the plans are not for."""
+    if data.image_size != (SIZE, SIZE):
+        height, width = data.image_size
+        raise UserError(f"--data {options.data} has images of {height}x{width}; --image-size 32 resizes a folder's")
+    if len(data.train) < 100:
+        raise UserError(f"--data {options.data} has {len(data.train)} training images, too few for ten batches")
+
+
+def run_all(options: Namespace) -> None:
+    """Each seed that has not been run, and then what they say together."""
+    data = load_data(options.data, options.data_dir, options.image_size)
+    check(options, data)
+    choice = chosen(options, data)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {options.output}: {error.strerror}") from error
+    paths = [options.output / f"seed_{seed}.json" for seed in range(options.seeds)]
+    results = [finished(path, options, choice) for path in paths]
+    for seed, path in enumerate(paths):
+        result = results[seed]
+        if result is None:
+            print(f"seed {seed}", flush=True)
+            command = shlex.join(["python", *sys.argv])
+            result = run(seed, options, data)
+            result |= {"options": choice, "machine": machine(CPU), "versions": versions(), "command": command}
+            write_json(path, result)
+            results[seed] = result
+        print(describe(result), flush=True)
+    scores = [result["top1"] for result in results if result is not None]
+    if len(scores) > 1:
+        spread = f"standard deviation {statistics.stdev(scores):.2f}, {len(scores)} seeds"
+        print(f"mean {statistics.mean(scores):.2f} %, {spread}")
+
+
+def describe(result: dict[str, Any]) -> str:
+    """A seed in a line."""
+    kind, number = result["images"]
+    return (
+        f"seed {result['seed']}: top-1 {result['top1']:.2f} % of {number:,} {kind} images, {result['seconds']:.0f} s, "
+        f"{result['flops'] / 1e15:.4f} PFLOP, {100 * result['share_of_peak']:.0f} % of the peak "
+        f"{result['peak_flops_per_second'] / 1e9:,.0f} GFLOP/s"
+    )
+
+
+def parse(arguments: list[str] | None = None) -> Namespace:
+    """Read the command line."""
+    parser = Parser("speedrun.py", __doc__)
+    add_data_arguments(parser)
+    add = parser.add_argument
+    targets = "88: under 3 minutes on two cores; 7min: what fits into 7; 94: the size of the record for one GPU"
+    add("--target", choices=PLANS, default="7min", help=f"{targets} (default: %(default)s)")
+    add("--seeds", type=integer(1), default=1, help="how many trainings, of seeds 0, 1, ... (default: %(default)s)")
+    add("--final", action="store_true", help="train on all training images and score on the test images")
+    add("--output", type=Path, default=Path("runs/speedrun"), help="where each seed's file goes (default: %(default)s)")
+    add("--resume", action="store_true", help="keep the seeds whose files are in --output, and run the others")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
+    options = parse(arguments)
+    try:
+        run_all(options)
+    except UserError as error:
+        status, sentence = 2, str(error)
+    except RunError as error:
+        status, sentence = 1, str(error)
+    except OSError as error:
+        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
+    except KeyboardInterrupt:
+        status, sentence = 130, "interrupted; with --resume it goes on after the last whole seed"
+    else:
+        return 0
+    print(f"speedrun.py: error: {sentence}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""speedrun.py: its whitening, its optimiser and its counting against closed forms, and its command line."""
+
+import json
+
+import numpy as np
+import pytest
+import speedrun
+import torch
+from speedrun import Muon, Plan, SpeedNet, build_optimizers, count_flops, groups_of, orthogonalised, whitening_filters
+from torch import nn
+
+WIDTHS = (8, 12, 16)
+
+
+def correlated_images() -> torch.Tensor:
+    """Each pixel and channel a mixture of its neighbours, with a mean that is not 0."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(40, 3, 14, 14, generator=generator)
+    mixed = nn.functional.conv2d(noise, torch.randn(3, 3, 3, 3, generator=generator))
+    return mixed + torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1)
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_whitened_patches_have_no_correlation_and_variance_1(kernel_size):
+    images = correlated_images()
+    filters = whitening_filters(images, kernel_size, eps=0).numpy().reshape(-1, 3 * kernel_size**2)
+    windows = np.lib.stride_tricks.sliding_window_view(images.numpy(), (kernel_size, kernel_size), axis=(2, 3))
+    patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 3 * kernel_size**2)
+    np.testing.assert_allclose(np.cov(filters @ patches.T), np.eye(len(filters)), atol=2e-4)
+
+
+def test_what_varies_less_than_eps_is_not_blown_up():
+    """The variance after whitening is v / (v + eps), v those before it."""
+    images = correlated_images()
+    outputs = nn.functional.conv2d(images, whitening_filters(images, 2, eps=50)).transpose(0, 1).flatten(1)
+    patches = nn.functional.unfold(images, 2).transpose(0, 1).flatten(1)
+    before = np.linalg.eigvalsh(np.cov(patches.numpy()))
+    assert before[0] < 50 < before[-1]
+    np.testing.assert_allclose(np.cov(outputs.numpy()), np.diag(before / (before + 50)), atol=2e-4)
+
+
+def test_the_image_passes_the_first_filters_of_a_convolution():
+    x = torch.randn(2, 5, 6, 6)
+    conv = speedrun.convolution(5, 9)
+    torch.testing.assert_close(conv(x)[:, :5], x)
+    assert conv.weight[5:].abs().min() > 0
+
+
+def by_singular_values(matrix: torch.Tensor, iterations: int = 3) -> torch.Tensor:
+    """The same polynomial, of the singular values alone."""
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.square().sum().sqrt()
+    for _ in range(iterations):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return (u * s @ v).float()
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (7, 7)])
+def test_orthogonalised_changes_the_singular_values_alone(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(orthogonalised(matrix), by_singular_values(matrix), atol=1e-4, rtol=1e-4)
+    many = torch.linalg.svdvals(orthogonalised(matrix, iterations=8))
+    assert 0.6 < many.min() <= many.max() < 1.3
+
+
+def test_two_steps_of_muon_are_those_of_its_formula(monkeypatch):
+    monkeypatch.setattr(speedrun, "supports_bfloat16", lambda device: False)
+    generator = torch.Generator().manual_seed(2)
+    start, first, second = (torch.randn(4, 3, 3, 3, generator=generator) for _ in range(3))
+    weight = nn.Parameter(start.clone())
+    optimizer = Muon([weight], lr=0.1, momentum=0.6)
+
+    def step(weight, direction):
+        weight = weight * 2 / weight.square().sum().sqrt()  # √4 rows
+        return weight - 0.1 * by_singular_values(direction.reshape(4, 27)).reshape(weight.shape)
+
+    weight.grad = first.clone()
+    optimizer.step()
+    expected = step(start, 1.6 * first)
+    torch.testing.assert_close(weight.data, expected, atol=1e-5, rtol=1e-4)
+    weight.grad = second.clone()
+    optimizer.step()
+    torch.testing.assert_close(weight.data, step(expected, 1.6 * second + 0.36 * first), atol=1e-5, rtol=1e-4)
+
+
+def small_network() -> SpeedNet:
+    return SpeedNet(torch.randn(12, 3, 2, 2), WIDTHS, 10)
+
+
+def test_every_trained_parameter_has_one_optimizer():
+    network = small_network()
+    theirs = [id(parameter) for group in groups_of(build_optimizers(network, 500)) for parameter in group["params"]]
+    trained = [id(parameter) for parameter in network.parameters() if parameter.requires_grad]
+    assert sorted(theirs) == sorted(trained)
+    assert len(trained) == 6 + 6 + 1  # filters, biases of norms, last layer
+
+
+def test_the_operations_are_those_of_the_shapes():
+    """Forward, and backward for weights and inputs; the first layer has no gradient, nor what comes before it."""
+
+    def muon(rows, columns):
+        short, long = sorted((rows, columns))
+        return 3 * (2 * short**2 * long + 2 * short**3 + 2 * short**2 * long)
+
+    steps, total = 2 * 10, 0  # of 100 images
+    shapes = [(24, 8, 31), (8, 8, 15), (8, 12, 15), (12, 12, 7), (12, 16, 7), (16, 16, 3)]  # channels, map
+    for number, (ins, outs, size) in enumerate(shapes):
+        total += steps * 10 * (2 if number == 0 else 3) * 2 * ins * outs * 9 * size**2
+        total += steps * muon(outs, ins * 9)
+    total += steps * 10 * (2 * 3 * 24 * 4 * 31**2 + 3 * 2 * 16 * 10)
+    assert count_flops(small_network(), Plan(WIDTHS, 2), 100) == total
+
+
+def test_on_the_digits(script, tmp_path):
+    command = ("speedrun.py", "--target", "88")
+    finished = script(*command)
+    result = json.loads((tmp_path / "runs" / "speedrun" / "seed_0.json").read_text())
+    assert result["top1"] > 90
+    assert result["images"] == ["held out", 143]
+    assert result["training_images"] == 1294
+    assert 0 < result["share_of_peak"] < 1
+    assert f"seed 0: top-1 {result['top1']:.2f} % of 143 held out images" in finished.stdout
+
+
+def status_of(*arguments):
+    try:
+        return speedrun.main(list(arguments))
+    except SystemExit as leaving:
+        return leaving.code
+
+
+def test_finished_seeds_are_kept(tmp_path, monkeypatch, capsys):
+    def run(seed, options, data):
+        ran.append(seed)
+        result = {"seed": seed, "top1": 90.0 + 2 * seed, "images": ["held out", 143], "seconds": 1.0, "flops": 1e12}
+        return result | {"share_of_peak": 0.5, "peak_flops_per_second": 2e12}
+
+    ran = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(speedrun, "run", run)
+    assert status_of("--seeds", "2") == 0
+    assert status_of("--seeds", "3", "--resume") == 0
+    assert ran == [0, 1, 2]
+    assert "mean 92.00 %, standard deviation 2.00, 3 seeds" in capsys.readouterr().out
+    for arguments, sentence in (
+        ((), "--output runs/speedrun: runs/speedrun/seed_0.json is there already; --resume goes on after it"),
+        (("--resume", "--final"), "runs/speedrun/seed_0.json was made with final False, and now it is True"),
+    ):
+        assert status_of(*arguments) == 2
+        assert sentence in capsys.readouterr().err
+    (tmp_path / "runs" / "speedrun" / "seed_0.json").write_text("{")
+    assert status_of("--resume") == 2
+    assert "--resume: runs/speedrun/seed_0.json is not what a run wrote" in capsys.readouterr().err
+    assert ran == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--target", "100"), "--target: invalid choice: '100'"),
+        (("--seeds", "0"), "--seeds: must be a whole number of at least 1, got '0'"),
+        (("--output", "shades/test/dark/0.png"), "--output shades/test/dark/0.png: File exists"),
+        (("--data", "faces"), "--data must be digits, cifar10, cifar100 or folder:PATH, got 'faces'"),
+        (("--data", "folder:shades"), "--data folder:shades has images of 6x8; --image-size 32 resizes a folder's"),
+        (("--data", "folder:shades", "--image-size", "32"), "--data folder:shades has 24 training images"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(image_folder, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(image_folder.parent)
+    assert status_of(*arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("speedrun.py: error: ")
+    assert sentence in error
+    assert not (image_folder.parent / "runs").exists()
