@@ -51,6 +51,8 @@ from training.optimisation import supports_bfloat16
 from training.records import machine, versions
 from training.runs import write_json
 
+from cifarblocks.blocks import BatchNorm2d
+
 CPU = torch.device("cpu")
 SIZE = 32  # of the images
 BATCH_SIZE = 1000
@@ -100,9 +102,9 @@ def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
+def norm(channels: int) -> BatchNorm2d:
     """BatchNorm without learned scales, its averages over few batches, for there are few."""
-    layer = nn.BatchNorm2d(channels, momentum=0.4)
+    layer = BatchNorm2d(channels, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer
 
