@@ -1,6 +1,6 @@
 """Train a variational autoencoder on small images: Kingma and Welling 2014, https://arxiv.org/abs/1312.6114.
 
-    python examples/vae.py                                                   # the digits: about 2 minutes on 2 CPU cores
+    python examples/vae.py                                                   # the digits: 2 minutes on 2 CPU cores
     python examples/vae.py --data folder:PATH --image-size 32 --latent 32    # PATH/train/<class>/*, PATH/test/<class>/*
 
 It prints a line an epoch and, at the end, the negative ELBO of the test images and the error of their
@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from argparse import Namespace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 from training import runs
-from training.arguments import integer, number
+from training.arguments import integer
 from training.batches import random_stream
 from training.datasets import DataSet, Images
 from training.errors import RunError, UserError
@@ -46,6 +47,8 @@ from training.records import configuration
 
 from cifarblocks.blocks import BasicBlock
 
+LARGEST_GRADIENT = 100.0  # a batch far from the model's scales would throw it off
+
 
 class Encoder(nn.Sequential):
     """(b, c, h, w) images → (b, 2 · latent), mean and log variance of q(z | x)."""
@@ -55,7 +58,7 @@ class Encoder(nn.Sequential):
         super().__init__(
             nn.Conv2d(channels, width, 3, padding=1),
             BasicBlock(width, width),
-            *(BasicBlock(before, after, stride=2) for before, after in zip(widths, widths[1:], strict=False)),
+            *(BasicBlock(before, after, stride=2) for before, after in pairwise(widths)),
             nn.Flatten(),
             nn.Linear(widths[-1] * map_sizes(size)[-1] ** 2, 2 * latent),
         )
@@ -67,7 +70,7 @@ class Decoder(nn.Sequential):
     def __init__(self, channels: int, size: int, latent: int, width: int) -> None:
         widths, smallest = map_widths(size, width)[::-1], map_sizes(size)[-1]
         blocks: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             blocks += [nn.Upsample(scale_factor=2), BasicBlock(before, after)]
         super().__init__(
             nn.Linear(latent, widths[0] * smallest**2),
@@ -145,6 +148,23 @@ def expectation(mean: Tensor, log_scale: Tensor, values: int) -> Tensor:
     return expected
 
 
+class Components(NamedTuple):
+    """Principal components: the mean (d,) of some vectors, and orthonormal directions (d, count) from it."""
+
+    mean: Tensor
+    directions: Tensor
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The rows of x (n, d) from as many numbers as there are directions."""
+        return self.mean + (x - self.mean) @ self.directions @ self.directions.T
+
+
+def principal_components(x: Tensor, count: int) -> Components:
+    """Those of the rows of x (n, d) whose variance is largest."""
+    mean = x.mean(0)
+    return Components(mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:count].T)
+
+
 class Scores(NamedTuple):
     """Over the test images: the bound and its two parts in nats an image, mean squared errors of pixels from 0 to 1."""
 
@@ -157,9 +177,10 @@ class Scores(NamedTuple):
 
 
 @torch.inference_mode()
-def measure(model: VAE, data: DataSet, latent: int, device: torch.device, samples: int = 16) -> Scores:
+def measure(model: VAE, data: DataSet, components: Components, samples: int = 16) -> Scores:
     """Score a model on the test images: the ELBO by some samples of z an image, reconstructions by the mean of q."""
     model.eval()
+    device, latent = next(model.parameters()).device, components.directions.shape[1]
     stream, sums = random_stream("measure"), torch.zeros(3, dtype=torch.float64)
     for pixels in data.test.pixels.split(500):
         x = to_numbers(pixels, model.values).to(device)
@@ -169,27 +190,15 @@ def measure(model: VAE, data: DataSet, latent: int, device: torch.device, sample
         error = (model.expected_images(model.encode(x)[0]) - x).double() / 2
         sums[2] += error.square().mean((1, 2, 3)).sum().cpu()
     distortion, kl, reconstruction_error = (sums / len(data.test)).tolist()
-    train, test = ((images.pixels.flatten(1).double() / (model.values - 1)) for images in (data.train, data.test))
-    pca = project(test, *principal_components(train, latent)).clamp(0, 1)
+    test = data.test.pixels.flatten(1).double() / (model.values - 1)
     return Scores(
         distortion + kl,
         distortion,
         kl,
         reconstruction_error,
-        (pca - test).square().mean().item(),
+        (components.reconstruct(test).clamp(0, 1) - test).square().mean().item(),
         independent_pixels(data.train.pixels, data.test.pixels, model.values),
     )
-
-
-def principal_components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The mean (d,) and the first `count` principal components (d, count) of the rows of x (n, d)."""
-    mean = x.mean(0)
-    return mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:count].T
-
-
-def project(x: Tensor, mean: Tensor, components: Tensor) -> Tensor:
-    """The rows of x as the components reconstruct them."""
-    return mean + (x - mean) @ components @ components.T
 
 
 def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
@@ -211,7 +220,7 @@ def train_epoch(
         distortion, kl = model(to_numbers(batch.pixels, model.values), noise)
         optimizer.zero_grad()
         (distortion + kl).mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         sums += torch.stack([distortion.detach().mean(), kl.detach().mean()]).double().cpu()
         batches += 1
@@ -249,7 +258,9 @@ def train(options: Namespace) -> None:
         distortion, kl = train_epoch(model, images, optimizer, options, epoch)
         schedule.step()
         if not math.isfinite(distortion + kl):
-            raise RunError(f"the loss is {distortion + kl} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}")
+            raise RunError(
+                f"the loss is {distortion + kl} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}"
+            )
         seconds = round(time.perf_counter() - began, 3)
         history.append({"epoch": epoch + 1, "distortion": distortion, "kl": kl, "seconds": seconds})
         print(f"epoch {epoch + 1}/{options.epochs}  -ELBO {distortion + kl:.2f} = {distortion:.2f} + KL {kl:.2f} nats")
@@ -259,9 +270,10 @@ def train(options: Namespace) -> None:
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / "vae.safetensors", save(tensors, metadata={"arguments": json.dumps(arguments)}))
-    draw_reconstructions(folder / "reconstructions.png", model, data, options)
-    draw_interpolations(folder / "interpolations.png", model, data, options)
-    scores = measure(model, data, options.latent, device)
+    components = principal_components(data.train.pixels.flatten(1).double() / (values - 1), options.latent)
+    draw_reconstructions(folder / "reconstructions.png", model, data, components, options.seed)
+    draw_interpolations(folder / "interpolations.png", model, data)
+    scores = measure(model, data, components)
     runs.write_json(folder / runs.SUMMARY, summary(record, model, data, history, scores))
     print(describe(scores, dimensions, len(data.test), options.latent))
     print("wrote", *sorted(folder.iterdir()), sep="\n  ")
@@ -279,7 +291,7 @@ def summary(
         "epochs": len(history),
         "training_images": len(data.train),
         "test_images": len(data.test),
-        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} pixels and channels",
+        "likelihood": f"discretised logistic over {model.values} values, {dimensions} pixels and channels",
         "negative_elbo_nats_per_image": scores.negative_elbo,
         "bits_per_dimension": bits_per_dimension(scores.negative_elbo, dimensions),
         "distortion_nats_per_image": scores.distortion,
@@ -321,47 +333,46 @@ def draw_samples(path: Path, model: VAE, options: Namespace, epoch: int) -> None
 
 
 @torch.inference_mode()
-def draw_reconstructions(path: Path, model: VAE, data: DataSet, options: Namespace, count: int = 16) -> None:
+def draw_reconstructions(
+    path: Path, model: VAE, data: DataSet, components: Components, seed: int, count: int = 16
+) -> None:
     """Test images above what the model and PCA make of them."""
-    chosen = random_test_images(data, count, options.seed)
-    device, pixels = next(model.parameters()).device, chosen.pixels
+    order = torch.randperm(len(data.test), generator=random_stream("reconstructions", seed))[:count]
+    pixels, device = data.test.pixels[order], next(model.parameters()).device
     z, _ = model.eval().encode(to_numbers(pixels, model.values).to(device))
     ours = to_pixels(model.expected_images(z), model.values).cpu()
-    components = principal_components(data.train.pixels.flatten(1).double(), options.latent)
-    theirs = project(pixels.flatten(1).double(), *components).round().clamp(0, model.values - 1).to(torch.uint8)
-    rows = torch.stack([pixels, ours, theirs.view_as(pixels)])
-    labels = ["test image", "VAE", f"PCA, {options.latent}"]
-    draw_grid(path, rows, model.values, f"reconstructions from {options.latent} numbers", labels)
+    highest = model.values - 1
+    theirs = components.reconstruct(pixels.flatten(1).double() / highest).clamp(0, 1).mul(highest).round()
+    rows = torch.stack([pixels, ours, theirs.to(torch.uint8).view_as(pixels)])
+    latent = components.directions.shape[1]
+    draw_grid(path, rows, model.values, f"reconstructions from {latent} numbers", ["test image", "VAE", "PCA"])
 
 
 @torch.inference_mode()
-def draw_interpolations(path: Path, model: VAE, data: DataSet, options: Namespace, pairs: int = 8) -> None:
-    """From one test image to another along the line between the means of their q."""
-    chosen = random_test_images(data, 2 * pairs, options.seed)
-    z, _ = model.eval().encode(to_numbers(chosen.pixels, model.values).to(next(model.parameters()).device))
-    shares = torch.linspace(0, 1, 9, device=z.device).view(-1, 1, 1)
-    between = torch.lerp(z[0::2], z[1::2], shares).transpose(0, 1)  # (pairs, 9, latent)
-    pixels = to_pixels(model.expected_images(between.flatten(0, 1)), model.values).cpu().unflatten(0, (pairs, -1))
-    ends = chosen.pixels.unflatten(0, (pairs, 2)).unsqueeze(2)
-    rows = torch.cat([ends[:, 0], pixels, ends[:, 1]], dim=1)
-    names = [data.classes[label] for label in chosen.labels]
-    labels = [f"{a} → {b}" for a, b in zip(names[0::2], names[1::2], strict=True)]
-    columns = ["image", *(f"{share:.3g}" for share in shares.flatten().tolist()), "image"]
+def draw_interpolations(path: Path, model: VAE, data: DataSet) -> None:
+    """From a test image of a class to one of the next, along the line between the means of their q; 10 rows at most."""
+    count = len(data.classes)
+    places = [(data.test.labels == label).nonzero().flatten() for label in range(count)]
+    first = torch.stack([places[label][0] for label in range(min(count, 10))])
+    last = torch.stack([places[(label + 1) % count][-1] for label in range(min(count, 10))])
+    begin, end = data.test.pixels[first], data.test.pixels[last]
+    device = next(model.parameters()).device
+    z_begin, z_end = (model.eval().encode(to_numbers(x, model.values).to(device))[0] for x in (begin, end))
+    shares = torch.linspace(0, 1, 9, device=device)
+    z = torch.lerp(z_begin.unsqueeze(1), z_end.unsqueeze(1), shares.view(1, -1, 1))  # (rows, 9, latent)
+    between = to_pixels(model.expected_images(z.flatten(0, 1)), model.values).cpu().unflatten(0, (len(first), -1))
+    rows = torch.cat([begin.unsqueeze(1), between, end.unsqueeze(1)], dim=1)
+    labels = [f"{data.classes[a]} → {data.classes[b]}" for a, b in data.test.labels[torch.stack([first, last], 1)]]
+    columns = ["image", *(f"{share:.3g}" for share in shares.tolist()), "image"]
     draw_grid(path, rows, model.values, "interpolations between test images", labels, columns)
-
-
-def random_test_images(data: DataSet, count: int, seed: int) -> Images:
-    """Some of the test images, all before one comes again."""
-    order = torch.randperm(len(data.test), generator=random_stream("test images", seed))
-    return data.test[order[torch.arange(count) % len(order)]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     parser = generative_parser("vae", __doc__, epochs=100, learning_rate=1e-3)
     parser.add_argument("--latent", type=integer(1), default=8, help="numbers in z (default: %(default)s)")
-    parser.add_argument("--clip", type=number(0), default=100.0, help="largest norm of the gradient (default: %(default)s)")
-    return run(parser.prog, lambda: train(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
+    return run(parser.prog, lambda: train(options))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def load_pixels(options: Namespace) -> tuple[DataSet, int]:
 def scanned_digits(data: DataSet) -> DataSet:
     """The digits at the size of their file, (n, 8, 8, 1), values 0 to 16."""
     tensors = load_file(DIGITS)
-    train, test = (Images(tensors[f"{part}_images"].unsqueeze(3), tensors[f"{part}_labels"]) for part in ("train", "test"))
+    train, test = (
+        Images(tensors[f"{part}_images"].unsqueeze(3), tensors[f"{part}_labels"]) for part in ("train", "test")
+    )
     return DataSet(data.name, train, test, data.classes, data.mirror)
 
 
