@@ -1,6 +1,6 @@
 """Train a class-conditional GAN on small images: AC-GAN, Odena et al. 2017, https://arxiv.org/abs/1610.09585.
 
-    python examples/acgan.py                                      # the digits: about 8 minutes on 2 CPU cores
+    python examples/acgan.py                                      # the digits: about 2 minutes on 2 CPU cores
     python examples/acgan.py --data folder:PATH --image-size 32   # PATH/train/<class>/*, PATH/test/<class>/*
 
 It prints a line an epoch and, at the end, two checks with a resnet_20: of how many samples a classifier of real
@@ -298,11 +298,11 @@ def draw_samples(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
-    parser = generative_parser("acgan", __doc__, epochs=100, learning_rate=2e-4)
+    parser = generative_parser("acgan", __doc__, epochs=60, learning_rate=2e-4)
     parser.add_argument("--noise", type=integer(1), default=64,
         help="random numbers for a sample (default: %(default)s)")  # fmt: skip
     parser.add_argument("--average", type=number(0, 1), default=0.99,
-        help="share of the averaged generator that a step keeps; samples are its own (default: %(default)s)")  # fmt: skip
+        help="share of itself that the averaged generator keeps at a step (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: train(options))
 

@@ -1,6 +1,7 @@
 """What vae.py and acgan.py share: pixels and numbers, sizes, the picture of a grid."""
 
 from argparse import Namespace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_folders_are_read_at_any_square_size_that_can_be_halved(tmp_path, image_
 @pytest.mark.parametrize("size", range(8, 260, 4))
 def test_maps_end_small_and_every_halving_is_whole(size):
     sizes = map_sizes(size)
-    assert all(large == 2 * small for large, small in zip(sizes, sizes[1:], strict=False))
+    assert all(large == 2 * small for large, small in pairwise(sizes))
     assert sizes[-1] % 2 or sizes[-1] <= 4
     assert len(map_widths(size, 8)) == len(sizes) >= 2
 
