@@ -34,6 +34,7 @@ from training.generative import (
     load_pixels,
     map_sizes,
     map_widths,
+    open_new_run,
     run,
     shuffled_batches,
     to_numbers,
@@ -41,7 +42,6 @@ from training.generative import (
 )
 from training.grids import draw_grid
 from training.processes import Processes
-from training.records import configuration
 
 import cifarblocks
 from cifarblocks.blocks import BasicBlock
@@ -188,12 +188,12 @@ def accuracy(model: nn.Module, images: Images, values: int) -> float:
 def train(options: Namespace) -> None:
     """Train for some epochs, check the samples of the averaged generator, and write everything down."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = Processes(0, 1, device)
     data, values = load_pixels(options)
     size, channels, classes = data.image_size[0], data.train.pixels.shape[3], len(data.classes)
     if classes < 2:
         raise UserError(f"--data {options.data} has {classes} class, and an AC-GAN is conditioned on one of several")
-    record = configuration(options, data, Processes(0, 1, device))
-    folder = runs.open_run(options, record)
+    folder, record = open_new_run(options, data, processes)
     arguments = {
         "classes": classes, "channels": channels, "size": size, "noise": options.noise, "width": options.width
     }  # fmt: skip
@@ -208,7 +208,7 @@ def train(options: Namespace) -> None:
     )
     images = data.train.to(device)
     sizes = [sum(p.numel() for p in model.parameters()) for model in (generator, discriminator)]
-    print(
+    processes.print(
         f"acgan: generator of {sizes[0]:,} parameters, discriminator of {sizes[1]:,}\n"
         f"{data.name}: {len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
     )
@@ -221,7 +221,9 @@ def train(options: Namespace) -> None:
         seconds = round(time.perf_counter() - began, 3)
         line = {"epoch": epoch + 1, "discriminator_loss": losses[0], "generator_loss": losses[1], "seconds": seconds}
         history.append(line)
-        print(f"epoch {epoch + 1}/{options.epochs}  loss: discriminator {losses[0]:.3f}, generator {losses[1]:.3f}")
+        processes.print(
+            f"epoch {epoch + 1}/{options.epochs}  loss: discriminator {losses[0]:.3f}, generator {losses[1]:.3f}"
+        )
         runs.write_metrics(folder, history)
         if (epoch + 1) % options.pictures_every == 0 or epoch + 1 == options.epochs:
             draw_samples(folder / f"samples_{epoch + 1:04}.png", average, data.classes, values, options, epoch + 1)
@@ -230,8 +232,8 @@ def train(options: Namespace) -> None:
     write_atomically(folder / "generator.safetensors", save(tensors, metadata={"arguments": json.dumps(arguments)}))
     result = check(average, data, values, options, device)
     runs.write_json(folder / runs.SUMMARY, summary(record, sizes, data, history, result))
-    print(describe(result))
-    print("wrote", *sorted(folder.iterdir()), sep="\n  ")
+    processes.print(describe(result))
+    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
 
 
 def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, device: torch.device) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from training.generative import (
     load_pixels,
     map_sizes,
     map_widths,
+    open_new_run,
     run,
     shuffled_batches,
     to_numbers,
@@ -43,7 +44,6 @@ from training.generative import (
 )
 from training.grids import draw_grid
 from training.processes import Processes
-from training.records import configuration
 
 from cifarblocks.blocks import BasicBlock
 
@@ -231,6 +231,7 @@ def train_epoch(
 def train(options: Namespace) -> None:
     """Train for some epochs, measure the last weights on the test images, and write everything down."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = Processes(0, 1, device)
     data, values = load_pixels(options)
     size, channels = data.image_size[0], data.train.pixels.shape[3]
     dimensions = channels * size**2
@@ -238,8 +239,7 @@ def train(options: Namespace) -> None:
         raise UserError(
             f"--latent {options.latent} is more than PCA can have of {len(data.train)} images of {dimensions} numbers"
         )
-    record = configuration(options, data, Processes(0, 1, device))
-    folder = runs.open_run(options, record)
+    folder, record = open_new_run(options, data, processes)
     arguments = {
         "channels": channels, "size": size, "values": values, "latent": options.latent, "width": options.width
     }  # fmt: skip
@@ -248,7 +248,7 @@ def train(options: Namespace) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
     images = data.train.to(device)
-    print(
+    processes.print(
         f"vae: {sum(p.numel() for p in model.parameters()):,} parameters, {options.latent} latent numbers\n"
         f"{data.name}: {len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
     )
@@ -263,7 +263,9 @@ def train(options: Namespace) -> None:
             )
         seconds = round(time.perf_counter() - began, 3)
         history.append({"epoch": epoch + 1, "distortion": distortion, "kl": kl, "seconds": seconds})
-        print(f"epoch {epoch + 1}/{options.epochs}  -ELBO {distortion + kl:.2f} = {distortion:.2f} + KL {kl:.2f} nats")
+        processes.print(
+            f"epoch {epoch + 1}/{options.epochs}  -ELBO {distortion + kl:.2f} = {distortion:.2f} + KL {kl:.2f} nats"
+        )
         runs.write_metrics(folder, history)
         if (epoch + 1) % options.pictures_every == 0 or epoch + 1 == options.epochs:
             draw_samples(folder / f"samples_{epoch + 1:04}.png", model, options, epoch + 1)
@@ -275,8 +277,8 @@ def train(options: Namespace) -> None:
     draw_interpolations(folder / "interpolations.png", model, data)
     scores = measure(model, data, components)
     runs.write_json(folder / runs.SUMMARY, summary(record, model, data, history, scores))
-    print(describe(scores, dimensions, len(data.test), options.latent))
-    print("wrote", *sorted(folder.iterdir()), sep="\n  ")
+    processes.print(describe(scores, dimensions, len(data.test), options.latent))
+    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
 
 
 def summary(

@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,9 @@ from training.arguments import Parser, add_data_arguments, integer, number
 from training.batches import random_stream
 from training.datasets import DIGITS, DataSet, Images, load_data
 from training.errors import RunError, UserError
+from training.processes import Processes
+from training.records import configuration
+from training.runs import open_run
 
 WIDEST = 256
 
@@ -66,6 +70,19 @@ def load_pixels(options: Namespace) -> tuple[DataSet, int]:
     if options.batch_size > len(data.train):
         raise UserError(f"--batch-size {options.batch_size} is more than the {len(data.train)} training images")
     return data, values
+
+
+def open_new_run(options: Namespace, data: DataSet, processes: Processes) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run, and its configuration, which is written there.
+
+    Raises:
+        UserError: if a run of that name is there, or no folder can be made.
+    """
+    folder = options.output / options.model / (options.name or "")
+    if options.name and folder.exists():
+        raise UserError(f"--name {options.name}: run {folder} is there already; choose another name")
+    record = configuration(options, data, processes)
+    return open_run(options, record), record
 
 
 def scanned_digits(data: DataSet) -> DataSet:

@@ -181,7 +181,8 @@ def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, caps
     assert sum(p.numel() for p in model.parameters()) == summary["parameters"]
 
     run(tmp_path, monkeypatch, *FOLDER, "--name", "one", status=2)
-    assert "--name one: run runs/vae/one is there already; choose another name" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error == "vae.py: error: --name one: run runs/vae/one is there already; choose another name\n"
 
 
 def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder):
