@@ -1,6 +1,6 @@
 """Train a variational autoencoder on small images: Kingma and Welling 2014, https://arxiv.org/abs/1312.6114.
 
-    python examples/vae.py                                                   # the digits: 2 minutes on 2 CPU cores
+    python examples/vae.py                                                   # the digits: 1 minute on 2 CPU cores
     python examples/vae.py --data folder:PATH --image-size 32 --latent 32    # PATH/train/<class>/*, PATH/test/<class>/*
 
 It prints a line an epoch and, at the end, the negative ELBO of the test images and the error of their
@@ -371,7 +371,7 @@ def draw_interpolations(path: Path, model: VAE, data: DataSet) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
-    parser = generative_parser("vae", __doc__, epochs=100, learning_rate=1e-3)
+    parser = generative_parser("vae", __doc__, epochs=40, learning_rate=1e-3)
     parser.add_argument("--latent", type=integer(1), default=8, help="numbers in z (default: %(default)s)")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: train(options))
