@@ -104,19 +104,25 @@ def test_the_elbo_of_a_model_that_knows_nothing_is_a_closed_form():
     assert scores.reconstruction_error == pytest.approx(error, rel=1e-5)
 
 
-def test_the_elbo_is_below_the_probability_of_the_images():
-    """With one latent number log p(x) is an integral over a line, which a sum gives."""
-    model = small_vae(latent=1)
-    x = torch.rand(4, 1, 8, 8).mul(16).round() / 8 - 1
-    z = torch.linspace(-8, 8, 2001).view(-1, 1)
+def test_the_elbo_is_its_integral_and_below_the_probability_of_the_images():
+    """With one latent number both are integrals over a line, which sums give."""
+    model = small_vae(latent=1).double()
     with torch.no_grad():
-        mean, log_scale = model.decode(z)
-        joint = [vae.log_probability(one.expand_as(mean), mean, log_scale, 17).sum((1, 2, 3)) for one in x]
-        log_probability = torch.logsumexp(torch.stack(joint) + Normal(0, 1).log_prob(z.T), 1) + math.log(16 / 2000)
-        noise = torch.randn(4, 400).unsqueeze(2)
-        elbo = -torch.stack([sum(model(x, noise[:, k])) for k in range(400)]).mean(0)
-    assert (elbo < log_probability + 0.05).all()
-    assert (elbo > log_probability - 20).all()
+        model.encoder[-1].bias.copy_(torch.tensor([0.5, -3.0]))  # a narrow q, away from the prior
+        model.decoder[0].weight.mul_(10)  # what is decoded depends on z
+        x = torch.rand(4, 1, 8, 8, dtype=torch.float64).mul(16).round() / 8 - 1
+        quantiles = Normal(0.0, 1.0).icdf((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
+        losses = sum(model(x.repeat_interleave(1000, 0), quantiles.repeat(4).unsqueeze(1)))
+        elbo = -losses.view(4, 1000).mean(1)
+
+        z, step = torch.linspace(-8, 8, 4001, dtype=torch.float64), 16 / 4000
+        mean, log_scale = model.decode(z.unsqueeze(1))
+        given_z = torch.stack([vae.log_probability(one, mean, log_scale, 17).sum((1, 2, 3)) for one in x])
+        q = Normal(model.encode(x)[0], (model.encode(x)[1] / 2).exp())
+        expected = (q.log_prob(z).exp() * step * given_z).sum(1) - kl_divergence(q, Normal(0.0, 1.0)).squeeze(1)
+        log_probability = torch.logsumexp(given_z + Normal(0.0, 1.0).log_prob(z), 1) + math.log(step)
+    torch.testing.assert_close(elbo, expected, rtol=0, atol=0.02)
+    assert (elbo < log_probability).all()
 
 
 def test_independent_pixels_by_hand():
