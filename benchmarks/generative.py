@@ -91,16 +91,17 @@ epochs was chosen on a tenth of the training images held out, and the test image
 """
 
 
+def page() -> str:
+    """What generative.md says of the runs that are collected."""
+    found = [(section, COLLECTED / f"{section.__name__}.json") for section in (vae, acgan)]
+    return HEAD + "\n".join(section(json.loads(path.read_text())) for section, path in found if path.exists())
+
+
 def main(folders: list[str]) -> None:
     """Copy the runs and write the page."""
     for folder in map(Path, folders):
         collect(folder)
-    sections = [
-        section(json.loads((COLLECTED / f"{section.__name__}.json").read_text()))
-        for section in (vae, acgan)
-        if (COLLECTED / f"{section.__name__}.json").exists()
-    ]
-    (RESULTS / "generative.md").write_text(HEAD + "\n".join(sections))
+    (RESULTS / "generative.md").write_text(page())
 
 
 if __name__ == "__main__":

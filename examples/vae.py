@@ -204,7 +204,7 @@ def measure(model: VAE, data: DataSet, components: Components, samples: int = 16
 def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
     """Nats a test image if each pixel had the shares of its values in training, one of each added: what to beat."""
     seen, asked = train.flatten(1).long().T, test.flatten(1).long().T
-    counts = torch.ones(len(seen), values).scatter_add_(1, seen, torch.ones(seen.shape))
+    counts = torch.ones(len(seen), values).scatter_add_(1, seen, torch.ones(()).expand(seen.shape))
     return -(counts / (len(train) + values)).double().log().gather(1, asked).sum().item() / len(test)
 
 
