@@ -293,7 +293,7 @@ def summary(
         "epochs": len(history),
         "training_images": len(data.train),
         "test_images": len(data.test),
-        "likelihood": f"discretised logistic over {model.values} values, {dimensions} pixels and channels",
+        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} numbers an image",
         "negative_elbo_nats_per_image": scores.negative_elbo,
         "bits_per_dimension": bits_per_dimension(scores.negative_elbo, dimensions),
         "distortion_nats_per_image": scores.distortion,

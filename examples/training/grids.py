@@ -32,7 +32,8 @@ def draw_grid(
     sheet = rearrange(tiles, "r k h w c -> (r h) (k w) c")[:-GAP, :-GAP] / 255
     count, across, size = pixels.shape[:3]
 
-    figure = Figure(figsize=(CELL * across + 1.4, CELL * count + 0.7), layout="constrained", dpi=max(DPI, size / CELL))
+    height = CELL * count + (0.6 if columns else 0.4)
+    figure = Figure(figsize=(CELL * across + 1.4, height), layout="constrained", dpi=max(DPI, size / CELL))
     axes = figure.subplots()
     axes.imshow(sheet.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title, fontsize=9, loc="left")

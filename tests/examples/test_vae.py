@@ -178,7 +178,7 @@ def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, caps
     nats, dimensions = summary["negative_elbo_nats_per_image"], 3 * 8 * 8
     assert nats == pytest.approx(summary["distortion_nats_per_image"] + summary["kl_nats_per_image"])
     assert summary["bits_per_dimension"] == pytest.approx(nats / dimensions / math.log(2))
-    assert summary["likelihood"] == "discretised logistic over 256 values, 192 pixels and channels"
+    assert summary["likelihood"] == "discretised logistic over the 256 values of each of 192 numbers an image"
     assert summary["beats_pca"] is (summary["reconstruction_mean_squared_error"] < summary["pca_mean_squared_error"])
     assert f"test -ELBO {nats:.2f} nats an image on 8 images" in printed
     with safe_open(folder / "vae.safetensors", framework="pt") as file:
