@@ -55,7 +55,7 @@ from cifarblocks.blocks import BatchNorm2d
 
 CPU = torch.device("cpu")
 SIZE = 32  # of the images
-BATCH_SIZE = 1000
+BATCH_SIZE = 500
 SHIFT = 2 / SIZE
 LABEL_SMOOTHING = 0.2
 # Peak learning rates; all fall in a line to 0. Muon's is of a step that has the size of the weights themselves, the
