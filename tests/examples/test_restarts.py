@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 TRAIN = str(Path(__file__).parents[2] / "examples" / "train.py")
-ARGUMENTS = ("--model", "resnet_20", "--epochs", "2", "--precision", "float32", "--checkpoint-steps", "3", "--resume",
+ARGUMENTS = ("--model", "mlp", "--epochs", "8", "--precision", "float32", "--checkpoint-steps", "3", "--resume",
              "--ema", "0.9", "--policy", "trivial", "--mixup", "0.2")  # fmt: skip
+# Without it the workers of all attempts share one store of addresses, and find those of workers that are dead.
+STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def free_port() -> int:
@@ -31,7 +33,11 @@ def agent(folder: Path, port: int, number: int) -> subprocess.Popen:
                "--name", "cut"]  # fmt: skip
     with open(folder / f"agent{number}.log", "w") as log:
         return subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env={**os.environ, **STORE, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
 
 
@@ -55,7 +61,7 @@ def written(checkpoint: Path) -> int:
 @pytest.mark.slow
 def test_two_agents_whose_workers_are_killed_end_with_the_weights_of_a_run_that_nobody_touched(script, tmp_path):
     script("train.py", *ARGUMENTS, "--name", "whole", processes=4)
-    port, draw, runs = free_port(), random.Random(0), tmp_path / "runs" / "resnet_20"
+    port, draw, runs = free_port(), random.Random(0), tmp_path / "runs" / "mlp"
     agents = [agent(tmp_path, port, number) for number in range(2)]
     kills = 0
     try:

@@ -14,8 +14,9 @@ from training.checkpoints import CHECKPOINT, PREVIOUS
 
 # All that draws random numbers is on; 5 steps an epoch.
 OPTIONS = ("--model", "eca_resnet_20", "--data", "folder:shades", "--batch-size", "4", "--epochs", "2", "--clip", "1",
-           "--drop-path", "0.2", "--dropout", "0.1", "--erasing", "0.5", "--mixup", "0.4", "--cutmix", "1", "--ema", "0.9",
-           "--policy", "trivial", "--accumulate", "2", "--checkpoint-steps", "2", "--resume")  # fmt: skip
+           "--drop-path", "0.2", "--dropout", "0.1", "--erasing", "0.5", "--mixup", "0.4", "--cutmix", "1",
+           "--ema", "0.9", "--policy", "trivial", "--accumulate", "2", "--checkpoint-steps", "2",
+           "--resume")  # fmt: skip
 FOLDER = Path("runs/eca_resnet_20")
 
 
