@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from training.arguments import parse_training_arguments, read_recipe, recipe_options
+from training.arguments import parse_training_arguments, read_recipe
 from training.errors import UserError
 from training.optimisation import peak_learning_rate
+from training.options import recipe_options
 from training.recipes import RECIPES, as_arguments, load_recipes, recipe_of_family
 
 import cifarblocks
