@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from training import runs
 from training.batches import (
@@ -111,9 +110,7 @@ class Run:
 
     def network(self) -> nn.Module:
         """The model as it is trained: in step with other processes, compiled."""
-        network: nn.Module = self.state.model
-        if self.processes.world_size > 1:
-            network = DistributedDataParallel(network)
+        network = self.processes.distributed(self.state.model)
         return torch.compile(network) if self.options.compile else network  # type: ignore[return-value]
 
 
