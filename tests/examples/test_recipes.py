@@ -1,5 +1,7 @@
 """The recipes: what the file says, what is typed, and that nothing in it is left unread."""
 
+import shlex
+
 import pytest
 import torch
 from training.arguments import parse_training_arguments, read_recipe
@@ -220,3 +222,12 @@ def test_true_and_false_become_switches():
         as_arguments("a", {"x": 1}, ["lr"])
     assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "attention_and_convnext_adamw"
     assert RECIPES.name == "recipes.toml"
+
+
+def test_the_commands_of_the_examples_readme_have_options_that_exist():
+    text = (RECIPES.parent / "README.md").read_text().replace("\\\n", " ")
+    commands = [line.partition("examples/train.py")[2] for line in text.splitlines() if "examples/train.py " in line]
+    assert len(commands) >= 8
+    for command in commands:
+        if "--recipe resnet_cifar100_sgd" not in command or "300_epochs" in command:  # the misspelt one
+            assert parse(*shlex.split(command)).epochs >= 1
