@@ -1,109 +1,212 @@
-"""The command line of train.py."""
+"""The command line of train.py: what is typed, what the recipe says, and what is left open."""
 
 import argparse
-import ast
-import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-from torch import nn
-
-import cifarblocks
 from training.datasets import SOURCES
-from training.errors import first_line
+from training.errors import UserError
+from training.models import SET_BY_DATA, has_batch_norm, sketch_model
+from training.policies import policy_name
 from training.processes import is_first
-from training.setup import has_batch_norm
+from training.readers import integer, named_value, number
+from training.recipes import as_arguments, find_recipe, load_recipes, recipe_of_family
+
+__all__ = ["Parser", "add_data_arguments", "integer", "named_value", "number", "parse_training_arguments"]
 
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
-# Options that say where a run is, not what it does: a run may be resumed with others.
-PLACES = frozenset({"output", "name", "resume", "data_dir"})
+# Options that say where a run is and what is kept of it, not what it does: a run may be resumed with others.
+PLACES = frozenset({"output", "name", "resume", "data_dir", "checkpoint_steps", "tensorboard"})
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence, once for all processes, and exits with 2."""
 
-    def __init__(self, program: str, description: str | None) -> None:
+    def __init__(self, program: str, description: str | None, about: str = "") -> None:
         super().__init__(
             program,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.about = about
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
         if is_first():
-            print(f"{self.prog}: error: {message}", file=sys.stderr)
+            print(f"{self.prog}: error: {self.about}{message}", file=sys.stderr)
         sys.exit(2)
 
 
 def parse_training_arguments(arguments: list[str] | None, description: str | None) -> argparse.Namespace:
-    """Read the command line; what it leaves open is filled in, so that the result is the whole configuration."""
-    parser = Parser("train.py", description)
-    add = parser.add_argument
-    add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
-    add("--model-argument", metavar="NAME=VALUE", type=named_value, action="append", default=[],
-        help="an argument of the model, such as kernel_size=5 or drop_path=0.1; may be repeated")  # fmt: skip
-    add_data_arguments(parser)
-    add("--mirror", action=argparse.BooleanOptionalAction,
-        help="mirror each training image every other epoch (default: not for digits)")  # fmt: skip
-    add("--shift", type=number(0, 0.5), default=3 / 32,
-        help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
-    add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
-    add("--epochs", type=integer(1), default=20, help="passes over the training images (default: %(default)s)")
-    add("--batch-size", type=integer(1), default=64,
-        help="global batch size, split over the processes (default: %(default)s)")  # fmt: skip
-    add("--optimizer", choices=sorted(WEIGHT_DECAYS), default="sgd", help="(default: %(default)s)")
-    add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
-        "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
-    add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
-    add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
-    add("--label-smoothing", type=number(0, 1), default=0.1, help="(default: %(default)s)")
-    add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
-    add("--seed", type=integer(0, 2**63 - 1), default=0,
-        help="what initial weights, order and augmentation are drawn from (default: %(default)s)")  # fmt: skip
-    add("--precision", choices=PRECISIONS, default="auto",
-        help="bfloat16 is autocast; auto takes it where the hardware has it (default: %(default)s)")  # fmt: skip
-    add("--final", action="store_true", help="train on all training images and hold none out to select with")
-    add("--output", type=Path, default=Path("runs"), help="runs are written to OUTPUT/MODEL/NAME (default: runs)")
-    add("--name", help="name of the run (default: the date and time)")
-    add("--resume", action="store_true", help="go on with the run of that --name, or begin it")
-    options = parser.parse_args(arguments)
+    """Read the command line; what it leaves open is filled in, so that the result is the whole configuration.
 
+    Args:
+        arguments: what is typed after the name of the script; None for what was typed.
+        description: what `--help` says first.
+    """
+    parser = Parser("train.py", description)
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    add_recipe_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    typed = read_given(parser, arguments)
+    try:
+        recipe = read_recipe(typed.get("recipe"), typed.get("model", defaults["model"]))
+        options = combine(defaults, recipe, typed)
+        check(options)
+        model = sketch_model(options)
+    except UserError as error:
+        parser.error(str(error))
+    if options.lr is None:
+        options.lr = default_learning_rate(options.optimizer, has_batch_norm(model))
+    return options
+
+
+def read_given(parser: Parser, arguments: list[str] | None) -> dict[str, Any]:
+    """The options that the arguments name, without any default."""
+    blank = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([]))))
+    return {name: value for name, value in vars(parser.parse_args(arguments, blank)).items() if value is not None}
+
+
+def read_recipe(name: str | None, model: str) -> dict[str, Any]:
+    """The values of the named recipe, or of that of the model's family, read as if they were typed."""
+    recipes, families = load_recipes()
+    name = name or recipe_of_family(model, families)
+    reader = Parser("train.py", None, about=f"recipe {name}: ")
+    add_recipe_arguments(reader)
+    allowed = [option.replace("_", "-") for option in recipe_options()]
+    return {"recipe": name, **read_given(reader, as_arguments(name, find_recipe(name, recipes), allowed))}
+
+
+def recipe_options() -> list[str]:
+    """Names of the options that a recipe may set."""
+    parser = Parser("train.py", None)
+    add_recipe_arguments(parser)
+    return list(vars(parser.parse_args([])))
+
+
+def combine(defaults: dict[str, Any], recipe: dict[str, Any], typed: dict[str, Any]) -> argparse.Namespace:
+    """What is typed before what the recipe says, and that before the defaults."""
+    if typed.get("optimizer", recipe.get("optimizer")) != recipe.get("optimizer"):
+        recipe = {name: value for name, value in recipe.items() if name not in ("lr", "weight_decay", "eps")}
+    if "epochs" in typed and "epochs" in recipe and "warmup_epochs" in recipe:
+        recipe = {**recipe, "warmup_epochs": recipe["warmup_epochs"] * typed["epochs"] / recipe["epochs"]}
+    options = argparse.Namespace(**{**defaults, **recipe, **typed})
     if options.weight_decay is None:
         options.weight_decay = WEIGHT_DECAYS[options.optimizer]
     if options.warmup_epochs is None:
         options.warmup_epochs = min(1.0, options.epochs / 10)
     options.model_argument = dict(options.model_argument)
-    if options.warmup_epochs >= options.epochs:
-        parser.error(f"--warmup-epochs must be below --epochs {options.epochs}, got {options.warmup_epochs}")
-    if options.resume and options.name is None:
-        parser.error("--resume needs the --name of the run to go on with")
-    if options.name is not None and (options.name in ("", "..") or Path(options.name).name != options.name):
-        parser.error(f"--name must be the name of one folder, got {options.name!r}")
-    for name in ("num_classes", "image_size", "in_channels"):
-        if name in options.model_argument:
-            parser.error(f"--model-argument {name} is set by the data, got {options.model_argument[name]!r}")
-    try:
-        with torch.device("meta"):
-            model = cifarblocks.create_model(options.model, **options.model_argument)
-    except (ValueError, TypeError, RuntimeError) as error:
-        given = "".join(f" {name}={value!r}" for name, value in options.model_argument.items())
-        parser.error(f"--model {options.model}{given}: {first_line(error)}")
-    if options.lr is None:
-        options.lr = default_learning_rate(options.optimizer, model)
+    for name in ("drop_path", "dropout"):  # the same thing said in two ways: what is typed wins over the recipe
+        if name in options.model_argument and name not in typed:
+            setattr(options, name, None)
     return options
 
 
-def default_learning_rate(optimizer: str, model: nn.Module) -> float:
+def check(options: argparse.Namespace) -> None:
+    """Refuse values that do not go together, so that there is none that nothing reads."""
+    name, arguments = options.name, options.model_argument
+    refusals = {
+        f"--warmup-epochs must be below --epochs {options.epochs}, got {options.warmup_epochs}": (
+            options.warmup_epochs >= options.epochs
+        ),
+        "--resume needs the --name of the run to go on with": options.resume and name is None,
+        f"--name must be the name of one folder, got {name!r}": (
+            name is not None and (name in ("", "..") or Path(name).name != name)
+        ),
+        f"--eps {options.eps} is of adamw, and --optimizer is sgd": options.eps is not None
+        and options.optimizer == "sgd",
+        f"--final-lr {options.final_lr} is where a cosine ends, and --schedule is constant": (
+            options.final_lr > 0 and options.schedule == "constant"
+        ),
+        f"--mix-probability {options.mix_probability} is of --mixup or --cutmix, and neither is given": (
+            options.mix_probability < 1 and not (options.mixup or options.cutmix)
+        ),
+        f"--ema must be below 1, got {options.ema}": options.ema >= 1,
+        f"--layer-decay must be above 0, got {options.layer_decay}": options.layer_decay == 0,
+    }
+    for argument in SET_BY_DATA:
+        if argument in arguments:
+            refusals[f"--model-argument {argument} is set by the data, got {arguments[argument]!r}"] = True
+    for argument in ("drop_path", "dropout"):
+        if argument in arguments and getattr(options, argument) is not None:
+            refusals[f"--{argument.replace('_', '-')} and --model-argument {argument} are both given"] = True
+    for sentence, refused in refusals.items():
+        if refused:
+            raise UserError(sentence)
+
+
+def default_learning_rate(optimizer: str, batch_norm: bool) -> float:
     """Per 256 images: AdamW 0.001; SGD 0.8, or a tenth of it for networks without BatchNorm, which do not bear it."""
     if optimizer == "adamw":
         return 1e-3
-    return 0.8 if has_batch_norm(model) else 0.08
+    return 0.8 if batch_norm else 0.08
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is trained, how it is written down, and by which recipe."""
+    add = parser.add_argument
+    add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
+    add("--model-argument", metavar="NAME=VALUE", type=named_value, action="append", default=[],
+        help="an argument of the model, such as kernel_size=5 or drop_path=0.1; may be repeated")  # fmt: skip
+    add("--recipe", help="a recipe of recipes.toml (default: that of the model's family)")
+    add("--seed", type=integer(0, 2**63 - 1), default=0,
+        help="what initial weights, order and augmentation are drawn from (default: %(default)s)")  # fmt: skip
+    add("--final", action="store_true",
+        help="train on all training images and hold none out to select with")  # fmt: skip
+    add("--output", type=Path, default=Path("runs"), help="runs are written to OUTPUT/MODEL/NAME (default: runs)")
+    add("--name", help="name of the run (default: the date and time)")
+    add("--resume", action="store_true", help="go on with the run of that --name, or begin it")
+    add("--checkpoint-steps", type=integer(0), default=0,
+        help="write a checkpoint every so many steps too (default: 0, after each epoch alone)")  # fmt: skip
+    add("--tensorboard", action="store_true", help="write the metrics for TensorBoard too, to the run's tensorboard/")
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that a recipe may set."""
+    group = parser.add_argument_group("recipe", "what a recipe may set; the defaults are for what it leaves out")
+    add, switch = group.add_argument, argparse.BooleanOptionalAction
+    add("--epochs", type=integer(1), default=20, help="passes over the training images (default: %(default)s)")
+    add("--batch-size", type=integer(1), default=64,
+        help="global batch size, split over the processes (default: %(default)s)")  # fmt: skip
+    add("--accumulate", type=integer(1), default=1,
+        help="compute a batch in so many parts one by one, to save memory (default: %(default)s)")  # fmt: skip
+    add("--optimizer", choices=sorted(WEIGHT_DECAYS), default="sgd", help="(default: %(default)s)")
+    add("--eps", type=number(0), help="AdamW's (default: 1e-8)")
+    add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
+        "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
+    add("--final-lr", type=number(0), default=0.0, help="where the cosine ends, per 256 images (default: %(default)s)")
+    add("--schedule", choices=("cosine", "constant"), default="cosine", help="after the warm-up (default: %(default)s)")
+    add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
+    add("--layer-decay", type=number(0, 1), default=1.0,
+        help="each block learns at this share of the rate of the block after it (default: %(default)s)")  # fmt: skip
+    add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
+    add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
+    add("--ema", type=number(0, 1), default=0.0,
+        help="decay a step of an average of the weights, tested beside them (default: 0, none)")  # fmt: skip
+    add("--label-smoothing", type=number(0, 1), default=0.0, help="(default: %(default)s)")
+    add("--drop-path", type=number(0, 1), help="of the model (default: the model's)")
+    add("--dropout", type=number(0, 1), help="of the model (default: the model's)")
+    add("--mirror", action=switch, help="mirror each training image every other epoch (default: not for digits)")
+    add("--shift", type=number(0, 0.5), default=0.0,
+        help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
+    add("--policy", type=policy_name, default="none",
+        help="trivial for TrivialAugmentWide, rand-N-M for RandAugment of N operations and magnitude M from 0 to 30, "
+        "drawn for each image (default: %(default)s)")  # fmt: skip
+    add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
+    add("--mixup", type=number(0), default=0.0, help="alpha of mixup (default: 0, none)")
+    add("--cutmix", type=number(0), default=0.0,
+        help="alpha of CutMix; beside --mixup, each has half of the batches (default: 0, none)")  # fmt: skip
+    add("--mix-probability", type=number(0, 1), default=1.0,
+        help="share of the batches that are mixed (default: %(default)s)")  # fmt: skip
+    add("--precision", choices=PRECISIONS, default="auto",
+        help="bfloat16 is autocast; auto takes it where the hardware has it (default: %(default)s)")  # fmt: skip
+    add("--sync-batchnorm", action=switch, default=False, help="BatchNorm over the batches of all GPUs together")
+    add("--gradient-checkpointing", action=switch, default=False, help="keep each block's input alone, to save memory")
+    add("--compile", action=switch, default=False, help="torch.compile: a minute to begin with, then faster on a GPU")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,50 +216,3 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", type=Path, default=Path("data"), help="where CIFAR and decoded folders are kept (default: data)")
     add("--image-size", type=integer(1, 4096),
         help="for folders: make every image RGB and of this height and width")  # fmt: skip
-
-
-def named_value(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value a Python literal where it reads as one, else a string.
-
-    >>> named_value("kernel_size=5"), named_value("shortcut=A")
-    (('kernel_size', 5), ('shortcut', 'A'))
-    """
-    name, equals, value = text.partition("=")
-    if not (name.isidentifier() and equals):
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
-def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """A reader of whole numbers in a range."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            limits = f"of at least {least}" if value < least else f"of at most {most}"
-            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
-        return value
-
-    return read
-
-
-def number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    """A reader of finite numbers in a range."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (least <= value <= most and math.isfinite(value)):
-            limits = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-            raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text!r}")
-        return value
-
-    return read

@@ -4,7 +4,6 @@ What is done to an image depends on (seed, epoch, index) alone: each epoch draws
 each image, on the CPU. So one process and many, a CPU and a GPU, a first run and a resumed one see the same images.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,14 +11,12 @@ import torch
 from torch import Tensor
 
 from training.datasets import Images
+from training.mixing import Mixing, draw_mix
+from training.policies import Policy, augment_each
+from training.streams import random_stream as random_stream
 
-Batch = tuple[Tensor, Tensor]  # (b, 3, h, w) normalised, channels last in memory; (b,) labels
-
-
-def random_stream(*key: object) -> torch.Generator:
-    """A generator of random numbers on the CPU that depends on the key alone."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+# (b, 3, h, w) normalised, channels last in memory; (b,) labels, or (b, classes) probabilities where images are mixed
+Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,15 @@ class Augmentation:
         mirror: mirror one half of the images, in the next epoch the other half.
         shift: crop from the image padded by reflection with this share of its height and width on each side.
         erasing: probability of erasing a rectangle.
+        policy: what is done to each image after that, such as RandAugment, and before it is erased.
+        mixing: how the images of a batch are mixed with each other, at last.
     """
 
     mirror: bool
     shift: float
     erasing: float = 0.0
+    policy: Policy | None = None
+    mixing: Mixing | None = None
 
 
 class Normalisation:
@@ -68,6 +69,7 @@ def training_batches(
     epoch: int,
     rank: int = 0,
     world_size: int = 1,
+    first_step: int = 0,
 ) -> Iterator[Batch]:
     """One epoch of augmented batches in random order, each image at most once.
 
@@ -80,6 +82,7 @@ def training_batches(
         epoch: number of the epoch.
         rank: number of this process.
         world_size: number of processes.
+        first_step: how many of the epoch's batches are left out, because they have been seen.
     """
     device = images.labels.device
     n, h, w, _ = images.pixels.shape
@@ -88,16 +91,27 @@ def training_batches(
     # Each image is mirrored in every other epoch, beginning by chance: alternating flip, arXiv 2404.00498.
     draws[:, 2] = (torch.rand(n, generator=random_stream("mirror", seed)) + epoch / 2) % 1
     draws = draws.to(device)
+    seeds = torch.randint(2**62, (n,), generator=random_stream("policy", seed, epoch))
     flat = images.pixels.view(-1, 3)
-    for step in range(steps_per_epoch(n, batch_size)):
-        indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]
+
+    def load(indices: Tensor) -> Batch:
         drawn = draws[indices]
         rows, columns = source_pixels(drawn, augmentation, h, w)
         sources = indices.view(-1, 1, 1) * (h * w) + rows.unsqueeze(2) * w + columns.unsqueeze(1)
-        batch = normalise(flat.index_select(0, sources.flatten()).view(-1, h, w, 3))
+        pixels = flat.index_select(0, sources.flatten()).view(-1, h, w, 3)
+        if augmentation.policy is not None:
+            pixels = augment_each(pixels, augmentation.policy, seeds[indices.cpu()])
+        batch = normalise(pixels)
         if augmentation.erasing:
             batch.masked_fill_(erased_pixels(drawn, augmentation.erasing, h, w).unsqueeze(1), 0)
-        yield batch, images.labels[indices]
+        return batch, images.labels[indices]
+
+    for step in range(first_step, steps_per_epoch(n, batch_size)):
+        indices = order[step * batch_size : (step + 1) * batch_size]
+        batch = load(indices[rank::world_size])
+        mix = augmentation.mixing and draw_mix(augmentation.mixing, batch_size, h, w, (seed, epoch, step))
+        # An image's partner may be in another process's share: it is loaded here once more.
+        yield mix(batch, load(indices[mix.partners.to(device)][rank::world_size])) if mix else batch
 
 
 def source_pixels(drawn: Tensor, augmentation: Augmentation, h: int, w: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from training.files import write_atomically
 
-TRAINING, VALIDATION = "#8a8f98", "#1f5fbf"
+TRAINING, VALIDATION, AVERAGE = "#8a8f98", "#1f5fbf", "#c8651b"
 
 
 def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1: float | None = None) -> None:
@@ -29,8 +29,9 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
 
     for axes, key in ((loss, "loss"), (accuracy, "top1")):
         lines = {"train": (TRAINING, "training, augmented"), "validation": (VALIDATION, "validation")}
+        lines["average_validation"] = (AVERAGE, "validation, averaged weights")
         for part, (color, label) in lines.items():
-            if history[0][f"{part}_{key}"] is not None:
+            if history[0].get(f"{part}_{key}") is not None:
                 values = [line[f"{part}_{key}"] for line in history]
                 axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=label)
     if test_top1 is not None:

@@ -9,6 +9,22 @@ class RunError(Exception):
     """What went wrong in a run that could have worked; its message is one sentence."""
 
 
+class StoppedError(RunError):
+    """A signal ended a run that can go on later.
+
+    Args:
+        number: of the signal.
+        sentence: what a person is told.
+    """
+
+    def __init__(self, number: int, sentence: str) -> None:
+        super().__init__(number, sentence)
+        self.number = number
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
 def first_line(error: BaseException) -> str:
     r"""What another library says of an error, on one line.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from training.batches import Batch
 from training.processes import Processes
@@ -21,7 +21,13 @@ class Scores(NamedTuple):
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[Batch], processes: Processes, autocast: torch.autocast) -> Scores:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    processes: Processes,
+    autocast: torch.autocast,
+    outcomes: list[Tensor] | None = None,
+) -> Scores:
     """Score a model on batches that together, over all processes, hold each image once.
 
     Args:
@@ -29,6 +35,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], processes: Processes, a
         batches: this process's share.
         processes: those that have the other shares.
         autocast: the precision to compute in.
+        outcomes: where to append, for each of this process's batches, the class found, its probability and that of the
+            true class, (b, 3).
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=processes.device)  # loss, top-1, top-5, images
@@ -37,6 +45,18 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], processes: Processes, a
             logits = model(images).double()
         hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
         loss = F.cross_entropy(logits, labels, reduction="sum")
+        if outcomes is not None:
+            probability, found = logits.softmax(1).max(1)
+            true = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+            outcomes.append(torch.stack([found.double(), probability, true], 1))
         sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.tensor(len(labels), device=sums.device)])
     loss_sum, top1, top5, images_seen = processes.sum(sums).tolist()
     return Scores(loss_sum / images_seen, 100 * top1 / images_seen, 100 * top5 / images_seen, int(images_seen))
+
+
+def all_outcomes(outcomes: list[Tensor], images: int, processes: Processes) -> Tensor:
+    """The outcomes of every image, (images, 3), in the images' order, from the shares of `evaluation_batches`."""
+    table = torch.zeros(images, 3, dtype=torch.float64, device=processes.device)
+    if outcomes:
+        table[processes.rank :: processes.world_size] = torch.cat(outcomes)
+    return processes.sum(table).cpu()

@@ -5,8 +5,13 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
     """Write to a temporary file, flush it to the disk, and rename it: a reader of `path` sees the old file or the new.
+
+    Args:
+        path: the file.
+        data: its content.
+        previous: where to keep the old file, in the same folder; killed between two renames, there is only this one.
 
     Raises:
         OSError: if the disk is full or the folder cannot be written; what was at `path` is still there.
@@ -18,6 +23,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
     except BaseException as error:
         if temporary is not None:

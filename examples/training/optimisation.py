@@ -10,39 +10,71 @@ from torch.optim import SGD, AdamW, Optimizer
 UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for convolutions and matrices, none for norms, biases, scales, and what says where something is."""
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
+    """Weight decay for convolutions and matrices, none for norms, biases, scales, and what says where something is.
+
+    Args:
+        model: the model.
+        weight_decay: of what decays.
+        layer_decay: the share of the learning rate at which a block learns, of that of the block after it; the stem
+            stands before the first block, the head after the last (https://arxiv.org/abs/2106.08254).
+
+    Returns:
+        Groups of an optimiser, each with the "scale" of its learning rate.
+    """
+    depths = block_depths(model) if layer_decay < 1 else {}
+    deepest = max(depths.values(), default=0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
     for name, parameter in model.named_parameters():
         spared = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
-        (undecayed if spared else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+        scale = layer_decay ** (deepest - depths.get(name, deepest))
+        groups.setdefault((0.0 if spared else weight_decay, scale), []).append(parameter)
+    return [{"params": params, "weight_decay": decay, "scale": scale} for (decay, scale), params in groups.items()]
 
 
-def build_optimizer(name: str, model: nn.Module, weight_decay: float) -> Optimizer:
+def block_depths(model: nn.Module) -> dict[str, int]:
+    """How deep each parameter of a classifier lies: 0 in the stem, 1 in the first block, and so on to the head."""
+    depths: dict[str, int] = {}
+    blocks: list[str] = []
+    for name, _ in model.named_parameters():
+        part, *rest = name.split(".")
+        block = ".".join([part, *rest[:2]]) if part == "stages" else part
+        if part in ("stages", "head") and block not in blocks:
+            blocks.append(block)
+        depths[name] = len(blocks)
+    return depths
+
+
+def build_optimizer(
+    name: str, model: nn.Module, weight_decay: float, eps: float | None = None, layer_decay: float = 1.0
+) -> Optimizer:
     """SGD with Nesterov momentum 0.9, or AdamW; the learning rate is set at each step."""
-    groups = parameter_groups(model, weight_decay)
+    groups = parameter_groups(model, weight_decay, layer_decay)
     if name == "sgd":
         return SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
-    return AdamW(groups, lr=0.0)
+    return AdamW(groups, lr=0.0, eps=1e-8 if eps is None else eps)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Give every parameter group this learning rate, times the group's scale."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("scale", 1.0)
 
 
-def learning_rate_at(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Linear warm-up to the peak, then a cosine to 0 at the end of training.
+def learning_rate_at(
+    step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0, schedule: str = "cosine"
+) -> float:
+    """Linear warm-up to the peak, then a cosine to the final rate at the end of training, or the peak until then.
 
     >>> [round(learning_rate_at(step, 8, 4, 1.0), 3) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
+    if schedule == "constant":
+        return peak
+    share = 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
+    return final + (peak - final) * share
 
 
 def peak_learning_rate(per_256_images: float, batch_size: int) -> float:

@@ -1,7 +1,7 @@
 """One process or many: who this process is, and what all of them say to each other."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,15 +40,31 @@ class Processes:
         if self.first:
             print(*what, sep=sep, flush=True)
 
-    def progress(self, items: Iterable[T], name: str, length: int) -> Iterable[T]:
+    def progress(self, items: Iterable[T], name: str, length: int, done: int = 0) -> Iterable[T]:
         """The items, with a progress bar in process 0 where a person looks on."""
-        return tqdm(items, name, length, leave=False, disable=None if self.first else True)
+        return tqdm(items, name, length, leave=False, disable=None if self.first else True, initial=done)
 
     def sum(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, in each of them."""
         if self.world_size > 1:
             dist.all_reduce(numbers)
         return numbers
+
+    def largest(self, numbers: Sequence[float]) -> list[int]:
+        """The largest over all processes of each whole number, in each of them."""
+        if self.world_size == 1:
+            return [int(number) for number in numbers]
+        tensor = torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The numbers of all processes, (world_size, ...), in each of them."""
+        if self.world_size == 1:
+            return numbers.unsqueeze(0)
+        rows = [torch.empty_like(numbers) for _ in range(self.world_size)]
+        dist.all_gather(rows, numbers)
+        return torch.stack(rows)
 
     def first_decides(self, decide: Callable[[], T]) -> T:
         """What `decide` returns in process 0, in each of them; what it raises there, all of them raise."""

@@ -4,6 +4,7 @@ import os
 import platform
 import shlex
 import sys
+import textwrap
 from argparse import Namespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torchvision
 from torch import nn
 
 import cifarblocks
-from training.arguments import PLACES
+from training.arguments import PLACES, recipe_options
 from training.datasets import DataSet
 from training.evaluation import Scores
 from training.optimisation import peak_learning_rate
@@ -33,11 +34,17 @@ def configuration(options: Namespace, data: DataSet, processes: Processes) -> di
 
 
 def summary(
-    configuration: dict[str, Any], model: nn.Module, training_images: int, history: list[dict[str, Any]], test: Scores
+    configuration: dict[str, Any],
+    model: nn.Module,
+    training_images: int,
+    history: list[dict[str, Any]],
+    test: Scores,
+    average_test: Scores | None = None,
 ) -> dict[str, Any]:
     """The result of a run, and what it was made of."""
     options = configuration["options"]
     validated = [line["validation_top1"] for line in history if line["validation_top1"] is not None]
+    average = {} if average_test is None else {f"average_test_{k}": v for k, v in average_test._asdict().items()}
     return {
         "model": options["model"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -49,7 +56,10 @@ def summary(
         "test_loss": test.loss,
         "test_images": test.images,
         "training_images": training_images,
+        **average,
         "validation_top1": validated[-1] if validated else None,
+        "best_validation_top1": max(validated, default=None),
+        "steps": len(history) * (training_images // options["batch_size"]),
         "seconds": round(sum(line["seconds"] for line in history), 1),
         "seed": options["seed"],
         "world_size": configuration["world_size"],
@@ -64,7 +74,11 @@ def describe_run(
     """What is about to be trained, for people."""
     held_out = len(data.train) - training_images
     peak = peak_learning_rate(options.lr, options.batch_size)
+    values = ", ".join(
+        f"{key.replace('_', '-')} {vars(options)[key]}" for key in recipe_options() if vars(options)[key] is not None
+    )
     return (
+        f"{textwrap.fill(f'recipe {options.recipe}: {values}', 120, subsequent_indent='  ', break_on_hyphens=False)}\n"
         f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{cifarblocks.count_macs(model):,} multiply-adds\n"
         f"{data.name}: {training_images:,} images to train, {held_out:,} to select, {len(data.test):,} to test\n"
@@ -78,10 +92,12 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
     validation = ""
     if line["validation_loss"] is not None:
         validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
+    if "average_validation_top1" in line:
+        validation += f" (average {line['average_validation_top1']:.2f} %)"
     return (
         f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  train loss {line['train_loss']:.3f} "
         f"top-1 {line['train_top1']:.2f} %{validation}  lr {line['learning_rate']:.3g}  "
-        f"{line['images_per_second']:,.0f} images/s"
+        f"{line['images_per_second']:,.0f} images/s, {100 * line['waiting_share']:.0f} % waiting for data"
     )
 
 

@@ -1,23 +1,17 @@
-"""The folder of a run: its configuration, its checkpoint, and what it leaves for people."""
+"""The folder of a run: its configuration, and what it leaves for people."""
 
 import fcntl
-import io
 import json
 import os
 import time
 from argparse import Namespace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-
-import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from training.errors import UserError, first_line
 from training.files import remove_leftovers, write_atomically
 
-CONFIGURATION, CHECKPOINT, SUMMARY = "configuration.json", "checkpoint.pt", "summary.json"
+CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
 
 
 def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
@@ -100,30 +94,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file."""
+    return json.loads(path.read_text())
+
+
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write metrics.jsonl, a line an epoch, atomically."""
-    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
-
-
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, history: list[dict[str, Any]]) -> None:
-    """Write all that is needed to go on, atomically; random numbers and learning rates depend on the epoch alone."""
-    buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}, buffer)
-    write_atomically(folder / CHECKPOINT, buffer.getvalue())
-
-
-def read_checkpoint(folder: Path) -> bytes | None:
-    """The content of the last checkpoint, or None where there is none yet."""
-    path = folder / CHECKPOINT
-    return path.read_bytes() if path.exists() else None
-
-
-def restore(content: bytes, model: nn.Module, optimizer: Optimizer, device: torch.device) -> list[dict[str, Any]]:
-    """Bring model and optimiser to where a checkpoint was written: the history of its epochs."""
-    try:
-        checkpoint = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        return checkpoint["history"]
-    except (RuntimeError, EOFError, UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"--resume: {CHECKPOINT} is not what a run of this model wrote: {first_line(error)}") from error
+    write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in history).encode())

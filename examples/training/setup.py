@@ -1,15 +1,155 @@
 """What a run is made of, settled before it begins."""
 
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-import cifarblocks
-from training.datasets import DataSet
-from training.errors import UserError, first_line
-from training.optimisation import supports_bfloat16
+from training import runs
+from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
+from training.checkpoints import read_checkpoint, restore
+from training.datasets import DataSet, Images, hold_out, load_data
+from training.errors import UserError
+from training.mixing import Mixing
+from training.models import build_model, has_batch_norm
+from training.optimisation import build_optimizer, learning_rate_at, peak_learning_rate, supports_bfloat16
+from training.policies import build_policy
+from training.processes import Processes
+from training.records import configuration
+from training.state import State, moving_average
+
+Build = Callable[[Namespace, DataSet], tuple[nn.Module, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run is made of.
+
+    Attributes:
+        options: the whole configuration.
+        processes: those that train together.
+        data: the data set.
+        training: the images to train on, on the device.
+        validation: the images to select with, on the device; None where all are trained on.
+        arguments: what the model was built with.
+        record: what is written down of all this.
+        folder: where it is written.
+        state: what changes.
+        autocast: the precision to compute in.
+        normalise: what turns pixels into numbers.
+    """
+
+    options: Namespace
+    processes: Processes
+    data: DataSet
+    training: Images
+    validation: Images | None
+    arguments: dict[str, Any]
+    record: dict[str, Any]
+    folder: Path
+    state: State
+    autocast: torch.autocast
+    normalise: Normalisation
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch; what is left over after them waits for another epoch's order."""
+        return len(self.training) // self.options.batch_size
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """This process's share of the batches of an epoch that it has not seen."""
+        options, share = self.options, (self.processes.rank, self.processes.world_size)
+        mixing = Mixing(options.mixup, options.cutmix, options.mix_probability, len(self.data.classes))
+        augmentation = Augmentation(
+            options.mirror,
+            options.shift,
+            options.erasing,
+            build_policy(options.policy),
+            mixing if options.mixup or options.cutmix else None,
+        )
+        size, seed, seen = options.batch_size, options.seed, self.state.step
+        return training_batches(self.training, self.normalise, augmentation, size, seed, epoch, *share, seen)
+
+    def evaluation_batches(self, images: Images) -> Iterator[Batch]:
+        """This process's share of some images, as they are."""
+        return evaluation_batches(images, self.normalise, self.processes.rank, self.processes.world_size)
+
+    def learning_rate(self, step: int) -> float:
+        """At a step, counted from the first one of the run."""
+        options = self.options
+        return learning_rate_at(
+            step,
+            total_steps=options.epochs * self.steps,
+            warmup_steps=round(options.warmup_epochs * self.steps),
+            peak=peak_learning_rate(options.lr, options.batch_size),
+            final=peak_learning_rate(options.final_lr, options.batch_size),
+            schedule=options.schedule,
+        )
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, where there is one, and make metrics.jsonl what it says."""
+        checkpoint = self.processes.first_decides(lambda: read_checkpoint(self.folder))
+        if checkpoint is None:
+            return
+        restore(checkpoint, self.state, self.processes)
+        self.processes.first_decides(lambda: runs.write_metrics(self.folder, self.state.history))
+        step = f", step {self.state.step}" if self.state.step else ""
+        self.processes.print(f"going on with run {self.folder} after epoch {len(self.state.history)}{step}")
+
+    def network(self) -> nn.Module:
+        """The model as it is trained: in step with other processes, compiled."""
+        network: nn.Module = self.state.model
+        if self.processes.world_size > 1:
+            network = DistributedDataParallel(network)
+        return torch.compile(network) if self.options.compile else network  # type: ignore[return-value]
+
+
+def prepare(options: Namespace, processes: Processes, build: Build = build_model) -> Run:
+    """Read the data, build the model, and open the folder of a run.
+
+    Args:
+        options: as `parse_training_arguments` gives them; what is still open in them is filled in.
+        processes: those that train together.
+        build: called as build(options, data) for the model with its first weights, and its arguments.
+
+    Raises:
+        UserError: if these options cannot work with these data.
+    """
+    device = processes.device
+    data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
+    resolve(options, data, device)
+    training, validation = (data.train, None) if options.final else hold_out(data.train, random_stream("hold out"))
+    dtype = torch.float64 if options.precision == "float64" else torch.float32
+    torch.manual_seed(options.seed)
+    model, arguments = build(options, data)
+    check_shares(options, len(training), len(validation or ()), model, processes)
+    record = configuration(options, data, processes)
+    folder = processes.first_decides(lambda: runs.open_run(options, record))
+
+    model.set_gradient_checkpointing(options.gradient_checkpointing)  # type: ignore[operator]
+    if options.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(options.optimizer, model, options.weight_decay, options.eps, options.layer_decay)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    return Run(
+        options=options,
+        processes=processes,
+        data=data,
+        training=training.to(device),
+        validation=None if validation is None else validation.to(device),
+        arguments=arguments,
+        record=record,
+        folder=folder,
+        state=State(model, optimizer, moving_average(model, options.ema), sums),
+        autocast=torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"),
+        normalise=Normalisation(*data.mean_and_std, device, dtype),
+    )
 
 
 def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
@@ -20,28 +160,21 @@ def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
         options.mirror = data.mirror
 
 
-def check_shares(options: Namespace, images: int, held_out: int, model: nn.Module, processes: int) -> None:
+def check_shares(options: Namespace, images: int, held_out: int, model: nn.Module, processes: Processes) -> None:
     """Refuse a split of the images, or of a batch, that leaves nothing to select with or too little to train on."""
     if not (options.final or held_out):
         raise UserError(f"{images} training images are too few to hold a tenth out to select with; --final takes all")
-    batch_size = options.batch_size
+    batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
     if batch_size > images:
         raise UserError(f"--batch-size {batch_size} is more than the {images} training images")
-    if batch_size < processes:
-        raise UserError(f"--batch-size {batch_size} is less than the {processes} processes that share it")
-    if batch_size < 2 * processes and has_batch_norm(model):
+    if batch_size < shares:
+        raise UserError(f"--batch-size {batch_size} is less than the {shares} processes that share it")
+    if batch_size < shares * parts:
+        raise UserError(f"--batch-size {batch_size} is less than the {shares * parts} parts of --accumulate {parts}")
+    normed = has_batch_norm(model)
+    if batch_size < 2 * shares * parts and normed:
         raise UserError(f"--batch-size {batch_size} leaves a process 1 image, and the BatchNorm of the model needs 2")
-
-
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether any layer normalises over the batch."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-def build_model(options: Namespace, data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
-    """The named classifier for these data, and the arguments it was built with."""
-    arguments = {**options.model_argument, "num_classes": len(data.classes), "image_size": data.image_size}
-    try:
-        return cifarblocks.create_model(options.model, **arguments), arguments
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"--model {options.model}: {first_line(error)}") from error
+    if options.sync_batchnorm and not normed:
+        raise UserError(f"--sync-batchnorm: {options.model} has no BatchNorm")
+    if options.sync_batchnorm and processes.device.type != "cuda":
+        raise UserError("--sync-batchnorm: torch has it for GPUs alone, and this is a CPU")

@@ -46,3 +46,27 @@ def image_folder(tmp_path):
                 pixels = torch.randint(base, base + 128, (6, 8, 3), generator=generator, dtype=torch.uint8)
                 Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
     return root
+
+
+@pytest.fixture
+def fitted(tmp_path, image_folder, monkeypatch):
+    """Train in this process, on the shades: fitted("--epochs", 1) → the run, ended and not tested."""
+    import train
+    from training import runs
+    from training.arguments import parse_training_arguments
+    from training.processes import Processes
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "_lock", lambda _: None)  # this process may come back to a folder
+    small = ("--model", "resnet_20", "--data", "folder:shades", "--batch-size", "8", "--epochs", "1", "--lr", "0.1",
+             "--precision", "float64")  # fmt: skip
+
+    def run(*arguments, build=train.build_model):
+        options = parse_training_arguments([*small, *map(str, arguments)], None)
+        prepared = train.prepare(options, Processes(0, 1, torch.device("cpu")), build)
+        prepared.resume()
+        for _ in train.fit(prepared):
+            pass
+        return prepared
+
+    return run

@@ -32,10 +32,12 @@ def test_a_run_leaves_what_is_promised(script, tmp_path):
     assert {path.name for path in folder.iterdir()} == {
         "best.safetensors",
         "checkpoint.pt",
+        "checkpoint_before.pt",
         "configuration.json",
         "curves.png",
         "last.safetensors",
         "metrics.jsonl",
+        "mistakes.png",
         "summary.json",
     }
     for path in folder.iterdir():
@@ -46,7 +48,7 @@ def test_a_run_leaves_what_is_promised(script, tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2]
     assert lines[0].keys() == {
         "epoch", "train_loss", "train_top1", "validation_loss", "validation_top1", "validation_top5",
-        "learning_rate", "images_per_second", "seconds",
+        "learning_rate", "images_per_second", "waiting_share", "seconds",
     }  # fmt: skip
 
     summary = result(folder)
@@ -108,7 +110,9 @@ def same_run(one: Path, other: Path) -> None:
     histories = []
     for folder in (one, other):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        histories.append([{k: v for k, v in line.items() if "second" not in k} for line in lines])
+        histories.append(
+            [{k: v for k, v in line.items() if "second" not in k and k != "waiting_share"} for line in lines]
+        )
     assert histories[0] == histories[1]
     assert result(one)["test_top1"] == result(other)["test_top1"]
     assert result(one)["test_loss"] == result(other)["test_loss"]
@@ -225,7 +229,7 @@ def test_two_processes_with_batchnorm_evaluate_every_image_and_follow_the_same_s
 
 def test_a_diverging_run_stops_with_a_sentence_and_keeps_its_checkpoint(script, tmp_path):
     finished = script("train.py", *QUICK, "--lr", 1e30, "--name", "wild", status=1)
-    assert "the loss is nan in epoch 1; try a smaller --lr than 1e+30" in finished.stderr
+    assert "in epoch 1, step 2; try a smaller --lr than 1e+30; what was written before is whole" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
@@ -334,6 +338,8 @@ def test_a_damaged_run_is_named(tmp_path, monkeypatch, capsys, file, content):
     assert train.main(arguments) == 0
     folder = tmp_path / "runs" / "mlp" / "one"
     (folder / "summary.json").unlink()
+    if file == "checkpoint.pt":
+        assert not (folder / "checkpoint_before.pt").exists()
     if content is None:
         torch.save([1, 2], folder / file)
     else:

@@ -1,0 +1,54 @@
+"""What a value on a command line may be: readers for argparse that say what is wrong in one sentence."""
+
+import argparse
+import ast
+import math
+from collections.abc import Callable
+from typing import Any
+
+
+def named_value(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value a Python literal where it reads as one, else a string.
+
+    >>> named_value("kernel_size=5"), named_value("shortcut=A")
+    (('kernel_size', 5), ('shortcut', 'A'))
+    """
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """A reader of whole numbers in a range."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            limits = f"of at least {least}" if value < least else f"of at most {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
+        return value
+
+    return read
+
+
+def number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A reader of finite numbers in a range."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (least <= value <= most and math.isfinite(value)):
+            limits = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text!r}")
+        return value
+
+    return read
