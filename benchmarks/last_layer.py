@@ -1,11 +1,11 @@
 """The last layer on features kept on disk, against the same layer behind the frozen network in every epoch.
 
-    python benchmarks/finetune.py
+    python benchmarks/last_layer.py
 
 Two networks see the digits that come with the examples. vit_tiny_cifar has random weights as timm names them, loaded
 by `load_published`: it is there for the time alone. resnet_20 is trained by train.py on the digits 0 to 4 first; then
 its last layer alone, and the whole network, learn all ten. Times are CPU time of this process, which others on the
-machine do not lengthen. Takes 10 minutes on 1 CPU core; writes benchmarks/results/finetune.json and finetune.md.
+machine do not lengthen. Takes 10 minutes on 1 CPU core; writes benchmarks/results/last_layer.json and last_layer.md.
 """
 
 import json
@@ -108,20 +108,21 @@ def table(record: dict[str, Any]) -> str:
         cells = [f"{row['model']}, {TITLES[row['model']]}", f"{EPOCHS * epoch:,.0f} s", f"{kept:,.1f} s"]
         cells += [f"{again:,.1f} s", f"{EPOCHS * epoch / kept:,.0f}", f"{EPOCHS * epoch / again:,.0f}"]
         rows.append(f"| {' | '.join(cells)} |")
-    top1 = record["test_top1"]
+    top1, precision = record["test_top1"], record["networks"][0]["precision"]
     lines = "\n".join(rows)
     return f"""# The last layer alone
 
-Made by `python benchmarks/finetune.py`: {EPOCHS} epochs of the last layer on the 1,797 digits that come with the
-examples, at 32×32 in {record["networks"][0]["precision"]}, 1 thread of {described(record)}. CPU time; that of {EPOCHS} epochs through
-the network is {EPOCHS} times the median of {TURNS}.
+Made by `python benchmarks/last_layer.py`: {EPOCHS} epochs of the last layer on the 1,797 digits that come with the
+examples, at 32×32 in {precision}, on 1 thread of {described(record)}. CPU time; through the network
+it is {EPOCHS} times the median of {TURNS} epochs. The features are computed once, and read from the disk from then on.
 
-| network | through the network | on features, computed first | on features from disk | ratio, first time | ratio, from then on |
+| network | through the network | computed, then trained on | read, then trained on | ratio, first time | later |
 |---|---:|---:|---:|---:|---:|
 {lines}
 
-`resnet_20`, trained by train.py on the digits 0 to 4, then on all ten with `examples/finetune.py` (n = 1, seed 0): the
-last layer alone reaches {top1["last_layer"]:.2f} % of the 360 test images, the whole network {top1["whole_network"]:.2f} %.
+`resnet_20`, trained by train.py on the digits 0 to 4, learns all ten with `examples/finetune.py` (n = 1, seed 0): the
+last layer alone reaches {top1["last_layer"]:.2f} % of the 360 test images, the whole network
+{top1["whole_network"]:.2f} %.
 """
 
 
@@ -141,7 +142,7 @@ def main() -> None:
         top1 = accuracies(folder, resnet, places)
     record = {"networks": networks, "test_top1": top1, **surroundings()}
     print(table(record))
-    write("finetune", record, table(record))
+    write("last_layer", record, table(record))
 
 
 if __name__ == "__main__":
