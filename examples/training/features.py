@@ -59,7 +59,7 @@ def frozen(
 
     Args:
         model: a classifier.
-        built: its name and arguments: networks of the same weights may still compute something else.
+        built: its name, arguments and precision: networks of the same weights may still compute something else.
         normalise: what turns pixels into numbers.
         autocast: the precision to compute in.
     """
@@ -71,8 +71,7 @@ def frozen(
             hash_tensors(model.state_dict() | {"scale": normalise.scale, "offset": normalise.offset}),
             str(normalise.scale.dtype),
             normalise.scale.device.type,
-            autocast._enabled,
-            versions(),
+            {name: version for name, version in versions().items() if name in ("cifarblocks", "torch")},
         ]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         yield Backbone(model, key, normalise, autocast)

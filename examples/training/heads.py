@@ -51,7 +51,7 @@ class Features:
 def read_features(run: Run) -> tuple[Features, Features | None, Features]:
     """What the last layer sees of the images to train on, to select with, and to test with."""
     options, data, device = run.options, run.data, run.processes.device
-    built = {"model": options.model, **run.arguments, "num_classes": None}
+    built = {**run.arguments, "model": options.model, "precision": options.precision, "num_classes": None}
     with frozen(run.state.model, built, run.normalise, run.autocast) as backbone:
         train = _features(run, backbone, "training images", mirror=options.mirror)
         test = _features(run, backbone, "test images", mirror=False)
