@@ -21,13 +21,13 @@ from torch import nn
 from training import runs
 from training.arguments import parse_training_arguments
 from training.batches import random_stream
+from training.commands import run_command
 from training.curves import draw_curves
-from training.errors import RunError, StoppedError, UserError
 from training.evaluation import all_outcomes, evaluate
 from training.mistakes import draw_mistakes
 from training.models import build_model
 from training.optimisation import set_learning_rate
-from training.processes import Processes, is_first, joined_processes
+from training.processes import Processes
 from training.records import describe_epoch, describe_run, summary
 from training.saving import between_steps, check_finite, save_epoch
 from training.scalars import ScalarLog
@@ -157,24 +157,7 @@ def train(options: Namespace, processes: Processes, build: Build = build_model) 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse_training_arguments(arguments, __doc__)
-    try:
-        with joined_processes() as processes:
-            train(options, processes)
-    except UserError as error:
-        status, sentence = 2, str(error)
-    except StoppedError as error:
-        status, sentence = 128 + error.number, str(error)
-    except RunError as error:
-        status, sentence = 1, str(error)
-    except OSError as error:
-        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
-    except KeyboardInterrupt:
-        status, sentence = 130, "interrupted; with --name and --resume it goes on from the last checkpoint"
-    else:
-        return 0
-    if is_first():
-        print(f"train.py: error: {sentence}", file=sys.stderr)
-    return status
+    return run_command("train.py", lambda processes: train(options, processes))
 
 
 if __name__ == "__main__":

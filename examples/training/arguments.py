@@ -38,17 +38,17 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parse_training_arguments(arguments: list[str] | None, description: str | None) -> argparse.Namespace:
+def parse_training_arguments(
+    arguments: list[str] | None, description: str | None, program: str = "train.py"
+) -> argparse.Namespace:
     """Read the command line; what it leaves open is filled in, so that the result is the whole configuration.
 
     Args:
         arguments: what is typed after the name of the script; None for what was typed.
         description: what `--help` says first.
+        program: name of the script.
     """
-    parser = Parser("train.py", description)
-    add_run_arguments(parser)
-    add_data_arguments(parser)
-    add_recipe_arguments(parser)
+    parser = training_parser(program, description)
     defaults = vars(parser.parse_args([]))
     typed = read_given(parser, arguments)
     try:
@@ -61,6 +61,15 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
     if options.lr is None:
         options.lr = default_learning_rate(options.optimizer, has_batch_norm(model))
     return options
+
+
+def training_parser(program: str, description: str | None = None) -> Parser:
+    """All options of train.py."""
+    parser = Parser(program, description)
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    add_recipe_arguments(parser)
+    return parser
 
 
 def read_given(parser: Parser, arguments: list[str] | None) -> dict[str, Any]:
@@ -148,6 +157,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="what initial weights, order and augmentation are drawn from (default: %(default)s)")  # fmt: skip
     add("--final", action="store_true",
         help="train on all training images and hold none out to select with")  # fmt: skip
+    add("--mean", type=number(0, 1), nargs=3, metavar=("R", "G", "B"),
+        help="what is taken from the channels of an image (default: the mean of the training images)")  # fmt: skip
+    add("--std", type=number(1 / 255, 1), nargs=3, metavar=("R", "G", "B"),
+        help="what they are divided by then (default: the standard deviation of the training images)")  # fmt: skip
     add("--output", type=Path, default=Path("runs"), help="runs are written to OUTPUT/MODEL/NAME (default: runs)")
     add("--name", help="name of the run (default: the date and time)")
     add("--resume", action="store_true", help="go on with the run of that --name, or begin it")
@@ -162,4 +175,4 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", default="digits", help=f"{SOURCES} (default: %(default)s)")
     add("--data-dir", type=Path, default=Path("data"), help="where CIFAR and decoded folders are kept (default: data)")
     add("--image-size", type=integer(1, 4096),
-        help="for folders: make every image RGB and of this height and width")  # fmt: skip
+        help="make every image of this height and width, and those of a folder RGB (default: as they are)")  # fmt: skip

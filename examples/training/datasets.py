@@ -1,7 +1,7 @@
 """A data set of small images is uint8 tensors: the digits, CIFAR, or a folder of image files."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.error import URLError
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from training.errors import UserError
 from training.folders import load_folder
@@ -83,25 +84,37 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
     Args:
         source: digits, cifar10, cifar100 or folder:PATH.
         directory: where CIFAR is, or is downloaded to, and where decoded folders are cached.
-        image_size: for folders: make every image RGB and of this height and width.
+        image_size: make every image of this height and width, and those of folders RGB.
 
     Raises:
         UserError: if there is no such source, or what it names cannot be used.
     """
     kind, _, path = source.partition(":")
-    if image_size is not None and kind != "folder":
-        raise UserError(f"--image-size {image_size} is only for folder data, and --data is {source}")
     try:
         if kind == "folder" and path:
             name, train, test, classes = load_folder(Path(path), directory / "cache", image_size)
             return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
         if source == "digits":
-            return load_digits()
+            return resized(load_digits(), image_size)
         if source in ("cifar10", "cifar100"):
-            return load_cifar(source, directory)
+            return resized(load_cifar(source, directory), image_size)
     except OSError as error:
         raise UserError(f"--data {source}, --data-dir {directory}: {error.filename}: {error.strerror}") from error
     raise UserError(f"--data must be {SOURCES}, got {source!r}")
+
+
+def resized(data: DataSet, image_size: int | None) -> DataSet:
+    """The same images at another height and width, bilinearly; as they are for None."""
+    if image_size is None:
+        return data
+
+    def part(images: Images) -> Images:
+        size = [image_size, image_size]
+        chunks = images.pixels.permute(0, 3, 1, 2).split(1000)  # resized in floats, which would not fit all at once
+        pixels = torch.cat([transforms.resize(chunk, size, antialias=True).permute(0, 2, 3, 1) for chunk in chunks])
+        return Images(pixels.contiguous(), images.labels)
+
+    return replace(data, train=part(data.train), test=part(data.test))
 
 
 def load_digits() -> DataSet:
@@ -139,15 +152,21 @@ def load_cifar(source: str, directory: Path) -> DataSet:
 
 
 def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:
-    """Split images into those to train on and those to select with: 5,000, or a tenth where the set is small.
+    """Split images into those to train on and those to select with."""
+    held_out = drawn_to_hold_out(images.labels, generator)
+    return images[~held_out], images[held_out]
+
+
+def drawn_to_hold_out(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """(n,), true for the images to select with: 5,000, or a tenth where the set is small.
 
     The share of each class is that of the whole, up to one image, and which images is drawn at random.
     """
-    wanted = min(5000, len(images) // 10)
-    order = torch.randperm(len(images), generator=generator)
+    wanted = min(5000, len(labels) // 10)
+    order = torch.randperm(len(labels), generator=generator)
     # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is held out.
-    walk = order[torch.argsort(images.labels[order], stable=True)]
-    places = (torch.arange(wanted) * len(images) + len(images) // 2).div(max(wanted, 1), rounding_mode="floor")
-    held_out = torch.zeros(len(images), dtype=torch.bool)
+    walk = order[torch.argsort(labels[order], stable=True)]
+    places = (torch.arange(wanted) * len(labels) + len(labels) // 2).div(max(wanted, 1), rounding_mode="floor")
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[walk[places]] = True
-    return images[~held_out], images[held_out]
+    return held_out

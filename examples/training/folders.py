@@ -3,20 +3,17 @@
 import hashlib
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
+from training.caches import read_cache, write_cache
 from training.errors import UserError, first_line
-from training.files import write_atomically
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
@@ -36,14 +33,13 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
     classes, files = _list_files(root)
     key = _content_key(root, [path for path, _ in files["train"] + files["test"]], image_size)
     path = cache / f"{key}.safetensors"
-    tensors = _read_cache(path)
+    tensors = read_cache(path, TENSORS, "decoding")
     if tensors is None:
         tensors = {}
         for part, listed in files.items():
             pixels = _decode([file for file, _ in listed], image_size, expected=tensors.get("train_pixels"))
             tensors |= {f"{part}_pixels": pixels, f"{part}_labels": torch.tensor([label for _, label in listed])}
-        cache.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save(tensors, metadata={"sha256": _digest(tensors)}))
+        write_cache(path, tensors)
     train, test = (
         (tensors["train_pixels"], tensors["train_labels"]),
         (tensors["test_pixels"], tensors["test_labels"]),
@@ -148,27 +144,3 @@ def _read_bytes(path: Path) -> bytes:
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image at (height, width), its shape not kept."""
     return transforms.resize(image, list(size), antialias=True)
-
-
-def _read_cache(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a cache file, or None where there is none or it is not what was written."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
-            if _digest(tensors) == (file.metadata() or {}).get("sha256"):
-                return tensors
-        problem = "its content is not what was written"
-    except (SafetensorError, OSError) as error:
-        problem = str(error)
-    print(f"cache {path} cannot be used, decoding again: {problem}", file=sys.stderr)
-    return None
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in TENSORS:
-        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()

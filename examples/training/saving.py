@@ -72,14 +72,13 @@ def _write_epoch(run: Run, content: dict[str, Any]) -> None:
 
 def weights_card(run: Run) -> Card:
     """What the weights files of this epoch say of themselves."""
-    mean, std = run.data.mean_and_std
     return Card(
         model=run.options.model,
         arguments=run.arguments,
         classes=run.data.classes,
         image_size=run.data.image_size,
-        mean=mean,
-        std=std,
+        mean=run.options.mean,
+        std=run.options.std,
         precision=run.options.precision,
         data=run.data.name,
         epoch=len(run.state.history),

@@ -153,7 +153,7 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
         folder=folder,
         state=State(model, optimizer, moving_average(model, options.ema), sums),
         autocast=torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"),
-        normalise=Normalisation(*data.mean_and_std, device, dtype),
+        normalise=Normalisation(options.mean, options.std, device, dtype),
     )
 
 
@@ -163,6 +163,8 @@ def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
         options.precision = "bfloat16" if supports_bfloat16(device) else "float32"
     if options.mirror is None:
         options.mirror = data.mirror
+    mean, std = data.mean_and_std
+    options.mean, options.std = options.mean or mean, options.std or std
 
 
 def check_shares(options: Namespace, images: int, held_out: int, model: nn.Module, processes: Processes) -> None:

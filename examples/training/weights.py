@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 import cifarblocks
 from training.errors import UserError, first_line
@@ -54,12 +54,7 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
         UserError: if the file cannot be read, or was not written by `save_weights`.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        card = Card(**metadata | {"image_size": tuple(metadata["image_size"])})
-        if not len(card.mean) == len(card.std) == len(card.image_size) + 1 == 3:
-            raise ValueError("mean, std and image_size must have 3, 3 and 2 numbers")
+        tensors, card = read_weights(path)
         model = cifarblocks.create_model(card.model, **card.arguments)
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, LookupError, StopIteration) as error:
@@ -67,3 +62,14 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
             f"--weights {path} cannot be used as weights that train.py wrote: {first_line(error)}"
         ) from error
     return model.eval(), card
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """The weights of a file and its card; what is wrong with it is raised as it comes."""
+    with safe_open(path, framework="pt") as file:
+        metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    card = Card(**metadata | {"image_size": tuple(metadata["image_size"])})
+    if not len(card.mean) == len(card.std) == len(card.image_size) + 1 == 3:
+        raise ValueError("mean, std and image_size must have 3, 3 and 2 numbers")
+    return tensors, card

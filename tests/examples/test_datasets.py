@@ -4,6 +4,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import calculate_md5
@@ -123,5 +124,12 @@ def test_without_network_one_sentence_says_what_to_put_where(tmp_path, monkeypat
 def test_other_sources_are_refused(tmp_path):
     with pytest.raises(UserError, match="--data must be digits, cifar10, cifar100 or folder:PATH, got 'imagenet'"):
         load_data("imagenet", tmp_path)
-    with pytest.raises(UserError, match="--image-size 64 is only for folder data, and --data is digits"):
-        load_data("digits", tmp_path, 64)
+
+
+def test_images_of_another_size_are_what_pillow_makes_of_them(tmp_path):
+    original, large = load_data("digits", tmp_path), load_data("digits", tmp_path, 48)
+    assert large.image_size == (48, 48)
+    assert torch.equal(large.test.labels, original.test.labels)
+    for place in (0, 700, 1436):
+        image = Image.fromarray(original.train.pixels[place].numpy()).resize((48, 48), Image.Resampling.BILINEAR)
+        assert (large.train.pixels[place].int() - torch.from_numpy(np.array(image)).int()).abs().max() <= 1

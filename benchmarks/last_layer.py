@@ -1,0 +1,149 @@
+"""The last layer on features kept on disk, against the same layer behind the frozen network in every epoch.
+
+    python benchmarks/last_layer.py
+
+Two networks see the digits that come with the examples. vit_tiny_cifar has random weights as timm names them, loaded
+by `load_published`: it is there for the time alone. resnet_20 is trained by train.py on the digits 0 to 4 first; then
+its last layer alone, and the whole network, learn all ten. Times are CPU time of this process, which others on the
+machine do not lengthen. Takes 10 minutes on 1 CPU core; writes benchmarks/results/last_layer.json and last_layer.md.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from measuring import described, surroundings, write
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import finetune
+from train import main as train
+from training.datasets import load_digits
+from training.heads import fit_head, read_features
+from training.processes import Processes
+from training.setup import Run, prepare
+
+EPOCHS, TURNS = 100, 3
+TITLES = {"vit_tiny_cifar": "random weights, named as timm's", "resnet_20": "trained on the digits 0 to 4"}
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """What all threads of this process have computed meanwhile."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def frozen_run(arguments: list[str], name: str) -> Run:
+    """A run of finetune.py --freeze, ready to begin."""
+    options, start = finetune.parse_arguments([*arguments, "--freeze", "--name", name, "--epochs", str(EPOCHS)])
+    return prepare(options, Processes(0, 1, torch.device("cpu")), start.build)
+
+
+def measure(arguments: list[str]) -> dict[str, Any]:
+    """CPU seconds of the features, of reading them again, and of an epoch with them and through the network."""
+    run = frozen_run(arguments, "measured")
+    found: list[Any] = []
+    computing = cpu_seconds(lambda: found.append(read_features(run)))
+    reading = cpu_seconds(lambda: read_features(run))
+    training, validation, _ = found[0]
+    epochs = cpu_seconds(lambda: list(fit_head(run, training, validation)))
+    return {
+        "model": run.options.model,
+        "images": len(run.data.train.labels) + len(run.data.test.labels),
+        "features": training.values.shape[-1],
+        "precision": run.options.precision,
+        "epochs": EPOCHS,
+        "computing_features": computing,
+        "reading_features": reading,
+        "epochs_on_features": epochs,
+        "epoch_through_network": [cpu_seconds(lambda: through_network(run)) for _ in range(TURNS)],
+    }
+
+
+@torch.no_grad()
+def through_network(run: Run) -> None:
+    """What an epoch costs without kept features: the frozen network on every training and validation image."""
+    run.state.model.eval()
+    for images in (run.training, run.validation):
+        if images is not None:
+            for batch, _ in run.evaluation_batches(images):
+                with run.autocast:
+                    run.state.model(batch)
+
+
+def half_of_the_digits(folder: Path) -> None:
+    """The digits 0 to 4 as a folder of image files."""
+    digits = load_digits()
+    for part, images in (("train", digits.train), ("test", digits.test)):
+        for place, (pixels, label) in enumerate(zip(images.pixels, images.labels.tolist(), strict=True)):
+            if label < 5:
+                path = folder / part / str(label) / f"{place}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.numpy()).save(path)
+
+
+def accuracies(folder: Path, weights: list[str], output: list[str]) -> dict[str, float]:
+    """Test accuracies on all digits: of the last layer alone, and of the whole network, each by its recipe."""
+    results = {}
+    for name, options in {"last_layer": ["--freeze"], "whole_network": []}.items():
+        finetune.main([*weights, *output, *options, "--name", name])
+        results[name] = json.loads((folder / "resnet_20" / name / "summary.json").read_text())["test_top1"]
+    return results
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record for people."""
+    rows = []
+    for row in record["networks"]:
+        epoch = statistics.median(row["epoch_through_network"])
+        kept, again = (row[part] + row["epochs_on_features"] for part in ("computing_features", "reading_features"))
+        cells = [f"{row['model']}, {TITLES[row['model']]}", f"{EPOCHS * epoch:,.0f} s", f"{kept:,.1f} s"]
+        cells += [f"{again:,.1f} s", f"{EPOCHS * epoch / kept:,.0f}", f"{EPOCHS * epoch / again:,.0f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    top1, precision = record["test_top1"], record["networks"][0]["precision"]
+    lines = "\n".join(rows)
+    return f"""# The last layer alone
+
+Made by `python benchmarks/last_layer.py`: {EPOCHS} epochs of the last layer on the 1,797 digits that come with the
+examples, at 32×32 in {precision}, on 1 thread of {described(record)}. CPU time; through the network
+it is {EPOCHS} times the median of {TURNS} epochs. The features are computed once, and read from the disk from then on.
+
+| network | through the network | computed, then trained on | read, then trained on | ratio, first time | later |
+|---|---:|---:|---:|---:|---:|
+{lines}
+
+`resnet_20`, trained by train.py on the digits 0 to 4, learns all ten with `examples/finetune.py` (n = 1, seed 0): the
+last layer alone reaches {top1["last_layer"]:.2f} % of the 360 test images, the whole network
+{top1["whole_network"]:.2f} %.
+"""
+
+
+def main() -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        places = ["--output", name, "--data-dir", str(folder / "data")]
+        torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), folder / "vit.pth")
+        vit = ["--weights", str(folder / "vit.pth"), "--source", "timm", "--model", "vit_tiny_cifar"]
+        half_of_the_digits(folder / "half")
+        train([*places, "--model", "resnet_20", "--data", f"folder:{folder / 'half'}", "--no-mirror", "--name", "half"])
+        resnet = ["--weights", str(folder / "resnet_20" / "half" / "last.safetensors")]
+        networks = [measure([*vit, *places]), measure([*resnet, *places])]
+        top1 = accuracies(folder, resnet, places)
+    record = {"networks": networks, "test_top1": top1, **surroundings()}
+    print(table(record))
+    write("last_layer", record, table(record))
+
+
+if __name__ == "__main__":
+    main()

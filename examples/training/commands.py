@@ -1,0 +1,34 @@
+"""A script from its first process to its exit status."""
+
+import sys
+from collections.abc import Callable
+
+from training.errors import RunError, StoppedError, UserError
+from training.processes import Processes, is_first, joined_processes
+
+
+def run_command(program: str, work: Callable[[Processes], object]) -> int:
+    """Do the work of a script: 0, 1 for a run that failed, 2 for a command that cannot work, or 128 and the signal.
+
+    Args:
+        program: name of the script, for the sentence that says what is wrong.
+        work: called as work(processes).
+    """
+    try:
+        with joined_processes() as processes:
+            work(processes)
+    except UserError as error:
+        status, sentence = 2, str(error)
+    except StoppedError as error:
+        status, sentence = 128 + error.number, str(error)
+    except RunError as error:
+        status, sentence = 1, str(error)
+    except OSError as error:
+        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
+    except KeyboardInterrupt:
+        status, sentence = 130, "interrupted; with --name and --resume it goes on from the last checkpoint"
+    else:
+        return 0
+    if is_first():
+        print(f"{program}: error: {sentence}", file=sys.stderr)
+    return status
