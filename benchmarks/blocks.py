@@ -20,13 +20,14 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
-from measuring import described, in_turns, keep_freed_memory, peak_memory, renew, seconds
+from measuring import described, in_turns, peak_memory, renew, seconds
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops import SqueezeExcitation
+from training.memory import keep_freed_memory
 
 from cifarblocks import blocks
 
@@ -264,5 +265,5 @@ Over all settings forward and backward takes {statistics.median(training):.2f} o
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
+    keep_freed_memory()  # or else, by chance, one of two that do the same waits for new pages
     sys.exit(renew("blocks", sys.argv[1:], PAIRS, measure, table))

@@ -1,6 +1,5 @@
 """What the benchmarks measure with: time, memory, and what took part."""
 
-import ctypes
 import json
 import random
 import sys
@@ -19,14 +18,6 @@ from training.records import machine, versions
 RESULTS = Path(__file__).with_name("results")
 
 Run = Callable[[], object]
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to give back what is freed: else, by chance, one of two that do the same waits for new pages."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for parameter, most in ((-1, 2**31 - 1), (-3, 2**30)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(parameter, most)
 
 
 def seconds(run: Run, repetitions: int = 1) -> float:

@@ -1,0 +1,32 @@
+"""Freed memory stays, so that the same allocations fault no pages again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PROGRAM = """
+import resource, sys, torch
+from training.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def step():
+    maps = [torch.ones(2**21, dtype=torch.uint8) for _ in range(32)]
+step(), step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*arguments):
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return int(subprocess.run(command, cwd=EXAMPLES, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif("glibc" not in " ".join(__import__("platform").libc_ver()), reason="another C library")
+def test_what_is_freed_is_used_again_without_page_faults():
+    assert faults("keep") < 100 < faults("give back")
