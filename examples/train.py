@@ -35,7 +35,7 @@ from training.batches import (
     training_batches,
 )
 from training.curves import draw_curves
-from training.datasets import hold_out, load_data
+from training.datasets import hold_out, load_data, share_of
 from training.errors import RunError, UserError
 from training.evaluation import evaluate
 from training.optimisation import build_optimizer, learning_rate_at, peak_learning_rate, set_learning_rate
@@ -81,6 +81,7 @@ def train(options: Namespace, processes: Processes) -> None:
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
     resolve(options, data, device)
     training, validation = (data.train, None) if options.final else hold_out(data.train, random_stream("hold out"))
+    training = share_of(training, options.share, random_stream("share"))
     record = configuration(options, data, processes)
 
     dtype = torch.float64 if options.precision == "float64" else torch.float32
@@ -158,6 +159,8 @@ def train(options: Namespace, processes: Processes) -> None:
         )
         processes.first_decides(partial(save_epoch, folder, model, optimizer, history, card, best))
 
+    if options.no_test:
+        return
     scores = evaluate(model, evaluation_batches(test, normalise, *share), processes, autocast)
     if processes.first:
         draw_curves(folder / "curves.png", f"{options.model} on {data.name}", history, scores.top1)

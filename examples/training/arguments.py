@@ -20,7 +20,7 @@ from training.setup import has_batch_norm
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 # Options that say where a run is, not what it does: a run may be resumed with others.
-PLACES = frozenset({"output", "name", "resume", "data_dir"})
+PLACES = frozenset({"output", "name", "resume", "data_dir", "no_test"})
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,6 +69,10 @@ def parse_training_arguments(arguments: list[str] | None, description: str | Non
     add("--precision", choices=PRECISIONS, default="auto",
         help="bfloat16 is autocast; auto takes it where the hardware has it (default: %(default)s)")  # fmt: skip
     add("--final", action="store_true", help="train on all training images and hold none out to select with")
+    add("--share", type=number(0, 1), default=1.0,
+        help="train on this share of the training images, the same of each class (default: all of them)")  # fmt: skip
+    add("--no-test", action="store_true",
+        help="leave the test images alone; the same command without it, and with --resume, tests")  # fmt: skip
     add("--output", type=Path, default=Path("runs"), help="runs are written to OUTPUT/MODEL/NAME (default: runs)")
     add("--name", help="name of the run (default: the date and time)")
     add("--resume", action="store_true", help="go on with the run of that --name, or begin it")

@@ -143,11 +143,21 @@ def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images
 
     The share of each class is that of the whole, up to one image, and which images is drawn at random.
     """
-    wanted = min(5000, len(images) // 10)
+    held_out = drawn(images, min(5000, len(images) // 10), generator)
+    return images[~held_out], images[held_out]
+
+
+def share_of(images: Images, share: float, generator: torch.Generator) -> Images:
+    """A share of the images, the same of each class up to one image; which images is drawn at random."""
+    return images if share == 1 else images[drawn(images, round(share * len(images)), generator)]
+
+
+def drawn(images: Images, wanted: int, generator: torch.Generator) -> Tensor:
+    """(n,), true where one of the wanted images is: the same share of each class."""
     order = torch.randperm(len(images), generator=generator)
-    # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is held out.
+    # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is drawn.
     walk = order[torch.argsort(images.labels[order], stable=True)]
     places = (torch.arange(wanted) * len(images) + len(images) // 2).div(max(wanted, 1), rounding_mode="floor")
-    held_out = torch.zeros(len(images), dtype=torch.bool)
-    held_out[walk[places]] = True
-    return images[~held_out], images[held_out]
+    mask = torch.zeros(len(images), dtype=torch.bool)
+    mask[walk[places]] = True
+    return mask
