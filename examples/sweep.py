@@ -11,12 +11,11 @@ table.md, table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2
 
 import json
 import shlex
-import signal
 import sys
 import time
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from training.arguments import Parser, integer
 from training.comparison import Row, csv_table, markdown_table
@@ -24,18 +23,27 @@ from training.comparison_pictures import draw_bars, draw_learning_curves, draw_p
 from training.equal_time import epochs_in_equal_time, measured_speeds, speed_key
 from training.errors import RunError, UserError
 from training.files import write_atomically
-from training.grids import GridRun, read_grid, read_value
-from training.launching import Process, check_same_options, command_line, parse, read_metrics, shared_machine
-from training.runs import SUMMARY, is_finished
+from training.grids import Grid, GridRun, read_grid, read_value
+from training.launching import (
+    Process,
+    check_same_options,
+    command_line,
+    parse,
+    read_metrics,
+    shared_machine,
+    stop_on_signals,
+)
+from training.runs import SUMMARY, is_finished, lock
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of the sweep: what it is called, what is typed for it, and where it is written."""
+    """A run: what sets it apart, what is typed for it, where it is written, and what train.py makes of it."""
 
     label: str
     arguments: list[str]
     folder: Path
+    options: Namespace
 
     @property
     def name(self) -> str:
@@ -44,12 +52,11 @@ class Planned:
 
 
 def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
-    """The command line of a run, checked as train.py would, and against what its folder was begun with."""
+    """The command line of a run, read as train.py would."""
     settings = run.settings if epochs is None else {**run.settings, "epochs": epochs}
     folder = output / run.settings["model"] / run.name
     arguments = [*command_line(settings), "--output", str(output), "--name", run.name, "--resume"]
-    check_same_options(folder, parse(f"run {run.label}", arguments))
-    return Planned(run.label, arguments, folder)
+    return Planned(run.label, arguments, folder, parse(f"run {run.label}", arguments))
 
 
 def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:
@@ -113,22 +120,27 @@ def write_comparison(output: Path, title: str, runs: list[Planned]) -> None:
     print(f"\n{table}\nwrote", *(output / name for name in files), sep="\n  ")
 
 
-def sweep(grid_file: Path, output: Path, jobs: int, changes: dict[str, Any], dry_run: bool) -> int:
+def choose_epochs(grid: Grid, output: Path) -> list[int | None]:
+    """How many epochs each run gets in the time of the grid's reference; None where the grid itself says it."""
+    if grid.reference is None:
+        return [None] * len(grid.runs)
+    speeds = measured_speeds(output, [grid.reference, *(run.settings for run in grid.runs)])
+    epochs, speed = grid.reference["epochs"], speeds[speed_key(grid.reference)]
+    return [epochs_in_equal_time(speeds[speed_key(run.settings)], speed, epochs) for run in grid.runs]
+
+
+def sweep(grid: Grid, title: str, output: Path, jobs: int) -> int:
     """Train what is not complete, and compare: the exit status."""
-    grid = read_grid(grid_file, changes)
-    epochs: list[int | None] = [None] * len(grid.runs)
-    if grid.reference is not None and not dry_run:
-        speeds = measured_speeds(output, [grid.reference, *(run.settings for run in grid.runs)])
-        fixed = grid.reference["epochs"], speeds[speed_key(grid.reference)]
-        epochs = [epochs_in_equal_time(speeds[speed_key(run.settings)], fixed[1], fixed[0]) for run in grid.runs]
+    output.mkdir(parents=True, exist_ok=True)
+    lock(output)
+    epochs = choose_epochs(grid, output)
     runs = [plan(run, output, number) for run, number in zip(grid.runs, epochs, strict=True)]
-    if dry_run:
-        print(*(shlex.join(["python", "examples/train.py", *run.arguments]) for run in runs), sep="\n")
-        return 0
+    for run in runs:
+        check_same_options(run.folder, run.options)
     waiting = [run for run in runs if not is_finished(run.folder)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them complete, {jobs} at a time, in {output}", flush=True)
     failures = train_all(waiting, jobs)
-    write_comparison(output, grid_file.stem, runs)
+    write_comparison(output, title, runs)
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return 1 if failures else 0
@@ -140,16 +152,22 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("grid", type=Path, help="the TOML file; examples/grids has some")
     add("--set", metavar="KEY=VALUE", type=read_value, action="append", default=[],
-        help="instead of what the grid says: epochs=5, seed=[0,1], model-argument.ratio=3; may be repeated")  # fmt: skip
+        help="instead of what the grid says: epochs=5, seed=[0,1], model-argument.ratio=3; repeatable")  # fmt: skip
     add("--jobs", type=integer(1), default=1,
-        help="how many runs at a time; they share the CPU's cores, or take the GPUs in turn (default: %(default)s)")  # fmt: skip
+        help="runs at a time; they share the CPU's cores, or take the GPUs in turn (default: %(default)s)")  # fmt: skip
     add("--output", type=Path, help="where all is written (default: runs/ and the name of the grid)")
-    add("--dry-run", action="store_true", help="print the command of each run, and leave")
+    add("--dry-run", action="store_true",
+        help="print the command of each run, without epochs that are to be measured first, and leave")  # fmt: skip
     options = parser.parse_args(arguments)
     output = options.output or Path("runs") / options.grid.stem
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_on_signals()
     try:
-        return sweep(options.grid, output, options.jobs, dict(options.set), options.dry_run)
+        grid = read_grid(options.grid, dict(options.set))
+        planned = [plan(run, output, None) for run in grid.runs]
+        if not options.dry_run:
+            return sweep(grid, options.grid.stem, output, options.jobs)
+        print(*(shlex.join(["python", "examples/train.py", *run.arguments]) for run in planned), sep="\n")
+        return 0
     except UserError as error:
         status, sentence = 2, str(error)
     except RunError as error:

@@ -27,7 +27,7 @@ def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs:
 
 
 def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, float]:
-    """Images/s of each of these runs, by `speed_key`; those that the folder's speeds.json knows are not measured again."""
+    """Images/s of these runs, by `speed_key`; what the folder's speeds.json has is not measured again."""
     path = folder / "speeds.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"speeds": {}}
     for settings in all_settings:

@@ -145,6 +145,13 @@ class Process:
         return lines[-1].removeprefix("train.py: error: ")
 
 
+def stop_on_signals() -> None:
+    """Let SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as nohup has it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The epochs that a run has written down so far."""
     path = folder / "metrics.jsonl"
