@@ -61,7 +61,8 @@ def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
 
 def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:
     """Train the runs, some at a time, in their order: why each of those failed that did."""
-    total, begun, failures = len(waiting), 0, {}
+    total, begun = len(waiting), 0
+    failures: dict[str, str] = {}
     running: dict[int, tuple[Planned, Process, float]] = {}
     try:
         while begun < total or running:

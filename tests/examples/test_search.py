@@ -62,7 +62,7 @@ def test_no_trial_may_test_and_all_have_the_share(stand_in):
 
 def test_a_trial_that_gets_no_better_or_is_worse_than_others_is_cut_short(stand_in):
     """The stand-in's loss falls with every epoch, so patience does not end it, but the pruner does."""
-    options = ("--search", "lr=1..1000", "--trials", 12, "--epochs", 6, "--warmup-epochs", 0.15)
+    options = ("--search", "lr=1..1000", "--trials", 12, "--epochs", 6)
     assert run(*options, "--patience", 1) == 0
     states = [trial.state for trial in ended()]
     assert states.count(optuna.trial.TrialState.PRUNED) >= 2
@@ -109,8 +109,12 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(stand_in, capsys):
 
 
 def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_in, capsys):
-    options = ("--search", "lr=0.01..10", "--trials", 5, "--epochs", 2, "--warmup-epochs", 0.15)
+    options = ("--search", "lr=0.01..10", "--trials", 5, "--epochs", 2)
     assert run(*options, "--name", "whole") == 0
+
+    hold = Path("runs/search/cut/hold-trial-0002")
+    hold.parent.mkdir()
+    hold.touch()
 
     def interrupt():
         while not Path("runs/search/cut/mlp/trial-0002/metrics.jsonl").exists():
@@ -121,6 +125,7 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
     assert run(*options, "--name", "cut") == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
     assert len(ended("cut")) == 2
+    hold.unlink()
     assert run(*options, "--name", "cut") == 0
     whole, cut = ended("whole"), ended("cut")
     assert [trial.params for trial in cut] == [trial.params for trial in whole]
