@@ -17,6 +17,7 @@ from training.comparison import Row, mean_and_deviation, ranked
 from training.files import write_atomically
 from training.labels import place_labels
 
+MANY = 10  # rows that can be told apart by colours
 GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 
 
@@ -30,7 +31,8 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
     for family, color in colors(row.family for row in ranked(rows)).items():
         members = [row for row in rows if row.family == family]
         costs, heights = [row.multiply_adds for row in members], [row.top1 for row in members]
-        axes.errorbar(costs, heights, [deviation(row) for row in members], fmt="o", color=color, lw=1, label=family)
+        spread = [deviation(row) for row in members] if any(map(deviation, rows)) else None
+        axes.errorbar(costs, heights, spread, fmt="o", color=color, lw=1, label=family)
     axes.set(xscale="log", xlabel="multiply-adds of one image (millions)", ylabel=TEST)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}")
@@ -56,7 +58,7 @@ def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
     figure = empty_figure(title, 12, 5.5)
     part = "train" if rows[0].histories[0][0]["validation_loss"] is None else "validation"
     by_epoch = len({len(history) for row in rows for history in row.histories}) == 1
-    names = {row.label: row.label if len(rows) <= 10 else row.family for row in ranked(rows)}
+    names = {row.label: row.label if len(rows) <= MANY else row.family for row in ranked(rows)}
     palette = colors(names.values())
     panels = figure.subplots(1, 2)
     for axes, (key, label) in zip(panels, {"loss": "loss", "top1": "top-1 (%)"}.items(), strict=True):
@@ -83,30 +85,31 @@ def means(lines: list[list[float]]) -> list[float]:
 
 
 def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
-    """A bar for the network of each family that was best on the images held out, and a dot for each of its others.
+    """A bar for each row, and a dot for each seed.
 
-    Where all rows are of one family, a bar for each of them, and a dot for each seed.
+    Of many rows, a bar for that of each family which was best on the images held out, and a dot for each of the others.
     """
     palette = colors(row.family for row in ranked(rows))
-    if len(palette) > 1:
-        best = [max((row for row in rows if row.family == name), key=lambda row: row.selecting) for name in palette]
-        dots = {id(row): [other.top1 for other in rows if other.family == row.family] for row in best}
+    if len(rows) > MANY:
+        members = {family: [row for row in ranked(rows) if row.family == family] for family in palette}
+        bars = ranked(max(family, key=lambda row: row.selecting) for family in members.values())
+        dots = [[row.top1 for row in members[bar.family]] for bar in bars]
+        names = [f"{bar.family}: {bar.label}" for bar in bars]
     else:
-        best, dots = ranked(rows), {id(row): row.values("test_top1") for row in rows}
-    best = ranked(best)
-    figure = empty_figure(title, 10, 1.5 + 0.4 * len(best))
+        bars = ranked(rows)
+        dots = [bar.values("test_top1") for bar in bars]
+        names = [bar.label for bar in bars]
+    figure = empty_figure(title, 10, 1.5 + 0.4 * len(bars))
     axes = figure.subplots()
-    axes.barh(range(len(best)), [row.top1 for row in best], color=[palette[row.family] for row in best], alpha=0.75)
-    for place, row in enumerate(best):
-        axes.errorbar([row.top1], [place], xerr=[deviation(row)], color="black", lw=1, capsize=3)
-        axes.plot(dots[id(row)], [place] * len(dots[id(row)]), "o", color="black", markersize=3, alpha=0.6)
-        text = axes.text(1.005, place, f"{row.top1:.2f} %", va="center", transform=axes.get_yaxis_transform())
-        text.set_in_layout(True)
-    names = [row.label if len(palette) == 1 else f"{row.family}: {row.label}" for row in best]
-    axes.set_yticks(range(len(best)), names)
+    axes.barh(range(len(bars)), [bar.top1 for bar in bars], color=[palette[bar.family] for bar in bars], alpha=0.75)
+    for place, (bar, values) in enumerate(zip(bars, dots, strict=True)):
+        if deviation(bar):
+            axes.errorbar([bar.top1], [place], xerr=[deviation(bar)], color="black", lw=1, capsize=3)
+        axes.plot(values, [place] * len(values), "o", color="black", markersize=3, alpha=0.6)
+        axes.text(1.005, place, f"{bar.top1:.2f} %", va="center", transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
-    lowest = min(value for row in best for value in [*dots[id(row)], row.top1])
-    highest = max(value for row in best for value in [*dots[id(row)], row.top1])
+    lowest, highest = min(map(min, dots)), max(map(max, dots))
     axes.set_xlim(max(0, lowest - 0.3 * (highest - lowest) - 1), min(100, highest + 1))
     axes.set_xlabel(TEST)
     finish(figure, axes)

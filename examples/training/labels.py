@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
 Point = tuple[float, float]
+PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # so that no line crosses a label
 
 
 def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float = 7.5) -> None:
@@ -23,7 +24,7 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
     centers = [tuple(axes.transData.transform(point)) for point in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centers]
     for (x, y), point, label in zip(centers, points, labels, strict=True):
-        text = axes.annotate(label, point, (0, 0), textcoords="offset pixels", fontsize=size)
+        text = axes.annotate(label, point, (0, 0), textcoords="offset pixels", fontsize=size, bbox=PLAIN)
         text.set_in_layout(False)
         extent = text.get_window_extent()
         boxes = list(candidates(x, y, extent.width, extent.height))
@@ -33,7 +34,7 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
         near = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
         if math.dist((x, y), near) > 12:
             ends = axes.transData.inverted().transform([(x, y), near])
-            axes.plot(*ends.T, color="black", lw=0.4, alpha=0.5, zorder=1, scalex=False, scaley=False)
+            axes.plot(*ends.T, color="black", lw=0.6, alpha=0.7, zorder=1, scalex=False, scaley=False)
 
 
 def candidates(x: float, y: float, width: float, height: float) -> Iterator[Bbox]:
