@@ -31,8 +31,8 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
     for family, color in colors(row.family for row in ranked(rows)).items():
         members = [row for row in rows if row.family == family]
         costs, heights = [row.multiply_adds for row in members], [row.top1 for row in members]
-        spread = [deviation(row) for row in members] if any(map(deviation, rows)) else None
-        axes.errorbar(costs, heights, spread, fmt="o", color=color, lw=1, label=family)
+        axes.errorbar(costs, heights, [deviation(row) for row in members], fmt="none", ecolor=color, elinewidth=1)
+        axes.scatter(costs, heights, color=color, zorder=4, label=family)  # above the white behind the labels
     axes.set(xscale="log", xlabel="multiply-adds of one image (millions)", ylabel=TEST)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}")
@@ -109,7 +109,8 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
         axes.text(1.005, place, f"{bar.top1:.2f} %", va="center", transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
-    lowest, highest = min(map(min, dots)), max(map(max, dots))
+    lowest = min(min(values) - deviation(bar) for bar, values in zip(bars, dots, strict=True))
+    highest = max(max(*values, bar.top1 + deviation(bar)) for bar, values in zip(bars, dots, strict=True))
     axes.set_xlim(max(0, lowest - 0.3 * (highest - lowest) - 1), min(100, highest + 1))
     axes.set_xlabel(TEST)
     finish(figure, axes)

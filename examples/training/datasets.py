@@ -138,12 +138,17 @@ def load_cifar(source: str, directory: Path) -> DataSet:
     return DataSet(name, parts[0], parts[1], list(train.classes), mirror=True)
 
 
+def count_held_out(images: int) -> int:
+    """How many of so many training images are held out to select with: 5,000, or a tenth where the set is small."""
+    return min(5000, images // 10)
+
+
 def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:
-    """Split images into those to train on and those to select with: 5,000, or a tenth where the set is small.
+    """Split images into those to train on and those to select with, as many as `count_held_out` says.
 
     The share of each class is that of the whole, up to one image, and which images is drawn at random.
     """
-    held_out = drawn(images, min(5000, len(images) // 10), generator)
+    held_out = drawn(images, count_held_out(len(images)), generator)
     return images[~held_out], images[held_out]
 
 

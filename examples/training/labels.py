@@ -22,7 +22,7 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]
     centers = [tuple(axes.transData.transform(point)) for point in points]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centers]
+    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in centers]
     for (x, y), point, label in zip(centers, points, labels, strict=True):
         text = axes.annotate(label, point, (0, 0), textcoords="offset pixels", fontsize=size, bbox=PLAIN)
         text.set_in_layout(False)
@@ -32,14 +32,14 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
         taken.append(box)
         text.set_position((box.x0 - x, box.y0 - y - extent.y0 + y))
         near = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
-        if math.dist((x, y), near) > 12:
+        if math.dist((x, y), near) > 14:
             ends = axes.transData.inverted().transform([(x, y), near])
             axes.plot(*ends.T, color="black", lw=0.6, alpha=0.7, zorder=1, scalex=False, scaley=False)
 
 
 def candidates(x: float, y: float, width: float, height: float) -> Iterator[Bbox]:
     """Where a label could stand, in pixels: on wider and wider ellipses around its point, first to the right of it."""
-    for distance in range(9, 220, 7):
+    for distance in range(11, 220, 7):
         for number in range(16):
             angle = 2 * math.pi * (number // 2 + number % 2) * (-1) ** number / 16
             across, up = math.cos(angle), math.sin(angle)

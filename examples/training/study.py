@@ -140,7 +140,7 @@ def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
         reported = len(metrics)
         if status is not None:
             return WHOLE if status == 0 else process.last_words()
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 def best_epoch(metrics: list[dict[str, Any]]) -> int:

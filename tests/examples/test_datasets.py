@@ -7,7 +7,8 @@ import torch
 from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import calculate_md5
-from training.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits
+from training.batches import random_stream
+from training.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
 from training.errors import UserError
 
 
@@ -125,3 +126,15 @@ def test_other_sources_are_refused(tmp_path):
         load_data("imagenet", tmp_path)
     with pytest.raises(UserError, match="--image-size 64 is only for folder data, and --data is digits"):
         load_data("digits", tmp_path, 64)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.0])
+def test_a_share_has_as_much_of_each_class(share):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate((100, 50, 201))])
+    images = Images(torch.arange(len(labels)).view(-1, 1, 1, 1), labels)
+    some = share_of(images, share, random_stream("share"))
+    assert len(some) == round(share * 351)
+    assert len(some.pixels.unique()) == len(some)
+    for label, count in enumerate((100, 50, 201)):
+        assert abs((some.labels == label).sum() - share * count) <= 1
+    assert share_of(images, 1.0, random_stream("share")) is images

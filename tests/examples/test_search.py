@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import search
+import train
 from PIL import Image
 from training import launching
 from training.runs import lock
@@ -196,6 +197,22 @@ def test_a_search_of_real_trials_leaves_the_test_images_alone(script, tmp_path):
     assert f"best validation loss {min(losses):.4f}" in finished.stdout
     with Image.open(folder / "study.png") as picture:
         assert picture.size == (1170, 624)
+
+
+def test_a_run_that_left_the_test_images_alone_is_tested_by_the_same_command_without_that(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search.runs, "lock", lambda _: None)  # this process comes back to the folder
+    command = ["--model", "mlp", "--epochs", "1", "--share", "0.1", "--name", "a", "--resume"]
+    assert train.main([*command, "--no-test"]) == 0
+    folder = Path("runs/mlp/a")
+    assert not (folder / "summary.json").exists()
+    capsys.readouterr()
+    assert train.main(command) == 0
+    assert "going on with run runs/mlp/a after epoch 1" in capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["epochs"], summary["training_images"], summary["test_images"]) == (1, 129, 360)
 
 
 def test_a_study_is_searched_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
