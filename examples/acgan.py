@@ -40,7 +40,7 @@ from training.generative import (
     to_numbers,
     to_pixels,
 )
-from training.grids import draw_grid
+from training.image_grids import draw_grid
 from training.processes import Processes
 
 import cifarblocks

@@ -138,7 +138,7 @@ def train(options: Namespace, processes: Processes, build: Build = build_model) 
         build: called as build(options, data) for the model with its first weights, and its arguments.
 
     Returns:
-        What summary.json says.
+        What summary.json says; nothing yet with --no-test.
     """
     run = prepare(options, processes, build)
     if processes.first_decides(lambda: runs.is_finished(run.folder)):
@@ -151,7 +151,7 @@ def train(options: Namespace, processes: Processes, build: Build = build_model) 
         processes.print(describe_epoch(line, options.epochs))
         if log is not None:
             log.write(line)
-    return finish(run)
+    return {} if options.no_test else finish(run)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -42,7 +42,7 @@ from training.generative import (
     to_numbers,
     to_pixels,
 )
-from training.grids import draw_grid
+from training.image_grids import draw_grid
 from training.processes import Processes
 
 from cifarblocks.blocks import BasicBlock

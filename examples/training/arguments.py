@@ -16,7 +16,7 @@ from training.recipes import as_arguments, find_recipe, load_recipes, recipe_of_
 __all__ = ["Parser", "add_data_arguments", "integer", "named_value", "number", "parse_training_arguments"]
 
 # Options that say where a run is and what is kept of it, not what it does: a run may be resumed with others.
-PLACES = frozenset({"output", "name", "resume", "data_dir", "checkpoint_steps", "tensorboard"})
+PLACES = frozenset({"output", "name", "resume", "data_dir", "checkpoint_steps", "tensorboard", "no_test"})
 
 
 class Parser(argparse.ArgumentParser):
@@ -157,6 +157,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="what initial weights, order and augmentation are drawn from (default: %(default)s)")  # fmt: skip
     add("--final", action="store_true",
         help="train on all training images and hold none out to select with")  # fmt: skip
+    add("--share", type=number(0, 1), default=1.0,
+        help="train on this share of the training images, the same of each class (default: all of them)")  # fmt: skip
+    add("--no-test", action="store_true",
+        help="leave the test images alone; the same command without it, and with --resume, tests")  # fmt: skip
     add("--mean", type=number(0, 1), nargs=3, metavar=("R", "G", "B"),
         help="what is taken from the channels of an image (default: the mean of the training images)")  # fmt: skip
     add("--std", type=number(1 / 255, 1), nargs=3, metavar=("R", "G", "B"),

@@ -151,6 +151,11 @@ def load_cifar(source: str, directory: Path) -> DataSet:
     return DataSet(name, parts[0], parts[1], list(train.classes), mirror=True)
 
 
+def count_held_out(images: int) -> int:
+    """How many of so many training images are held out to select with: 5,000, or a tenth where the set is small."""
+    return min(5000, images // 10)
+
+
 def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:
     """Split images into those to train on and those to select with."""
     held_out = drawn_to_hold_out(images.labels, generator)
@@ -158,15 +163,21 @@ def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images
 
 
 def drawn_to_hold_out(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """(n,), true for the images to select with: 5,000, or a tenth where the set is small.
+    """(n,), true for the images to select with, as many as `count_held_out` says."""
+    return drawn(labels, count_held_out(len(labels)), generator)
 
-    The share of each class is that of the whole, up to one image, and which images is drawn at random.
-    """
-    wanted = min(5000, len(labels) // 10)
+
+def share_of(images: Images, share: float, generator: torch.Generator) -> Images:
+    """A share of the images, the same of each class up to one image; which images is drawn at random."""
+    return images if share == 1 else images[drawn(images.labels, round(share * len(images)), generator)]
+
+
+def drawn(labels: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+    """(n,), true for so many images, of each class the same share up to one image; which of them is random."""
     order = torch.randperm(len(labels), generator=generator)
-    # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is held out.
+    # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is drawn.
     walk = order[torch.argsort(labels[order], stable=True)]
     places = (torch.arange(wanted) * len(labels) + len(labels) // 2).div(max(wanted, 1), rounding_mode="floor")
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[walk[places]] = True
-    return held_out
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[walk[places]] = True
+    return mask

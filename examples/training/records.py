@@ -14,7 +14,7 @@ from torch import nn
 
 import cifarblocks
 from training.arguments import PLACES
-from training.datasets import DataSet
+from training.datasets import DataSet, count_held_out
 from training.evaluation import Scores
 from training.optimisation import peak_learning_rate
 from training.options import recipe_options
@@ -73,7 +73,7 @@ def describe_run(
     options: Namespace, data: DataSet, model: nn.Module, training_images: int, processes: Processes
 ) -> str:
     """What is about to be trained, for people."""
-    held_out = len(data.train) - training_images
+    held_out = 0 if options.final else count_held_out(len(data.train))
     peak = peak_learning_rate(options.lr, options.batch_size)
     values = ", ".join(
         f"{key.replace('_', '-')} {vars(options)[key]}" for key in recipe_options() if vars(options)[key] is not None

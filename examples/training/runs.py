@@ -29,7 +29,7 @@ def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
         folder = parent / name if name else _new_folder(parent)
         if name:
             folder.mkdir(parents=True, exist_ok=options.resume)
-        _lock(folder)
+        lock(folder)
         remove_leftovers(folder)
         if (folder / CONFIGURATION).exists():
             _check_same_run(folder, configuration)
@@ -46,7 +46,7 @@ def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
     return folder
 
 
-def _lock(folder: Path) -> None:
+def lock(folder: Path) -> None:
     """Keep other processes out of a run's folder until this process ends, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

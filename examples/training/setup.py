@@ -20,7 +20,7 @@ from training.batches import (
     training_batches,
 )
 from training.checkpoints import read_checkpoint, restore
-from training.datasets import DataSet, Images, hold_out, load_data
+from training.datasets import DataSet, Images, hold_out, load_data, share_of
 from training.errors import UserError
 from training.mixing import Mixing
 from training.models import build_model, has_batch_norm
@@ -129,6 +129,7 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
     resolve(options, data, device)
     training, validation = (data.train, None) if options.final else hold_out(data.train, random_stream("hold out"))
+    training = share_of(training, options.share, random_stream("share"))
     dtype = torch.float64 if options.precision == "float64" else torch.float32
     torch.manual_seed(options.seed)
     model, arguments = build(options, data)

@@ -8,7 +8,8 @@ from PIL import Image
 from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import calculate_md5
-from training.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits
+from training.batches import random_stream
+from training.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
 from training.errors import UserError
 
 
@@ -133,3 +134,15 @@ def test_images_of_another_size_are_what_pillow_makes_of_them(tmp_path):
     for place in (0, 700, 1436):
         image = Image.fromarray(original.train.pixels[place].numpy()).resize((48, 48), Image.Resampling.BILINEAR)
         assert (large.train.pixels[place].int() - torch.from_numpy(np.array(image)).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.0])
+def test_a_share_has_as_much_of_each_class(share):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate((100, 50, 201))])
+    images = Images(torch.arange(len(labels)).view(-1, 1, 1, 1), labels)
+    some = share_of(images, share, random_stream("share"))
+    assert len(some) == round(share * 351)
+    assert len(some.pixels.unique()) == len(some)
+    for label, count in enumerate((100, 50, 201)):
+        assert abs((some.labels == label).sum() - share * count) <= 1
+    assert share_of(images, 1.0, random_stream("share")) is images

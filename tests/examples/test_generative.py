@@ -10,7 +10,7 @@ from PIL import Image
 from training.datasets import Images, load_data
 from training.errors import UserError
 from training.generative import load_pixels, map_sizes, map_widths, shuffled_batches, to_numbers, to_pixels
-from training.grids import draw_grid
+from training.image_grids import draw_grid
 
 
 def options(tmp_path, **given):

@@ -346,7 +346,7 @@ def test_a_damaged_run_is_named(tmp_path, monkeypatch, capsys, file, content):
         torch.save([1, 2], folder / file)
     else:
         (folder / file).write_bytes(content)
-    monkeypatch.setattr(train.runs, "_lock", lambda _: None)  # this process still holds it
+    monkeypatch.setattr(train.runs, "lock", lambda _: None)  # this process still holds it
     capsys.readouterr()
     assert train.main(arguments) == 2
     error = capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""What came out of several runs, side by side: a row for those that differ by the seed alone, as Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from cifarblocks import models
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ by the seed alone.
+
+    Attributes:
+        label: what sets them apart from the others.
+        summaries: what summary.json says of each.
+        histories: the lines of metrics.jsonl of each.
+    """
+
+    label: str
+    summaries: list[dict[str, Any]]
+    histories: list[list[dict[str, Any]]]
+
+    def values(self, key: str) -> list[float]:
+        """A number of each run's summary, where it has one."""
+        return [summary[key] for summary in self.summaries if summary[key] is not None]
+
+    @property
+    def top1(self) -> float:
+        """Test top-1 of the last epoch in percent, the mean over the seeds."""
+        return mean(self.values("test_top1"))
+
+    @property
+    def selecting(self) -> float:
+        """What rows are chosen by: top-1 on the images held out, or on the test images where none were."""
+        return mean(self.values("validation_top1") or self.values("test_top1"))
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one image."""
+        return self.summaries[0]["multiply_adds"]
+
+    @property
+    def family(self) -> str:
+        """The file of cifarblocks.models that the model comes from."""
+        name = self.summaries[0]["model"]
+        return next((family for family in models.__all__ if hasattr(getattr(models, family), name)), "other")
+
+
+def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]:
+    """The mean and, from two values on, the standard deviation of a sample.
+
+    >>> mean_and_deviation([1.0, 3.0]), mean_and_deviation([2.0]), mean_and_deviation([])
+    ((2.0, 1.4142135623730951), (2.0, None), (None, None))
+    """
+    return mean(values) if values else None, stdev(values) if len(values) > 1 else None
+
+
+def percent(values: list[float]) -> str:
+    """Mean ± standard deviation, for people.
+
+    >>> percent([70.0, 72.0]), percent([70.0]), percent([])
+    ('71.00 ± 1.41 %', '70.00 %', '')
+    """
+    center, deviation = mean_and_deviation(values)
+    if center is None:
+        return ""
+    return f"{center:.2f} %" if deviation is None else f"{center:.2f} ± {deviation:.2f} %"
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """The best on the test images first."""
+    return sorted(rows, key=lambda row: -row.top1)
+
+
+def markdown_table(title: str, rows: list[Row], missing: list[str]) -> str:
+    """The table for people, what it was made on, and which runs are not in it."""
+    header = ["run", "test top-1", "validation top-1", "seeds", "epochs", "parameters", "multiply-adds", "seconds"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for row in ranked(rows):
+        first = row.summaries[0]
+        lines.append(
+            [
+                row.label,
+                percent(row.values("test_top1")),
+                percent(row.values("validation_top1")),
+                str(len(row.summaries)),
+                str(first["epochs"]),
+                f"{first['parameters']:,}",
+                f"{first['multiply_adds']:,}",
+                f"{mean(row.values('seconds')):,.0f}",
+            ]
+        )
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    absent = "".join(f"- {name}\n" for name in missing)
+    return f"# {title}\n\n{circumstances(rows)}\n\n{table}" + (f"\nNot complete:\n\n{absent}" if missing else "")
+
+
+def circumstances(rows: list[Row]) -> str:
+    """How the numbers of a table came about."""
+    summaries = [summary for row in rows for summary in row.summaries]
+    machines = [summary["configuration"]["machine"] for summary in summaries]
+    versions = [f"torch {summary['versions']['torch']}" for summary in summaries]
+    places = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads") for machine in machines]
+    data = [f"{summary['data']}, {summary['training_images']:,} training images" for summary in summaries]
+    return (
+        "Top-1 of the last epoch's weights, mean ± standard deviation over the seeds; seconds are the mean of training "
+        f"and validation.\n{distinct(data)}. {distinct(places)}; {distinct(versions)}."
+    )
+
+
+def distinct(texts: Iterable[str]) -> str:
+    """Each text once."""
+    return " / ".join(dict.fromkeys(texts))
+
+
+def csv_table(rows: list[Row]) -> str:
+    """The same numbers for programs, all digits kept."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    measured = ("test_top1", "validation_top1", "seconds")
+    columns = [f"{key}_{kind}" for key in measured for kind in ("mean", "std")]
+    writer.writerow(["run", "model", "family", "seeds", "epochs", "parameters", "multiply_adds", *columns])
+    for row in ranked(rows):
+        first = row.summaries[0]
+        numbers = [number for key in measured for number in mean_and_deviation(row.values(key))]
+        fixed = [first[key] for key in ("epochs", "parameters", "multiply_adds")]
+        writer.writerow([row.label, first["model"], row.family, len(row.summaries), *fixed, *numbers])
+    return file.getvalue()

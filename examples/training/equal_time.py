@@ -1,0 +1,74 @@
+"""The same training time for every network: how many epochs each gets follows from its measured images/s."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.datasets import load_data
+from training.errors import RunError
+from training.launching import Process, Settings, command_line, parse, read_metrics
+from training.records import machine, versions
+from training.runs import write_json
+
+IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
+
+
+def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs: int) -> int:
+    """How many epochs take as long at one speed as the reference's at its own: at least 1.
+
+    >>> epochs_in_equal_time(500, 1000, 6), epochs_in_equal_time(100, 1000, 4)
+    (3, 1)
+    """
+    return max(1, round(reference_epochs * speed / reference_speed))
+
+
+def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, float]:
+    """Images/s of these runs, by `speed_key`; what the folder's speeds.json has is not measured again."""
+    path = folder / "speeds.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"speeds": {}}
+    for settings in all_settings:
+        key = speed_key(settings)
+        if key not in record["speeds"]:
+            record["speeds"][key] = measure_speed(folder / "speeds", settings)
+            print(f"{record['speeds'][key]:,.0f} images/s: {key}", flush=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, {**record, "machine": machine(torch.device("cpu")), "versions": versions()})
+    return record["speeds"]
+
+
+def speed_key(settings: Settings) -> str:
+    """What decides how fast a run is, as it is typed."""
+    return " ".join(command_line({key: value for key, value in settings.items() if key not in ("seed", "epochs")}))
+
+
+def measure_speed(scratch: Path, settings: Settings) -> float:
+    """Train on a few images until some seconds have passed since the first epoch, and throw the run away.
+
+    Raises:
+        RunError: if it fails.
+    """
+    few = {**settings, "share": few_images(settings), "epochs": 10_000, "final": True, "no-test": True}
+    shutil.rmtree(scratch, ignore_errors=True)
+    run, log = scratch / settings["model"] / "speed", scratch / "speed.log"
+    process = Process([*command_line(few), "--output", str(scratch), "--name", "speed"], log)
+    try:
+        while (status := process.status) is None:
+            time.sleep(0.2)
+            lines = read_metrics(run)[1:]  # the first epoch warms up
+            if sum(line["seconds"] for line in lines) >= SECONDS:
+                return len(lines) / sum(1 / line["images_per_second"] for line in lines)
+        raise RunError(f"the speed of {settings['model']} could not be measured: {process.last_words()} ({status})")
+    finally:
+        process.stop()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def few_images(settings: Settings) -> float:
+    """The share of the training images that a speed is measured on: two batches, or some more."""
+    options = parse("[equal-time]", command_line(settings))
+    images = len(load_data(options.data, options.data_dir, options.image_size).train)
+    return min(1.0, max(IMAGES, 2 * options.batch_size) / images)
