@@ -1,6 +1,6 @@
 """Train a class-conditional GAN on small images: AC-GAN, Odena et al. 2017, https://arxiv.org/abs/1610.09585.
 
-    python examples/acgan.py                                      # the digits: about 2 minutes on 2 CPU cores
+    python examples/acgan.py                                      # the digits: about 3 minutes on 2 CPU cores
     python examples/acgan.py --data folder:PATH --image-size 32   # PATH/train/<class>/*, PATH/test/<class>/*
 
 It prints a line an epoch and, at the end, two checks with a resnet_20: of how many samples a classifier of real
