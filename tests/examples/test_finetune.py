@@ -40,7 +40,7 @@ def write_weights(path, name="resnet_20", classes=("dark", "light"), image_size=
 def tuned(tmp_path, image_folder, monkeypatch):
     """finetune.py in this process: tuned("--freeze", name="a") → the folder of the run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "_lock", lambda _: None)  # this process may come back to a folder
+    monkeypatch.setattr(runs, "lock", lambda _: None)  # this process may come back to a folder
 
     def run(*arguments, name="run", status=0, weights="start.safetensors"):
         given = ("--weights", weights, *QUICK, "--name", name, *arguments)

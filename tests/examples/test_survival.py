@@ -26,7 +26,7 @@ def main(tmp_path, image_folder, monkeypatch):
     import train
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train.runs, "_lock", lambda _: None)  # this process comes back to its folders
+    monkeypatch.setattr(train.runs, "lock", lambda _: None)  # this process comes back to its folders
     monkeypatch.setattr(train, "draw_curves", lambda *_: None)
     monkeypatch.setattr(train, "draw_mistakes", lambda *_: None)
     return lambda *arguments: train.main([*OPTIONS, *arguments])
