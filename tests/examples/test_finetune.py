@@ -269,16 +269,20 @@ def test_positions_are_resized_as_published_ones_are():
 
 
 def test_positions_of_a_map_that_is_not_square_keep_their_places():
-    """16 places are of 4×4 for whom nobody tells that they are of 2×8; a plane stays a plane but at its borders."""
+    """64 places are of 8×8 for whom nobody tells that they are of 4×16: then rows would be mixed with columns."""
     own, found = (cifarblocks.create_model("nano_vit", image_size=size) for size in ((8, 32), (16, 64)))
     down, across = torch.meshgrid(torch.arange(4.0), torch.arange(16.0), indexing="ij")
     weights = own.state_dict()
-    weights["stem.4.positions"] = torch.cat([torch.zeros(1), (100 * down + across).flatten()]).repeat(192, 1).T
+    weights["stem.4.positions"][1:, 0], weights["stem.4.positions"][1:, 1] = down.flatten(), across.flatten()
     load_resized(found, weights, (8, 32), keep_classifier=True)
-    plane = found.state_dict()["stem.4.positions"][1:, 5].view(8, 32)
-    down, across = torch.meshgrid(torch.arange(8.0), torch.arange(32.0), indexing="ij")
-    expected = 100 * (down / 2 - 0.25) + across / 2 - 0.25
-    torch.testing.assert_close(plane[3:5, 3:-3], expected[3:5, 3:-3], rtol=1e-5, atol=1e-4)
+    token, places = found.state_dict()["stem.4.positions"].split([1, 8 * 32])
+    assert torch.equal(token, weights["stem.4.positions"][:1])
+    down, across = places[:, :2].view(8, 32, 2).unbind(2)
+    torch.testing.assert_close(down, down[:, :1].expand(8, 32))
+    torch.testing.assert_close(across, across[:1].expand(8, 32))
+    for line, last in ((down[:, 0], 3), (across[0], 15)):
+        assert (line.diff() > 0).all()
+        torch.testing.assert_close(line + line.flip(0), torch.full_like(line, last))  # the centre stays the centre
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -335,7 +339,7 @@ def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, image_fol
     write_weights(tmp_path / "eca.safetensors", "eca_resnet_20", kernel_size=3)
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
     (tmp_path / "text.pth").write_text("not weights")
-    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harmful()))
+    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
     torch.save([1], tmp_path / "list.pth")
     torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "nested.pth")
     try:
