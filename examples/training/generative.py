@@ -60,12 +60,14 @@ def load_pixels(options: Namespace) -> tuple[DataSet, int]:
     """
     data, values = load_data(options.data, options.data_dir, options.image_size), 256
     if options.data == "digits":
+        if options.image_size is not None:
+            raise UserError(f"--image-size {options.image_size} is not for the digits, which are taken as scanned, 8x8")
         data, values = scanned_digits(data), 17
     height, width = data.image_size
     if height != width or height % 4 or height < 8:
         raise UserError(
             f"--data {options.data} has images of {height}x{width}; they must be square, of a multiple of 4 pixels and "
-            f"at least 8 (--image-size N resizes those of a folder)"
+            f"at least 8 (--image-size N resizes them)"
         )
     if options.batch_size > len(data.train):
         raise UserError(f"--batch-size {options.batch_size} is more than the {len(data.train)} training images")

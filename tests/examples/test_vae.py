@@ -208,7 +208,7 @@ def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder):
     ("arguments", "status", "sentence"),
     [
         (("--data", "mnist"), 2, "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
-        (("--image-size", 16), 2, "--image-size 16 is only for folder data"),
+        (("--image-size", 16), 2, "--image-size 16 is not for the digits, which are taken as scanned, 8x8"),
         (("--data", "folder:shades"), 2, "has images of 6x8; they must be square"),
         ((*FOLDER, "--latent", 25), 2, "--latent 25 is more than PCA can have of 24 images of 192 numbers"),
         (("--epochs", 0), 2, "--epochs: must be a whole number of at least 1, got '0'"),
