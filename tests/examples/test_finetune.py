@@ -108,6 +108,19 @@ def test_kept_features_give_the_same_layer_as_features_computed_anew(tuned, star
     assert json.loads((final / "summary.json").read_text())["training_images"] == 24
 
 
+def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = write_weights(tmp_path / "start.safetensors")
+    options, start = finetune.parse_arguments(["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror"])
+    run = finetune.prepare(options, Processes(0, 1, CPU), start.build)
+    parts = finetune.read_features(run)
+    for part, images in zip(parts, (run.training, run.validation, run.data.test), strict=True):
+        assert torch.equal(part.labels, images.labels)
+        torch.testing.assert_close(part.values[0], direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
+    mirrored = Images(run.training.pixels.flip(2), run.training.labels)
+    torch.testing.assert_close(parts[0].values[1], direct(model, mirrored, 0.5), rtol=1e-5, atol=1e-5)
+
+
 def direct(model, images, mean):
     """Features without any of the code under test but the normalisation."""
     bare = cifarblocks.create_model("resnet_20", image_size=(6, 8), num_classes=2, in_channels=3)
