@@ -174,7 +174,7 @@ def forward_backward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> 
 def timed(runs: Sequence[Callable[[], None]], turns: int) -> dict[str, Any]:
     """Ours, the reference and another of it, in turns: ours divided by the reference, and what those two differ by."""
     repetitions = max(1, round(TURN_SECONDS / seconds(runs[1])))
-    taken = in_turns(runs, turns, repetitions)
+    taken = in_turns(runs, turns, repetitions, held=2**24)
     ratios = [ours / theirs for ours, theirs, _ in taken]
     apart = [max(theirs, other) / min(theirs, other) for _, theirs, other in taken]
     return {

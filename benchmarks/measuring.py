@@ -28,19 +28,19 @@ def seconds(run: Run, repetitions: int = 1) -> float:
     return (time.perf_counter() - began) / repetitions
 
 
-def in_turns(runs: Sequence[Run], turns: int, repetitions: int = 1) -> list[list[float]]:
+def in_turns(runs: Sequence[Run], turns: int, repetitions: int = 1, *, held: int = 0) -> list[list[float]]:
     """Seconds of each run in each turn; in every turn another run begins.
 
-    A block of memory is held, in each turn of another size, so that what is computed lies elsewhere each time: of two
-    runs that do the same, one can take 1.3 times as long where its output lies badly beside its input.
+    With `held`, a block of up to so many bytes is held in each turn, each time another, so that what is computed lies
+    elsewhere: of two blocks that do the same, one can take 1.3 times as long where its output lies badly.
     """
     taken, sizes = [], random.Random(0)
     for turn in range(turns):
-        held = torch.empty(sizes.randrange(2**24), dtype=torch.uint8)
+        block = torch.empty(sizes.randint(0, held), dtype=torch.uint8)
         order = [(turn + place) % len(runs) for place in range(len(runs))]
         times = {which: seconds(runs[which], repetitions) for which in order}
         taken.append([times[which] for which in range(len(runs))])
-        del held
+        del block
     return taken
 
 
