@@ -8,15 +8,13 @@ from typing import Any, NoReturn
 from training.datasets import SOURCES
 from training.errors import UserError
 from training.models import SET_BY_DATA, has_batch_norm, sketch_model
-from training.policies import policy_name
+from training.options import WEIGHT_DECAYS, add_recipe_arguments, recipe_options
 from training.processes import is_first
 from training.readers import integer, named_value, number
 from training.recipes import as_arguments, find_recipe, load_recipes, recipe_of_family
 
 __all__ = ["Parser", "add_data_arguments", "integer", "named_value", "number", "parse_training_arguments"]
 
-PRECISIONS = ("auto", "bfloat16", "float32", "float64")
-WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 # Options that say where a run is and what is kept of it, not what it does: a run may be resumed with others.
 PLACES = frozenset({"output", "name", "resume", "data_dir", "checkpoint_steps", "tensorboard"})
 
@@ -50,7 +48,10 @@ def parse_training_arguments(
         description: what `--help` says first.
         program: name of the script.
     """
-    parser = training_parser(program, description)
+    parser = Parser(program, description)
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    add_recipe_arguments(parser)
     defaults = vars(parser.parse_args([]))
     typed = read_given(parser, arguments)
     try:
@@ -63,15 +64,6 @@ def parse_training_arguments(
     if options.lr is None:
         options.lr = default_learning_rate(options.optimizer, has_batch_norm(model))
     return options
-
-
-def training_parser(program: str, description: str | None = None) -> Parser:
-    """All options of train.py."""
-    parser = Parser(program, description)
-    add_run_arguments(parser)
-    add_data_arguments(parser)
-    add_recipe_arguments(parser)
-    return parser
 
 
 def read_given(parser: Parser, arguments: list[str] | None) -> dict[str, Any]:
@@ -88,13 +80,6 @@ def read_recipe(name: str | None, model: str) -> dict[str, Any]:
     add_recipe_arguments(reader)
     allowed = [option.replace("_", "-") for option in recipe_options()]
     return {"recipe": name, **read_given(reader, as_arguments(name, find_recipe(name, recipes), allowed))}
-
-
-def recipe_options() -> list[str]:
-    """Names of the options that a recipe may set."""
-    parser = Parser("train.py", None)
-    add_recipe_arguments(parser)
-    return list(vars(parser.parse_args([])))
 
 
 def combine(defaults: dict[str, Any], recipe: dict[str, Any], typed: dict[str, Any]) -> argparse.Namespace:
@@ -176,50 +161,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-steps", type=integer(0), default=0,
         help="write a checkpoint every so many steps too (default: 0, after each epoch alone)")  # fmt: skip
     add("--tensorboard", action="store_true", help="write the metrics for TensorBoard too, to the run's tensorboard/")
-
-
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that a recipe may set."""
-    group = parser.add_argument_group("recipe", "what a recipe may set; the defaults are for what it leaves out")
-    add, switch = group.add_argument, argparse.BooleanOptionalAction
-    add("--epochs", type=integer(1), default=20, help="passes over the training images (default: %(default)s)")
-    add("--batch-size", type=integer(1), default=64,
-        help="global batch size, split over the processes (default: %(default)s)")  # fmt: skip
-    add("--accumulate", type=integer(1), default=1,
-        help="compute a batch in so many parts one by one, to save memory (default: %(default)s)")  # fmt: skip
-    add("--optimizer", choices=sorted(WEIGHT_DECAYS), default="sgd", help="(default: %(default)s)")
-    add("--eps", type=number(0), help="AdamW's (default: 1e-8)")
-    add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
-        "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
-    add("--final-lr", type=number(0), default=0.0, help="where the cosine ends, per 256 images (default: %(default)s)")
-    add("--schedule", choices=("cosine", "constant"), default="cosine", help="after the warm-up (default: %(default)s)")
-    add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
-    add("--layer-decay", type=number(0, 1), default=1.0,
-        help="each block learns at this share of the rate of the block after it (default: %(default)s)")  # fmt: skip
-    add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
-    add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
-    add("--ema", type=number(0, 1), default=0.0,
-        help="decay a step of an average of the weights, tested beside them (default: 0, none)")  # fmt: skip
-    add("--label-smoothing", type=number(0, 1), default=0.0, help="(default: %(default)s)")
-    add("--drop-path", type=number(0, 1), help="of the model (default: the model's)")
-    add("--dropout", type=number(0, 1), help="of the model (default: the model's)")
-    add("--mirror", action=switch, help="mirror each training image every other epoch (default: not for digits)")
-    add("--shift", type=number(0, 0.5), default=0.0,
-        help="largest shift of the random crop, as a share of height and width (default: %(default)s)")  # fmt: skip
-    add("--policy", type=policy_name, default="none",
-        help="trivial for TrivialAugmentWide, rand-N-M for RandAugment of N operations and magnitude M from 0 to 30, "
-        "drawn for each image (default: %(default)s)")  # fmt: skip
-    add("--erasing", type=number(0, 1), default=0.0, help="probability of random erasing (default: %(default)s)")
-    add("--mixup", type=number(0), default=0.0, help="alpha of mixup (default: 0, none)")
-    add("--cutmix", type=number(0), default=0.0,
-        help="alpha of CutMix; beside --mixup, each has half of the batches (default: 0, none)")  # fmt: skip
-    add("--mix-probability", type=number(0, 1), default=1.0,
-        help="share of the batches that are mixed (default: %(default)s)")  # fmt: skip
-    add("--precision", choices=PRECISIONS, default="auto",
-        help="bfloat16 is autocast; auto takes it where the hardware has it (default: %(default)s)")  # fmt: skip
-    add("--sync-batchnorm", action=switch, default=False, help="BatchNorm over the batches of all GPUs together")
-    add("--gradient-checkpointing", action=switch, default=False, help="keep each block's input alone, to save memory")
-    add("--compile", action=switch, default=False, help="torch.compile: a minute to begin with, then faster on a GPU")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

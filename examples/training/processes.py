@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from training.errors import RunError, UserError
@@ -98,11 +99,35 @@ class Processes:
                     raise raised
         return cast("T", result)
 
+    def distributed(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model, its gradients averaged over all processes in the backward pass; for one process as it is."""
+        if self.world_size == 1:
+            return model
+        network = DistributedDataParallel(model)
+        if self.device.type == "cpu":
+            network.register_comm_hook(self.world_size, average_in_order)
+        return network
+
     def share_buffers(self, model: torch.nn.Module) -> None:
         """Give every process the buffers of process 0, so that what is evaluated is what is saved."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+
+
+def average_in_order(
+    world_size: int,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket's gradients, added up in the order of the processes.
+
+    An all_reduce adds in an order that depends on where in its bucket a gradient lies, and DistributedDataParallel
+    arranges the buckets anew after its first step: a run that is resumed would differ in the last bit from one that is
+    not, with three processes or more.
+    """
+    rows = [torch.empty_like(bucket.buffer()) for _ in range(world_size)]
+    gathered = dist.all_gather(rows, bucket.buffer(), async_op=True).get_future()
+    return gathered.then(lambda _: torch.stack(rows).sum(0).div_(world_size))
 
 
 def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:

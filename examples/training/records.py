@@ -13,10 +13,11 @@ import torchvision
 from torch import nn
 
 import cifarblocks
-from training.arguments import PLACES, recipe_options
+from training.arguments import PLACES
 from training.datasets import DataSet
 from training.evaluation import Scores
 from training.optimisation import peak_learning_rate
+from training.options import recipe_options
 from training.processes import Processes
 
 

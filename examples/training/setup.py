@@ -8,10 +8,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from training import runs
-from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
+from training.batches import (
+    Augmentation,
+    Batch,
+    Normalisation,
+    evaluation_batches,
+    random_stream,
+    steps_per_epoch,
+    training_batches,
+)
 from training.checkpoints import read_checkpoint, restore
 from training.datasets import DataSet, Images, hold_out, load_data
 from training.errors import UserError
@@ -58,8 +65,8 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Whole batches in an epoch; what is left over after them waits for another epoch's order."""
-        return len(self.training) // self.options.batch_size
+        """Steps in an epoch."""
+        return steps_per_epoch(len(self.training), self.options.batch_size)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """This process's share of the batches of an epoch that it has not seen."""
@@ -103,9 +110,7 @@ class Run:
 
     def network(self) -> nn.Module:
         """The model as it is trained: in step with other processes, compiled."""
-        network: nn.Module = self.state.model
-        if self.processes.world_size > 1:
-            network = DistributedDataParallel(network)
+        network = self.processes.distributed(self.state.model)
         return torch.compile(network) if self.options.compile else network  # type: ignore[return-value]
 
 

@@ -94,7 +94,8 @@ def test_without_a_name_each_run_gets_a_folder_of_its_own(script, tmp_path):
 
 
 RESUMED = ("--model", "eca_resnet_20", "--model-argument", "drop_path=0.2", "--model-argument", "dropout=0.1",
-           "--epochs", "4", "--data", "folder:shades", "--batch-size", "8", "--erasing", "0.5", "--clip", "1",
+           "--epochs", "4", "--data", "folder:shades", "--batch-size", "4", "--erasing", "0.5", "--clip", "1",
+           "--checkpoint-steps", "2",
            "--resume")  # fmt: skip
 
 
@@ -137,6 +138,7 @@ def test_a_run_killed_twice_and_resumed_is_an_uninterrupted_run_to_the_bit(scrip
         while not checkpoint.exists():  # the line is printed before the checkpoint is written
             assert time.monotonic() < deadline
             time.sleep(0.001)
+        time.sleep(0.1 * epochs_before_the_kill)  # somewhere in the epoch
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
@@ -357,3 +359,42 @@ def test_the_digits_are_learnt_as_the_readme_says(script, tmp_path):
     finished = script("train.py", "--name", "digits", OMP_NUM_THREADS="2")
     assert "test top-1" in finished.stdout
     assert result(tmp_path / "runs" / "eca_resnet_20" / "digits")["test_top1"] >= 98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_any_number_of_processes_scores_the_same_images(script, tmp_path, image_folder, processes):
+    """One epoch without BatchNorm in float64; the pictures of mistakes are drawn of the same outcomes."""
+    arguments = (
+        "--model",
+        "mlp",
+        "--epochs",
+        1,
+        "--data",
+        "folder:shades",
+        "--batch-size",
+        9,
+        "--precision",
+        "float64",
+    )
+    for number in (1, processes):
+        script("train.py", *arguments, "--name", number, processes=number)
+    one, many = (result(tmp_path / "runs" / "mlp" / str(number)) for number in (1, processes))
+    assert one["test_images"] == many["test_images"] == 8
+    assert one["test_top1"] == many["test_top1"]
+    assert one["test_loss"] == pytest.approx(many["test_loss"], rel=1e-9)
+    pictures = [(tmp_path / "runs" / "mlp" / str(number) / "mistakes.png").read_bytes() for number in (1, processes)]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.slow
+def test_the_network_that_diverged_for_its_authors_learns_under_our_rule(script, tmp_path):
+    """Their recipe, with batches that the digits have enough images for; the rate follows the batch."""
+    recipe = "coatnet_0_custom_enhanced_cifar100_adamw_300_epochs"
+    script("train.py", "--model", "coatnet_0_custom_enhanced", "--recipe", recipe, "--epochs", 3, "--batch-size", 64,
+           "--name", "published")  # fmt: skip
+    folder = tmp_path / "runs" / "coatnet_0_custom_enhanced" / "published"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train_loss"] for line in lines]
+    assert losses[0] > losses[1] > losses[2]
+    assert losses[2] < 2  # of log 10 = 2.3
