@@ -114,8 +114,8 @@ def table(record: dict[str, Any]) -> str:
 
 Made by `python benchmarks/last_layer.py`: {EPOCHS} epochs of the last layer on the 1,797 digits that come with the
 examples, at 32×32 in {precision}, on 1 thread of {described(record)}.
-CPU time; through the network it is {EPOCHS} times the median of {TURNS} epochs, the steps of the last layer not counted. The
-features are computed once, and read from the disk from then on.
+CPU time; through the network it is {EPOCHS} times the median of {TURNS} epochs, the steps of the last layer not
+counted. The features are computed once, and read from the disk from then on.
 
 | network | through the network | computed, then trained on | read, then trained on | ratio, first time | later |
 |---|---:|---:|---:|---:|---:|

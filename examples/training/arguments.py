@@ -48,7 +48,10 @@ def parse_training_arguments(
         description: what `--help` says first.
         program: name of the script.
     """
-    parser = training_parser(program, description)
+    parser = Parser(program, description)
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    add_recipe_arguments(parser)
     defaults = vars(parser.parse_args([]))
     typed = read_given(parser, arguments)
     try:
@@ -61,15 +64,6 @@ def parse_training_arguments(
     if options.lr is None:
         options.lr = default_learning_rate(options.optimizer, has_batch_norm(model))
     return options
-
-
-def training_parser(program: str, description: str | None = None) -> Parser:
-    """All options of train.py."""
-    parser = Parser(program, description)
-    add_run_arguments(parser)
-    add_data_arguments(parser)
-    add_recipe_arguments(parser)
-    return parser
 
 
 def read_given(parser: Parser, arguments: list[str] | None) -> dict[str, Any]:
