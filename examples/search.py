@@ -41,7 +41,8 @@ def search(options: Namespace, arguments: list[str]) -> list[str]:
         # Seeded anew for each trial, so that a study that was cut off goes on as it would have.
         study.sampler = optuna.samplers.TPESampler(seed=options.seed + ended)
         shared = [*arguments, "--share", str(options.share)]
-        print(f"trial {ended + 1}/{options.trials}: {try_values(study, space, folder, shared, options.patience)}")
+        outcome = try_values(study, space, folder, shared, options.patience)
+        print(f"trial {ended + 1}/{options.trials}: {outcome}", flush=True)
         draw_study(folder / "study.png", f"{trained.model}: {folder}", study.get_trials(states=ENDED), space)
     return [*arguments, *report_best(study, folder)]
 

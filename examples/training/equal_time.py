@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def measure_speed(scratch: Path, settings: Settings) -> float:
             time.sleep(0.2)
             lines = read_metrics(run)[1:]  # the first epoch warms up
             if sum(line["seconds"] for line in lines) >= SECONDS:
-                return len(lines) / sum(1 / line["images_per_second"] for line in lines)
+                return round(harmonic_mean(line["images_per_second"] for line in lines), 1)
         raise RunError(f"the speed of {settings['model']} could not be measured: {process.last_words()} ({status})")
     finally:
         process.stop()

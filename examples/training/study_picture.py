@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -37,7 +37,9 @@ def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) 
     panels[0].set(ylabel="lowest validation loss", ylim=(low - margin, high + margin))
     if high > 5 * low:
         panels[0].set(yscale="log", ylim=(low / 1.1, high * 1.1))
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
     add_legend(panels[0], best)
     finish(figure, *panels)
     save(figure, path)

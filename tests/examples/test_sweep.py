@@ -28,7 +28,17 @@ STAND_IN = Path(__file__).with_name("stand_in_train.py")
 
 
 @pytest.fixture
-def stand_in(monkeypatch, tmp_path):
+def signals():
+    """Ctrl-C is heard even where a shell's & has it ignored; afterwards all is as it was."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def stand_in(signals, monkeypatch, tmp_path):
     """In an empty folder, stand_in_train.py in place of train.py, and no lock that outlives a call."""
     monkeypatch.setattr(launching, "TRAIN", STAND_IN)
     monkeypatch.setattr(sweep, "lock", lambda _: None)
@@ -186,7 +196,7 @@ def held(stand_in):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_as_many_run_at_a_time_as_was_said(held, jobs):
-    Path("grid.toml").write_text("runs = [{model = 'mlp', lr = [1, 2, 3, 4], epochs = 1}]")
+    Path("grid.toml").write_text("options = {epochs = 1}\nruns = [{model = 'mlp', lr = [1, 2, 3, 4]}]")
     begun = []
 
     def release():
@@ -202,7 +212,7 @@ def test_as_many_run_at_a_time_as_was_said(held, jobs):
 
 
 def test_ctrl_c_stops_every_run_and_says_how_to_go_on(held, capsys):
-    Path("grid.toml").write_text("runs = [{model = 'mlp', lr = [1, 2, 3], epochs = 2}]")
+    Path("grid.toml").write_text("options = {epochs = 2}\nruns = [{model = 'mlp', lr = [1, 2, 3]}]")
 
     def interrupt():
         wait_until(lambda: len(list(Path("runs/grid/mlp").glob("*/metrics.jsonl"))) == 2)
@@ -345,6 +355,7 @@ def test_a_sweep_that_is_interrupted_and_repeated_equals_one_that_is_not(script,
         "import glob, os, signal, sys, threading, time\n"
         f"sys.path.insert(0, {str(GRIDS[0].parents[1])!r})\n"
         "import sweep\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's & has ignored
         "def interrupt():\n"
         "    while not glob.glob('cut/mlp/seed-0/metrics.jsonl'): time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
