@@ -187,7 +187,7 @@ def test_the_meta_device(name):
     assert model(torch.randn(1, 3, *model.image_size, device="meta")).device.type == "meta"
 
 
-@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE)))
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), LARGE | TWINS))
 def test_compiles_and_exports_whole_with_any_batch(name):
     torch._dynamo.reset()  # it counts how often it has compiled Classifier.forward
     model = give_branches_weight(build(name), 0.1).eval()
