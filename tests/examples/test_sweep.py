@@ -221,7 +221,7 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(held, capsys):
     meanwhile(interrupt)
     assert sweep.main(["grid.toml", "--jobs", "2"]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
-    assert {name for _, name in events("stopped")} == {"lr-1_epochs-2_seed-0", "lr-2_epochs-2_seed-0"}
+    assert {name for _, name in events("stopped")} == {"lr-1_seed-0", "lr-2_seed-0"}
     assert not events("ends")
     held.unlink()
     assert sweep.main(["grid.toml"]) == 0
