@@ -9,7 +9,8 @@ It prints a line an epoch and, for each seed, top-1, seconds of training (readin
 floating-point operations, and what share that is of the best rate of a convolution on this machine. 5,000 training
 images are held out and scored; --final trains on all and opens the test set, once a seed. --output has a file a seed;
 interrupted, the same command with --resume keeps the seeds that are done. A faster machine may take --target 94,
-the size of the record for one GPU; a size of your own is a line of `PLANS`.
+the size of the record for one GPU; a size of your own is a line of `PLANS`. The minutes are estimates from shorter
+runs on one core.
 
 The recipe, in the order of the file, and why each part is there:
 
