@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from training import runs
 from training.arguments import Parser, integer, number
+from training.commands import exit_status
 from training.errors import RunError, UserError
 from training.launching import TRAIN, command_line, parse, stop_on_signals
 from training.study import ENDED, Space, open_study, read_range, try_values
@@ -101,23 +102,14 @@ def main(arguments: list[str] | None = None) -> int:
     options, others = parser.parse_known_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop_on_signals()
-    try:
+
+    def work() -> None:
         best = search(options, [*others, "--seed", str(options.seed)])
-    except UserError as error:
-        status, sentence = 2, str(error)
-    except RunError as error:
-        status, sentence = 1, str(error)
-    except OSError as error:
-        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
-    except KeyboardInterrupt:
-        status, sentence = 130, "interrupted; the same command goes on"
-    else:
         print(f"to train with it:\n  {shlex.join(['python', 'examples/train.py', *best])}", flush=True)
         if options.train:
             os.execv(sys.executable, [sys.executable, str(TRAIN), *best])
-        return 0
-    print(f"search.py: error: {sentence}", file=sys.stderr)
-    return status
+
+    return exit_status("search.py", work, "the same command goes on")
 
 
 if __name__ == "__main__":

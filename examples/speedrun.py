@@ -46,6 +46,7 @@ from torch.optim import SGD, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 from training.arguments import Parser, add_data_arguments, integer
 from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
+from training.commands import exit_status
 from training.datasets import DataSet, Images, hold_out, load_data
 from training.errors import RunError, UserError, first_line
 from training.optimisation import supports_bfloat16
@@ -434,20 +435,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse(arguments)
-    try:
-        run_all(options)
-    except UserError as error:
-        status, sentence = 2, str(error)
-    except RunError as error:
-        status, sentence = 1, str(error)
-    except OSError as error:
-        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
-    except KeyboardInterrupt:
-        status, sentence = 130, "interrupted; with --resume it goes on after the last whole seed"
-    else:
-        return 0
-    print(f"speedrun.py: error: {sentence}", file=sys.stderr)
-    return status
+    return exit_status("speedrun.py", lambda: run_all(options), "with --resume it goes on after the last whole seed")
 
 
 if __name__ == "__main__":

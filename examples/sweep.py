@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.arguments import Parser, integer
+from training.commands import exit_status
 from training.comparison import Row, csv_table, markdown_table
 from training.comparison_pictures import draw_bars, draw_learning_curves, draw_pareto_front
 from training.equal_time import epochs_in_equal_time, measured_speeds, speed_key
-from training.errors import RunError, UserError
 from training.files import write_atomically
 from training.grids import Grid, GridRun, read_grid, read_value
 from training.launching import (
@@ -162,23 +162,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output = options.output or Path("runs") / options.grid.stem
     stop_on_signals()
-    try:
+
+    def work() -> int | None:
         grid = read_grid(options.grid, dict(options.set))
         planned = [plan(run, output, None) for run in grid.runs]
         if not options.dry_run:
             return sweep(grid, options.grid.stem, output, options.jobs)
         print(*(shlex.join(["python", "examples/train.py", *run.arguments]) for run in planned), sep="\n")
-        return 0
-    except UserError as error:
-        status, sentence = 2, str(error)
-    except RunError as error:
-        status, sentence = 1, str(error)
-    except OSError as error:
-        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
-    except KeyboardInterrupt:
-        status, sentence = 130, "interrupted; the same command goes on"
-    print(f"sweep.py: error: {sentence}", file=sys.stderr)
-    return status
+        return None
+
+    return exit_status("sweep.py", work, "the same command goes on")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,30 @@ from training.processes import Processes, is_first, joined_processes
 
 
 def run_command(program: str, work: Callable[[Processes], object]) -> int:
-    """Do the work of a script: 0, 1 for a run that failed, 2 for a command that cannot work, or 128 and the signal.
+    """Do the work of a script that trains in one process or many, as `exit_status` does.
 
     Args:
         program: name of the script, for the sentence that says what is wrong.
         work: called as work(processes).
     """
-    try:
+
+    def joined() -> None:
         with joined_processes() as processes:
             work(processes)
+
+    return exit_status(program, joined, "with --name and --resume it goes on from the last checkpoint")
+
+
+def exit_status(program: str, work: Callable[[], int | None], after_interruption: str) -> int:
+    """Do the work of a script: 0, 1 for a run that failed, 2 for a command that cannot work, or 128 and the signal.
+
+    Args:
+        program: name of the script, for the sentence that says what is wrong.
+        work: called without arguments; a number that it returns is the status.
+        after_interruption: what to know after Ctrl-C.
+    """
+    try:
+        return work() or 0
     except UserError as error:
         status, sentence = 2, str(error)
     except StoppedError as error:
@@ -26,9 +41,7 @@ def run_command(program: str, work: Callable[[Processes], object]) -> int:
     except OSError as error:
         status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
     except KeyboardInterrupt:
-        status, sentence = 130, "interrupted; with --name and --resume it goes on from the last checkpoint"
-    else:
-        return 0
+        status, sentence = 130, f"interrupted; {after_interruption}"
     if is_first():
         print(f"{program}: error: {sentence}", file=sys.stderr)
     return status

@@ -1,7 +1,6 @@
 """What vae.py and acgan.py share: their command line, their images, and the maps between pixels and networks."""
 
 import argparse
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from training.arguments import Parser, add_data_arguments, integer, number
 from training.batches import random_stream
+from training.commands import exit_status
 from training.datasets import DIGITS, DataSet, Images, load_data
-from training.errors import RunError, UserError
+from training.errors import UserError
 from training.processes import Processes
 from training.records import configuration
 from training.runs import open_run
@@ -137,17 +137,4 @@ def map_widths(image_size: int, width: int) -> list[int]:
 
 def run(program: str, train: Callable[[], None]) -> int:
     """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
-    try:
-        train()
-    except UserError as error:
-        status, sentence = 2, str(error)
-    except RunError as error:
-        status, sentence = 1, str(error)
-    except OSError as error:
-        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
-    except KeyboardInterrupt:
-        status, sentence = 130, "interrupted; what was written before is whole"
-    else:
-        return 0
-    print(f"{program}: error: {sentence}", file=sys.stderr)
-    return status
+    return exit_status(program, train, "what was written before is whole")
