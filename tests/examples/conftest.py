@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,16 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def signals():
+    """Ctrl-C is heard even where a shell's & has it ignored; afterwards all is as it was."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -20,16 +20,6 @@ STAND_IN = Path(__file__).with_name("stand_in_train.py")
 
 
 @pytest.fixture
-def signals():
-    """Ctrl-C is heard even where a shell's & has it ignored; afterwards all is as it was."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
 def stand_in(signals, monkeypatch, tmp_path):
     """In an empty folder, stand_in_train.py in place of train.py, and no lock that outlives a call."""
     monkeypatch.setattr(launching, "TRAIN", STAND_IN)
