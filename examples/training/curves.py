@@ -28,7 +28,7 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
     loss, accuracy = figure.subplots(1, 2)
 
     for axes, key in ((loss, "loss"), (accuracy, "top1")):
-        lines = {"train": (TRAINING, "training, augmented"), "validation": (VALIDATION, "validation")}
+        lines = {"train": (TRAINING, "training"), "validation": (VALIDATION, "validation")}
         lines["average_validation"] = (AVERAGE, "validation, averaged weights")
         for part, (color, label) in lines.items():
             if history[0].get(f"{part}_{key}") is not None:

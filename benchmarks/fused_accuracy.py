@@ -1,0 +1,74 @@
+"""The test accuracy of trained weights as they are, fused, and fused in bfloat16.
+
+    python benchmarks/fused_accuracy.py --weights runs/eca_resnet_20/NAME/last.safetensors --data 'folder:PATH'
+
+Writes benchmarks/results/fused_accuracy.json and .md. Takes a minute on CIFAR-10.
+"""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import described, surroundings, write
+from training.batches import Normalisation, evaluation_batches
+from training.datasets import load_data
+from training.evaluation import evaluate
+from training.processes import Processes
+from training.weights import load_weights
+
+import cifarblocks
+
+CPU = torch.device("cpu")
+
+
+def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
+    """Top-1 in each form, and for how many images the fused network names another class."""
+    model, card = load_weights(weights)
+    data = load_data(data_name, data_dir)
+    forms = {
+        "float32, not fused": (model.float(), torch.float32),
+        "fused, float32": (cifarblocks.fuse(model.float()), torch.float32),
+        "fused, bfloat16": (cifarblocks.fuse(model.float()).bfloat16(), torch.bfloat16),
+    }
+    autocast = torch.autocast("cpu", enabled=False)
+    rows, first = [], None
+    for name, (network, dtype) in forms.items():
+        network = network.to(memory_format=torch.channels_last)
+        batches = evaluation_batches(data.test, Normalisation(card.mean, card.std, CPU, dtype))
+        outcomes: list[torch.Tensor] = []
+        scores = evaluate(network, batches, Processes(0, 1, CPU), autocast, outcomes)
+        found = torch.cat(outcomes)[:, 0]
+        first = found if first is None else first
+        rows.append({"form": name, "top1": scores.top1, "changed": int((found != first).sum())})
+    return {"model": card.model, "epoch": card.epoch, "data": data.name, "images": len(data.test), "rows": rows}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = "\n".join(f"| {row['form']} | {row['top1']:.2f} % | {row['changed']} |" for row in record["rows"])
+    return f"""# What fusing costs in accuracy
+
+Made by `python benchmarks/fused_accuracy.py` from the weights of {record["model"]} after {record["epoch"]} epochs, on
+the {record["images"]:,} test images of {record["data"]}, on
+{described(record)}.
+
+| network | test top-1 | images named otherwise |
+|---|---:|---:|
+{rows}
+"""
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    options = parser.parse_args()
+    record = surroundings() | measure(options.weights, options.data, options.data_dir)
+    write("fused_accuracy", record, table(record))
+
+
+if __name__ == "__main__":
+    main()
