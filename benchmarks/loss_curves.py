@@ -4,7 +4,8 @@
     python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
 
 The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16, and ours, in
-bfloat16, is to lie as near to the first. On the digits. Writes benchmarks/results/loss_curves.json, .md and .png.
+bfloat16, is to lie as near to the first. On the digits. Writes benchmarks/results/loss_curves.json and .md, and
+docs/loss_curves.png.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from measuring import RESULTS, described, renew
+from measuring import PAGES, RESULTS, described, renew
 from peers import PEERS, build
 from torch import Tensor, nn
 from training.batches import Normalisation, random_stream
@@ -84,7 +85,7 @@ owner's network in bfloat16 tells how large the noise of bfloat16 is.
 |---|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}
 
-![The curves](loss_curves.png)
+![The curves](../../docs/loss_curves.png)
 """
 
 
@@ -107,7 +108,7 @@ def draw(record: dict[str, Any]) -> None:
     figure.supylabel(f"cross-entropy, mean of {WINDOW} steps")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(RESULTS / "loss_curves.png")
+    figure.savefig(PAGES / "loss_curves.png")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from training.records import machine, versions
 
 RESULTS = Path(__file__).with_name("results")
+PAGES = Path(__file__).parents[1] / "docs"  # of the pictures
 
 Run = Callable[[], object]
 

@@ -7,16 +7,14 @@ two seconds.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measuring import RESULTS
+from measuring import PAGES, RESULTS
 from peers import PEERS
 
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
-PAGES = Path(__file__).parents[1] / "docs"
 OURS, BESIDE, GOAL = "#1f5fbf", "#8a8f98", "#c0392b"
 
 

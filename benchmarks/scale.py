@@ -4,7 +4,7 @@
 
 Blocks, forward and backward in bfloat16, channels_last: one size is doubled from setting to setting, the settings take
 turns, and each is divided by the first. Then examples/train.py with a resnet_20, by one process with all threads and by
-two processes with half of them each. Writes benchmarks/results/scale.json, scale.md and scale.png.
+two processes with half of them each. Writes benchmarks/results/scale.json and scale.md, and docs/scale.png.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from measuring import RESULTS, described, in_turns, peak_memory, surroundings, write
+from measuring import PAGES, described, in_turns, peak_memory, surroundings, write
 from torch import Tensor, nn
 
 from cifarblocks import blocks
@@ -103,7 +103,7 @@ Made by `python benchmarks/scale.py` on {described(record)}: blocks forward and 
 2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]}, {FIRST["width"]} channels, one block,
 maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns.
 
-![Time and memory against each size](scale.png)
+![Time and memory against each size](../../docs/scale.png)
 
 | block | size that grows | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |
 |---|---|---:|---:|---:|---:|---:|---:|
@@ -157,7 +157,7 @@ def main() -> None:
             print(name, axis, [f"{value:.2f}" for value in row["time"]], flush=True)
             record["rows"].append(row)
     write("scale", record, table(record))
-    draw(record).savefig(RESULTS / "scale.png")
+    draw(record).savefig(PAGES / "scale.png")
 
 
 if __name__ == "__main__":
