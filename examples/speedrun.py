@@ -49,6 +49,7 @@ from training.batches import Augmentation, Batch, Normalisation, evaluation_batc
 from training.commands import exit_status
 from training.datasets import DataSet, Images, hold_out, load_data
 from training.errors import RunError, UserError, first_line
+from training.memory import keep_freed_memory
 from training.optimisation import supports_bfloat16
 from training.records import machine, versions
 from training.runs import write_json
@@ -62,7 +63,7 @@ SHIFT = 2 / SIZE
 LABEL_SMOOTHING = 0.2
 # Peak learning rates; all fall in a line to 0. Muon's is of a step that has the size of the weights themselves, the
 # others' of the sum of the loss over a batch, so that they need not change with its size.
-FILTER_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67
+FILTER_RATE, BIAS_RATE, HEAD_RATE = 0.12, 0.053, 0.67
 DECAY = 2e-6  # of biases and the last layer, for each image of a batch
 
 
@@ -75,8 +76,8 @@ class Plan(NamedTuple):
 
 # By --target: an accuracy in percent, or minutes on two cores with AVX512-BF16.
 PLANS = {
-    "88": Plan((32, 128, 128), 5),
-    "7min": Plan((48, 192, 192), 6),
+    "88": Plan((32, 128, 128), 6),
+    "7min": Plan((32, 128, 128), 14),
     "94": Plan((64, 256, 256), 8),
 }
 
@@ -435,6 +436,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse(arguments)
+    keep_freed_memory()
     return exit_status("speedrun.py", lambda: run_all(options), "with --resume it goes on after the last whole seed")
 
 
