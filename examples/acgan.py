@@ -303,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = generative_parser("acgan", __doc__, epochs=60, learning_rate=2e-4)
     parser.add_argument("--noise", type=integer(1), default=64,
         help="random numbers for a sample (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--average", type=number(0, 1), default=0.99,
+    parser.add_argument("--average", type=number(0, 0.9999), default=0.99,
         help="share of itself that the averaged generator keeps at a step (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: train(options))

@@ -2,7 +2,7 @@
 
     python examples/finetune.py --weights runs/MODEL/NAME/last.safetensors --data folder:PATH
     python examples/finetune.py --weights runs/MODEL/NAME/last.safetensors --data folder:PATH --freeze
-    python examples/finetune.py --weights vit.safetensors --source timm --model vit_tiny_cifar --data cifar10
+    python examples/finetune.py --weights FILE --source timm --model vit_tiny_16 --data folder:PATH --image-size 224
 
 Without --freeze the whole network is trained as train.py trains it, by the recipe fine_tuning_adamw: a constant
 learning rate and an average of the weights. With --freeze the last layer alone is, by frozen_backbone_adamw: the rest
@@ -42,6 +42,7 @@ READ_IF_FROZEN = {"model", "model_argument", "recipe", "seed", "final", "output"
     "warmup_epochs", "weight_decay", "label_smoothing", "mirror", "precision"}  # fmt: skip
 
 
+@runs.releasing_locks()
 def train_head(options: Namespace, processes: Processes, start: Start) -> None:
     """Train the last layer of a frozen network, test it once, and write everything down."""
     if processes.world_size > 1:
@@ -102,8 +103,7 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Namespace, Start]:
     if own.freeze:
         for name, value in vars(parse_training_arguments(first, None, "finetune.py")).items():
             if name not in READ_IF_FROZEN and getattr(options, name) != value:
-                given = f"--{name.replace('_', '-')} {getattr(options, name)}"
-                parser.error(f"{given} changes nothing where --freeze trains the last layer alone")
+                parser.error(f"--{name.replace('_', '-')} is not for --freeze, which trains the last layer alone")
     options.weights, options.source, options.freeze = start.digest, own.source, own.freeze
     return options, start
 
@@ -112,7 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options, start = parse_arguments(arguments)
     if options.freeze:
-        return run_command("finetune.py", lambda processes: train_head(options, processes, start))
+        again = "with --name and --resume it begins again, from the features that are kept"
+        return run_command("finetune.py", lambda processes: train_head(options, processes, start), again)
     return run_command("finetune.py", lambda processes: train(options, processes, lambda *given: build(start, *given)))
 
 

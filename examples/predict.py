@@ -61,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):
         parser.error("give either image files or --evaluate")
+    for name in ("top",) if options.evaluate else ("data", "data_dir", "image_size"):
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
     try:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, card = load_weights(options.weights)

@@ -15,8 +15,10 @@ import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import TrialState
 from training import runs
@@ -28,10 +30,12 @@ from training.study import ENDED, Space, open_study, read_range, try_values
 from training.study_picture import draw_study
 
 
+@runs.releasing_locks()
 def search(options: Namespace, arguments: list[str]) -> list[str]:
     """Try values until there are enough trials: the arguments of train.py with the best of them."""
     space: Space = dict(options.search)
     trained = check_space(space, arguments)
+    space = {key: whole_numbers(key, distribution, arguments) for key, distribution in space.items()}
     folder = options.output / (options.name or trained.model)
     folder.mkdir(parents=True, exist_ok=True)
     runs.lock(folder)
@@ -56,12 +60,32 @@ def check_space(space: Space, arguments: list[str]) -> Namespace:
     if trained.final:
         raise UserError("--final holds no images out, and values are chosen on those")
     for key, distribution in space.items():
+        if key == "seed":
+            raise UserError("--search seed: all trials have the --seed of the search")
         if f"--{key}" in arguments:
             raise UserError(f"--search {key}: --{key} is given too")
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
-        for value in ends:
+        for value in map(typed, ends):
             parse(f"--search {key}={value}", [*arguments, *command_line({key: value})])
     return trained
+
+
+def typed(value: Any) -> Any:
+    """A number without a fraction as it is typed."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]) -> BaseDistribution:
+    """A range of whole numbers alone, where train.py takes no others."""
+    if not isinstance(distribution, FloatDistribution):
+        return distribution
+    low, high = typed(distribution.low), typed(distribution.high)
+    try:
+        parse(key, [*arguments, *command_line({key: distribution.low + 0.5})])
+    except UserError:
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=distribution.log)
+    return distribution
 
 
 def describe_space(space: Space, options: Namespace) -> str:

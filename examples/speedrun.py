@@ -9,8 +9,8 @@ It prints a line an epoch and, for each seed, top-1, seconds of training (readin
 floating-point operations, and what share that is of the best rate of a convolution on this machine. 5,000 training
 images are held out and scored; --final trains on all and opens the test set, once a seed. --output has a file a seed;
 interrupted, the same command with --resume keeps the seeds that are done. A faster machine may take --target 94,
-the size of the record for one GPU; a size of your own is a line of `PLANS`. The minutes are estimates from shorter
-runs on one core.
+the size of the record for one GPU; a size of your own is a line of `PLANS`. What came out, and in how many minutes:
+benchmarks/results/speedrun.md.
 
 The recipe, in the order of the file, and why each part is there:
 
@@ -49,7 +49,6 @@ from training.batches import Augmentation, Batch, Normalisation, evaluation_batc
 from training.commands import exit_status
 from training.datasets import DataSet, Images, hold_out, load_data
 from training.errors import RunError, UserError, first_line
-from training.memory import keep_freed_memory
 from training.optimisation import supports_bfloat16
 from training.records import machine, versions
 from training.runs import write_json
@@ -436,7 +435,6 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse(arguments)
-    keep_freed_memory()
     return exit_status("speedrun.py", lambda: run_all(options), "with --resume it goes on after the last whole seed")
 
 

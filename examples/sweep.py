@@ -9,7 +9,6 @@ after a failure, a Ctrl-C or a power cut: what is complete is skipped, what was 
 table.md, table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2 CPU cores.
 """
 
-import json
 import shlex
 import sys
 import time
@@ -29,11 +28,10 @@ from training.launching import (
     check_same_options,
     command_line,
     parse,
-    read_metrics,
     shared_machine,
     stop_on_signals,
 )
-from training.runs import SUMMARY, is_finished, lock
+from training.runs import SUMMARY, is_finished, lock, read_json, read_metrics, releasing_locks
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:
 def describe_end(run: Planned, process: Process, failures: dict[str, str]) -> str:
     """What came of a run; a failure is noted."""
     if process.status == 0 and is_finished(run.folder):
-        return f"ends with test top-1 {json.loads((run.folder / SUMMARY).read_text())['test_top1']:.2f} %"
+        return f"ends with test top-1 {read_json(run.folder / SUMMARY)['test_top1']:.2f} %"
     failures[run.name] = f"{process.last_words()} (more in {process.log})"
     return "failed"
 
@@ -100,7 +98,7 @@ def collect(runs: list[Planned]) -> list[Row]:
     for run in runs:
         if is_finished(run.folder):
             row = rows.setdefault(run.label, Row(run.label, [], []))
-            row.summaries.append(json.loads((run.folder / SUMMARY).read_text()))
+            row.summaries.append(read_json(run.folder / SUMMARY))
             row.histories.append(read_metrics(run.folder))
     return list(rows.values())
 
@@ -130,6 +128,7 @@ def choose_epochs(grid: Grid, output: Path) -> list[int | None]:
     return [epochs_in_equal_time(speeds[speed_key(run.settings)], speed, epochs) for run in grid.runs]
 
 
+@releasing_locks()
 def sweep(grid: Grid, title: str, output: Path, jobs: int) -> int:
     """Train what is not complete, and compare: the exit status."""
     output.mkdir(parents=True, exist_ok=True)
@@ -166,6 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> int | None:
         grid = read_grid(options.grid, dict(options.set))
         planned = [plan(run, output, None) for run in grid.runs]
+        if grid.reference is not None:
+            parse("[equal-time]", command_line(grid.reference))
         if not options.dry_run:
             return sweep(grid, options.grid.stem, output, options.jobs)
         print(*(shlex.join(["python", "examples/train.py", *run.arguments]) for run in planned), sep="\n")

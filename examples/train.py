@@ -29,7 +29,7 @@ from training.models import build_model
 from training.optimisation import set_learning_rate
 from training.processes import Processes
 from training.records import describe_epoch, describe_run, summary
-from training.saving import between_steps, check_finite, save_epoch
+from training.saving import after_epoch, between_steps, check_finite, save_epoch
 from training.scalars import ScalarLog
 from training.setup import Build, Run, prepare
 from training.signals import StopRequest, noted_signals
@@ -75,6 +75,7 @@ def fit(run: Run) -> Iterator[dict[str, Any]]:
             state.end_epoch(measure(run, epoch))
             save_epoch(run)
             yield state.history[-1]
+            after_epoch(run, stop)
 
 
 def measure(run: Run, epoch: int) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def write_results(run: Run, result: dict[str, Any], outcomes: torch.Tensor) -> N
     runs.write_json(run.folder / runs.SUMMARY, result)
 
 
+@runs.releasing_locks()
 def train(options: Namespace, processes: Processes, build: Build = build_model) -> dict[str, Any]:
     """Train a model, test it once, and write everything down.
 

@@ -119,6 +119,7 @@ def check(options: argparse.Namespace) -> None:
         f"--mix-probability {options.mix_probability} is of --mixup or --cutmix, and neither is given": (
             options.mix_probability < 1 and not (options.mixup or options.cutmix)
         ),
+        f"--share must be above 0, got {options.share}": options.share == 0,
         f"--ema must be below 1, got {options.ema}": options.ema >= 1,
         f"--layer-decay must be above 0, got {options.layer_decay}": options.layer_decay == 0,
     }

@@ -104,7 +104,7 @@ def circumstances(rows: list[Row]) -> str:
     summaries = [summary for row in rows for summary in row.summaries]
     machines = [summary["configuration"]["machine"] for summary in summaries]
     versions = [f"torch {summary['versions']['torch']}" for summary in summaries]
-    places = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads") for machine in machines]
+    places = [machine.get("gpu", f"{machine['cpu']}, threads: {machine['threads']}") for machine in machines]
     data = [f"{summary['data']}, {summary['training_images']:,} training images" for summary in summaries]
     return (
         "Top-1 of the last epoch's weights, mean ± standard deviation over the seeds; seconds are the mean of training "

@@ -1,6 +1,5 @@
 """Pictures of what came out of several runs: accuracy against multiply-adds, learning curves, a bar a family."""
 
-import io
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from training.comparison import Row, mean_and_deviation, ranked
-from training.files import write_atomically
+from training.files import save_figure
 from training.labels import place_labels
 
 MANY = 10  # rows that can be told apart by colours
@@ -27,7 +26,8 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
     axes = figure.subplots()
     front = pareto_front(rows)
     costs, heights = [row.multiply_adds for row in front], [row.top1 for row in front]
-    axes.step(costs, heights, where="post", color=GREY, lw=1, zorder=1, label="Pareto front")
+    if len(front) > 1:
+        axes.step(costs, heights, where="post", color=GREY, lw=1, zorder=1, label="Pareto front")
     for family, color in colors(row.family for row in ranked(rows)).items():
         members = [row for row in rows if row.family == family]
         costs, heights = [row.multiply_adds for row in members], [row.top1 for row in members]
@@ -41,7 +41,7 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
     finish(figure, axes)
     others = [row for row in ranked(rows) if row not in front]
     place_labels(axes, [(row.multiply_adds, row.top1) for row in front + others], [r.label for r in front + others])
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def pareto_front(rows: list[Row]) -> list[Row]:
@@ -56,7 +56,8 @@ def pareto_front(rows: list[Row]) -> list[Row]:
 def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
     """Loss and top-1 after each epoch, the mean over the seeds; over seconds where the runs have not as many epochs."""
     figure = empty_figure(title, 12, 5.5)
-    part = "train" if rows[0].histories[0][0]["validation_loss"] is None else "validation"
+    validated = all(history[0]["validation_loss"] is not None for row in rows for history in row.histories)
+    part = "validation" if validated else "train"
     by_epoch = len({len(history) for row in rows for history in row.histories}) == 1
     names = {row.label: row.label if len(rows) <= MANY else row.family for row in ranked(rows)}
     palette = colors(names.values())
@@ -71,7 +72,7 @@ def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
     for name, color in palette.items():
         panels[0].plot([], [], color=color, label=name)
     finish(figure, *panels)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def elapsed(history: list[dict[str, Any]]) -> list[float]:
@@ -114,7 +115,7 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
     axes.set_xlim(max(0, lowest - 0.3 * (highest - lowest) - 1), min(100, highest + 1))
     axes.set_xlabel(TEST)
     finish(figure, axes)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def deviation(row: Row) -> float:
@@ -145,10 +146,3 @@ def finish(figure: Figure, *panels: Axes) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     if panels[0].get_legend_handles_labels()[0]:
         figure.legend(frameon=False, loc="outside right upper")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG file, atomically."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())

@@ -1,13 +1,12 @@
 """The picture of a run: loss and accuracy over the epochs."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.files import write_atomically
+from training.files import save_figure
 
 TRAINING, VALIDATION, AVERAGE = "#8a8f98", "#1f5fbf", "#c8651b"
 
@@ -47,6 +46,4 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper right" if axes is loss else "lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)

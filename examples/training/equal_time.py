@@ -1,6 +1,5 @@
 """The same training time for every network: how many epochs each gets follows from its measured images/s."""
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -11,9 +10,9 @@ import torch
 
 from training.datasets import load_data
 from training.errors import RunError
-from training.launching import Process, Settings, command_line, parse, read_metrics
+from training.launching import Process, Settings, command_line, parse
 from training.records import machine, versions
-from training.runs import write_json
+from training.runs import read_json, read_metrics, write_json
 
 IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
 
@@ -28,16 +27,19 @@ def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs:
 
 
 def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, float]:
-    """Images/s of these runs, by `speed_key`; what the folder's speeds.json has is not measured again."""
+    """Images/s of these runs, by `speed_key`; what the folder's speeds.json has of this machine stands."""
     path = folder / "speeds.json"
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"speeds": {}}
+    here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
+    record: dict[str, Any] = read_json(path) if path.exists() else {}
+    if {key: record.get(key) for key in here} != here:
+        record = {**here, "speeds": {}}
     for settings in all_settings:
         key = speed_key(settings)
         if key not in record["speeds"]:
             record["speeds"][key] = measure_speed(folder / "speeds", settings)
             print(f"{record['speeds'][key]:,.0f} images/s: {key}", flush=True)
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**record, "machine": machine(torch.device("cpu")), "versions": versions()})
+            write_json(path, record)
     return record["speeds"]
 
 

@@ -1,8 +1,13 @@
 """Files that are either whole or not there."""
 
+import io
 import os
-import tempfile
+import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
@@ -16,10 +21,9 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
     Raises:
         OSError: if the disk is full or the folder cannot be written; what was at `path` is still there.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -27,8 +31,7 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
             path.replace(previous)
         temporary.replace(path)
     except BaseException as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
@@ -37,6 +40,13 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a picture as a PNG file, atomically."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -32,7 +32,7 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
     add("--lr", type=number(0), default=learning_rate, help="learning rate of Adam (default: %(default)s)")
     add("--width", type=integer(1, WIDEST), default=32,
         help="channels of the largest maps, doubled at each halving (default: %(default)s)")  # fmt: skip
-    add("--pictures-every", type=integer(1), default=10,
+    add("--pictures-every", type=integer(1), default=1,
         help="draw samples after each so many epochs, and after the last (default: %(default)s)")  # fmt: skip
     add("--seed", type=integer(0, 2**63 - 1), default=0,
         help="what initial weights, order and noise are drawn from (default: %(default)s)")  # fmt: skip

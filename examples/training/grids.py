@@ -112,7 +112,9 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
     for key, value in flat.items():
         if key in SET_BY_SWEEP:
             raise UserError(f"{path}: {key} is set by the sweep, got {value!r}")
-        if value == [] or not all(isinstance(one, str | int | float) for one in as_list(value)):
+        # An option of several numbers, such as mean, is a list in the list.
+        values = [number for one in as_list(value) for number in as_list(one)]
+        if not values or not all(isinstance(one, str | int | float) for one in values):
             raise UserError(f"{path}: {key} must be a text, a number, true, false or a list of these, got {value!r}")
     return flat
 

@@ -1,6 +1,5 @@
 """Pictures of many small images in rows."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from einops import rearrange
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from training.files import write_atomically
+from training.files import save_figure
 
 CELL, DPI, GAP = 0.42, 150, 1  # inches of an image, dots an inch, pixels of the images between two of them
 
@@ -43,6 +42,4 @@ def draw_grid(
     axes.set_xticks(places, columns, fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)

@@ -16,9 +16,10 @@ import torch
 
 from training.arguments import PLACES, parse_training_arguments
 from training.errors import UserError, first_line
-from training.runs import CONFIGURATION
+from training.runs import CONFIGURATION, read_json
 
 TRAIN = Path(__file__).parents[1] / "train.py"
+SWITCHES = ("final", "tensorboard")  # without them is what false means
 Settings = dict[str, Any]  # options of train.py without the dashes, and model-argument.NAME for arguments of the model
 
 
@@ -35,8 +36,8 @@ def tidy(key: str) -> str:
 def command_line(settings: Settings) -> list[str]:
     """What to type after train.py.
 
-    >>> command_line({"model": "ghost_resnet_20", "model-argument.ratio": 3, "mirror": False, "lr": 0.1})
-    ['--model', 'ghost_resnet_20', '--model-argument', 'ratio=3', '--no-mirror', '--lr', '0.1']
+    >>> command_line({"model": "ghost_resnet_20", "model-argument.ratio": 3, "mirror": False, "std": [0.2, 0.3, 0.2]})
+    ['--model', 'ghost_resnet_20', '--model-argument', 'ratio=3', '--no-mirror', '--std', '0.2', '0.3', '0.2']
     """
     arguments: list[str] = []
     for key, value in settings.items():
@@ -44,7 +45,10 @@ def command_line(settings: Settings) -> list[str]:
         if name:
             arguments += [f"--{option}", f"{name}={value!r}" if reads_otherwise(value) else f"{name}={value}"]
         elif isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
+            if value or option not in SWITCHES:
+                arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list):
+            arguments += [f"--{option}", *map(str, value)]
         else:
             arguments += [f"--{option}", str(value)]
     return arguments
@@ -80,8 +84,8 @@ def check_same_options(folder: Path, options: Namespace) -> None:
     if not path.exists():
         return
     try:
-        begun = json.loads(path.read_text())["options"]
-    except (ValueError, LookupError, TypeError) as error:
+        begun = read_json(path)["options"]
+    except (LookupError, TypeError) as error:
         raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
     for key, value in json.loads(json.dumps(vars(options), default=str)).items():
         if key not in PLACES and value not in (None, "auto") and begun.get(key) != value:
@@ -150,12 +154,6 @@ def stop_on_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that a run has written down so far."""
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def shared_machine(slot: int, jobs: int) -> dict[str, str]:

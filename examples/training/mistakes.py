@@ -1,6 +1,5 @@
 """A picture of what a model takes for what: the confusion matrix, and the test images it was most wrong about."""
 
-import io
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from training.datasets import Images
-from training.files import write_atomically
+from training.files import save_figure
 
 SHOWN = 20
 
@@ -58,9 +57,7 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
             found, probability, _ = outcomes[index].tolist()
             names = [shortened(classes[number]) for number in (int(images.labels[index]), int(found))]
             axes.set_title(f"{names[0]} → {names[1]}\n{100 * probability:.0f} %", fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from training.errors import UserError, first_line
 from training.files import remove_leftovers, write_atomically
 
 CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
+_locks: list[int] = []  # descriptors of the folders that this process keeps others out of
 
 
 def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
@@ -47,12 +50,24 @@ def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
 
 
 def lock(folder: Path) -> None:
-    """Keep other processes out of a run's folder until this process ends, however it ends."""
+    """Keep others out of a run's folder until `releasing_locks` ends, or this process does, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         raise UserError(f"run {folder} is being trained by another process") from None
+    _locks.append(descriptor)
+
+
+@contextmanager
+def releasing_locks() -> Iterator[None]:
+    """Release at its end what was locked; a decorator too."""
+    try:
+        yield
+    finally:
+        while _locks:
+            os.close(_locks.pop())
 
 
 def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
@@ -95,8 +110,28 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file."""
-    return json.loads(path.read_text())
+    """Read a JSON file that a run wrote.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The epochs that a run has written down so far.
+
+    Raises:
+        UserError: if that is not what a run writes.
+    """
+    path = folder / METRICS
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:

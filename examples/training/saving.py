@@ -34,6 +34,18 @@ def between_steps(run: Run, stop: StopRequest) -> None:
         raise StoppedError(number, f"{name} in epoch {epoch} after step {state.step}; {how_to_go_on(run)}")
 
 
+def after_epoch(run: Run, stop: StopRequest) -> None:
+    """End the run, which has just been saved, if a process was asked to stop since its last step.
+
+    Raises:
+        StoppedError: after a signal.
+    """
+    (number,) = run.processes.largest([stop.number])
+    if number:
+        name, epoch = signal.Signals(number).name, len(run.state.history)
+        raise StoppedError(number, f"{name} after epoch {epoch}; {how_to_go_on(run)}")
+
+
 def how_to_go_on(run: Run) -> str:
     """What to type after a stop."""
     return f"--name {run.folder.name} --resume goes on from there"

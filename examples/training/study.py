@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from training.arguments import PLACES
 from training.errors import UserError, first_line
-from training.launching import Process, Settings, command_line, parse, read_metrics, tidy
+from training.launching import Process, Settings, command_line, parse, tidy
+from training.runs import read_metrics
 
 Space = dict[str, Any]  # an optuna distribution for each option
 WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+SWITCHED = {"true": True, "false": False}
 
 
 def read_range(text: str) -> tuple[str, BaseDistribution]:
@@ -32,15 +29,17 @@ def read_range(text: str) -> tuple[str, BaseDistribution]:
     >>> read_range("weight_decay=1e-5..1e-2")
     ('weight-decay', FloatDistribution(high=0.01, log=True, low=1e-05, step=None))
     >>> read_range("epochs=5..20")
-    ('epochs', IntDistribution(high=20, log=False, low=5, step=1))
+    ('epochs', FloatDistribution(high=20.0, log=False, low=5.0, step=None))
     >>> read_range("optimizer=sgd,adamw")
     ('optimizer', CategoricalDistribution(choices=('sgd', 'adamw')))
+    >>> read_range("mirror=true,false")
+    ('mirror', CategoricalDistribution(choices=(True, False)))
     """
     key, equals, values = text.partition("=")
     if not (key and equals and values):
         raise ArgumentTypeError(f"must be NAME=LOW..HIGH or NAME=ONE,OTHER, got {text!r}")
     if ".." not in values:
-        return tidy(key), CategoricalDistribution(values.split(","))
+        return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in values.split(",")])
     try:
         low, high = map(float, values.split(".."))
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -48,8 +47,6 @@ def read_range(text: str) -> tuple[str, BaseDistribution]:
     except ValueError:
         raise ArgumentTypeError(f"must be NAME=LOW..HIGH, two numbers and the lower one first, got {text!r}") from None
     logarithmic = low > 0 and high >= 10 * low
-    if all(end.isdigit() for end in values.split("..")):
-        return tidy(key), IntDistribution(int(low), int(high), log=logarithmic)
     return tidy(key), FloatDistribution(low, high, log=logarithmic)
 
 
@@ -99,7 +96,7 @@ def try_values(study: Study, space: Space, folder: Path, arguments: list[str], p
     """Let the study choose values, train with them, and tell it what came out: the same in words.
 
     Raises:
-        UserError: if train.py refuses the values.
+        UserError: if train.py finds that it cannot work, but not because of how the values go together.
     """
     trial = study.ask(space)
     name = trial.user_attrs.get("folder", folder_name(trial.number))
@@ -108,7 +105,11 @@ def try_values(study: Study, space: Space, folder: Path, arguments: list[str], p
     trial.set_user_attr("values", values)
     places = ["--output", str(folder), "--name", name, "--resume", "--no-test"]
     command = [*arguments, *command_line(values), *places]
-    options = parse(" ".join(command_line(values)), command)
+    try:
+        options = parse("refused", command)
+    except UserError as error:
+        study.tell(trial, state=TrialState.PRUNED)
+        return f"{describe(values)}: {error}"
     run = options.output / options.model / name
     process = Process(command, folder / f"{name}.log")
     try:

@@ -8,7 +8,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from training.comparison_pictures import GREY, empty_figure, finish, save
+from training.comparison_pictures import GREY, empty_figure, finish
+from training.files import save_figure
 from training.launching import Settings
 from training.study import Space
 
@@ -42,7 +43,7 @@ def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) 
         panels[0].yaxis.set_minor_formatter(NullFormatter())
     add_legend(panels[0], best)
     finish(figure, *panels)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def name_values(axes: Axes, key: str, space: Space) -> None:
@@ -51,7 +52,14 @@ def name_values(axes: Axes, key: str, space: Space) -> None:
     if isinstance(space[key], CategoricalDistribution):
         axes.margins(x=0.2)
     elif space[key].log:
-        axes.set_xscale("log")
+        low, high = space[key].low, space[key].high
+        axes.set(xscale="log", xlim=(low * (low / high) ** 0.05, high * (high / low) ** 0.05))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.05 * (space[key].high - space[key].low)
+        axes.set_xlim(space[key].low - margin, space[key].high + margin)
 
 
 def draw_curves(axes: Axes, trials: list[FrozenTrial], best: FrozenTrial | None) -> None:

@@ -68,7 +68,7 @@ def fitted(tmp_path, image_folder, monkeypatch):
     from training.processes import Processes
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "lock", lambda _: None)  # this process may come back to a folder
+    monkeypatch.setattr(runs, "lock", lambda _: None)  # only `train` releases what it locks
     small = ("--model", "resnet_20", "--data", "folder:shades", "--batch-size", "8", "--epochs", "1", "--lr", "0.1",
              "--precision", "float64")  # fmt: skip
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,15 @@ def test_writes_what_was_given_and_leaves_nothing_else(tmp_path):
     write_atomically(path, b"second")
     assert path.read_bytes() == b"second"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_may_read_a_file_as_the_umask_says(tmp_path):
+    kept = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"")
+    finally:
+        os.umask(kept)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_disk_that_is_full_leaves_the_old_file_and_names_it(tmp_path, pytestconfig):

@@ -84,6 +84,8 @@ def test_what_cannot_work_is_said_in_one_sentence(weights, image_folder, tmp_pat
             (path, "--evaluate", "--data", "folder:shades", "--image-size", "7"),
             "--data folder:shades has images of (7, 7)",
         ),
+        ((path, text, "--image-size", "7"), "--image-size is for --evaluate"),
+        ((path, "--evaluate", "--top", "2"), "--top is not for --evaluate"),
     ]:
         try:
             status = predict.main(["--weights", *map(str, arguments)])

@@ -1,5 +1,6 @@
 """search.py: what is tried, what is cut short, what is kept, and that the test images are left alone."""
 
+import fcntl
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ import search
 import train
 from PIL import Image
 from training import launching
-from training.runs import lock
 from training.study import ENDED, read_range
 
 STAND_IN = Path(__file__).with_name("stand_in_train.py")
@@ -21,9 +21,8 @@ STAND_IN = Path(__file__).with_name("stand_in_train.py")
 
 @pytest.fixture
 def stand_in(signals, monkeypatch, tmp_path):
-    """In an empty folder, stand_in_train.py in place of train.py, and no lock that outlives a call."""
+    """In an empty folder, stand_in_train.py in place of train.py."""
     monkeypatch.setattr(launching, "TRAIN", STAND_IN)
-    monkeypatch.setattr(search.runs, "lock", lambda _: None)
     monkeypatch.setattr(search, "draw_study", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
@@ -141,11 +140,12 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         ((), "--search NAME=LOW..HIGH says what to search for"),
         (("--search", "lr"), "argument --search: must be NAME=LOW..HIGH or NAME=ONE,OTHER, got 'lr'"),
         (("--search", "lr=3..1"), "two numbers and the lower one first, got 'lr=3..1'"),
-        (("--search", "lr=-1..1"), "--search lr=-1.0: argument --lr: must be a number of at least 0"),
+        (("--search", "lr=-1..1"), "--search lr=-1: argument --lr: must be a number of at least 0"),
         (("--search", "speed=0..1"), "--search speed=0: unrecognized arguments: --speed 0"),
         (("--search", "model-argument.width=1..2"), "unexpected keyword argument 'width'"),
         (("--search", "optimizer=sgd,adam"), "--search optimizer=adam: argument --optimizer: invalid choice: 'adam'"),
         (("--search", "lr=0.1..1", "--lr", 1), "--search lr: --lr is given too"),
+        (("--search", "seed=0..5"), "--search seed: all trials have the --seed of the search"),
         (("--search", "lr=0.1..1", "--final"), "--final holds no images out, and values are chosen on those"),
         (("--search", "lr=0.1..1", "--epoch", 1), "train.py: unrecognized arguments: --epoch 1"),
     ],
@@ -180,6 +180,32 @@ def test_ranges_are_logarithmic_from_a_factor_of_ten_on():
     assert scales == {"0..10": False, "1..9.5": False, "1..10.0": True, "0.1..1": True, "8..256": True}
 
 
+def test_numbers_are_whole_where_train_takes_no_others():
+    texts = ("mixup=0..1", "lr=1..10", "epochs=5..20", "model-argument.kernel_size=1..9", "optimizer=sgd,adamw")
+    kinds = {}
+    for text in texts:
+        key, distribution = read_range(text)
+        kinds[key] = type(search.whole_numbers(key, distribution, ["--model", "eca_resnet_20"])).__name__
+    assert list(kinds.values()) == ["FloatDistribution"] * 2 + ["IntDistribution"] * 2 + ["CategoricalDistribution"]
+
+
+def test_switches_are_searched(stand_in):
+    assert run("--search", "mirror=true,false", "--trials", 6, "--epochs", 1) == 0
+    logs = [Path(f"runs/search/mlp/trial-000{number}.log").read_text() for number in range(6)]
+    assert {"--mirror" in log.split() for log in logs} == {True, False}
+    assert all(("--no-mirror" in log.split()) != ("--mirror" in log.split()) for log in logs)
+
+
+def test_values_that_do_not_go_together_are_a_trial_and_the_search_goes_on(stand_in, capsys):
+    options = ("--search", "epochs=2..3", "--search", "warmup_epochs=1.9..2.5", "--trials", 8)
+    assert run(*options) == 0
+    printed = capsys.readouterr().out
+    assert ": refused: --warmup-epochs must be below --epochs 2, got 2." in printed
+    trials = ended()
+    assert len(trials) == 8
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
+
+
 def test_a_search_of_real_trials_leaves_the_test_images_alone(script, tmp_path):
     finished = script("search.py", "--model", "mlp", "--search", "lr=0.01..1", "--trials", 2, "--epochs", 2)
     folder = tmp_path / "runs" / "search" / "mlp"
@@ -203,7 +229,6 @@ def test_a_run_that_left_the_test_images_alone_is_tested_by_the_same_command_wit
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search.runs, "lock", lambda _: None)  # this process comes back to the folder
     command = ["--model", "mlp", "--epochs", "1", "--share", "0.1", "--name", "a", "--resume"]
     assert train.main([*command, "--no-test"]) == 0
     folder = Path("runs/mlp/a")
@@ -219,8 +244,10 @@ def test_a_study_is_searched_by_one_process_at_a_time(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/search/mlp")
     folder.mkdir(parents=True)
-    lock(folder)
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
     assert run("--search", "lr=0.1..1") == 2
+    os.close(held)
     assert "runs/search/mlp is being trained by another process" in capsys.readouterr().err
 
 

@@ -26,7 +26,6 @@ def main(tmp_path, image_folder, monkeypatch):
     import train
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train.runs, "lock", lambda _: None)  # this process comes back to its folders
     monkeypatch.setattr(train, "draw_curves", lambda *_: None)
     monkeypatch.setattr(train, "draw_mistakes", lambda *_: None)
     return lambda *arguments: train.main([*OPTIONS, *arguments])
@@ -104,6 +103,27 @@ def test_a_signal_saves_and_leaves_with_a_sentence(main, after_step, capsys, num
     assert torch.load(FOLDER / "cut" / CHECKPOINT, weights_only=True)["step"] == 2
     assert main("--name", "cut") == 0
     assert "going on with run runs/eca_resnet_20/cut after epoch 1, step 2" in capsys.readouterr().out
+    same(FOLDER / "whole", FOLDER / "cut")
+
+
+def test_a_signal_while_the_last_epoch_is_scored_leaves_before_the_test(main, monkeypatch, capsys):
+    import train
+
+    assert main("--name", "whole") == 0
+    measure = train.measure
+
+    def interrupted(run, epoch):
+        if epoch + 1 == run.options.epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(run, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "measure", interrupted)
+        assert main("--name", "cut") == 143
+    epochs = len(metrics(FOLDER / "whole"))
+    assert f"SIGTERM after epoch {epochs}; --name cut --resume goes on from there" in capsys.readouterr().err
+    assert not (FOLDER / "cut" / "summary.json").exists()
+    assert main("--name", "cut") == 0
     same(FOLDER / "whole", FOLDER / "cut")
 
 

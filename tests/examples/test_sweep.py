@@ -29,9 +29,8 @@ STAND_IN = Path(__file__).with_name("stand_in_train.py")
 
 @pytest.fixture
 def stand_in(signals, monkeypatch, tmp_path):
-    """In an empty folder, stand_in_train.py in place of train.py, and no lock that outlives a call."""
+    """In an empty folder, stand_in_train.py in place of train.py."""
     monkeypatch.setattr(launching, "TRAIN", STAND_IN)
-    monkeypatch.setattr(sweep, "lock", lambda _: None)
     monkeypatch.setattr(sweep, "write_comparison", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
@@ -118,6 +117,16 @@ def test_lists_multiply_and_blocks_follow_each_other(tmp_path, monkeypatch):
     assert {(run.settings["lr"], run.settings["epochs"]) for run in changed} == {(0.5, 1)}
 
 
+def test_false_leaves_a_switch_out_and_an_option_of_several_numbers_is_a_list_in_a_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = grid("runs = [{model = 'mlp', final = [true, false], mean = [[0.5, 0.4, 0.3]]}]").runs
+    assert [command_line(run.settings) for run in runs] == [
+        ["--model", "mlp", "--final", "--mean", "0.5", "0.4", "0.3", "--seed", "0"],
+        ["--model", "mlp", "--mean", "0.5", "0.4", "0.3", "--seed", "0"],
+    ]
+    assert parse_training_arguments(command_line(runs[1].settings), None).mean == [0.5, 0.4, 0.3]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -134,6 +143,10 @@ def test_lists_multiply_and_blocks_follow_each_other(tmp_path, monkeypatch):
         ("runs = [", "grid.toml is not TOML: "),
         ("equal-time = {model = 'mlp'}\nruns = [{model = 'mlp'}]", "[equal-time] has model and epochs"),
         ("equal-time = {model = 'mlp', epochs = 2}\nruns = [{model = 'mlp', epochs = 3}]", "epochs follow from"),
+        (
+            "equal-time = {model = 'mlq', epochs = 2}\nruns = [{model = 'mlp'}]",
+            "[equal-time]: --model mlq: unknown model name 'mlq'",
+        ),
         ("equal-time = {model = 'mlp', epochs = 0}\nruns = [{model = 'mlp'}]", "at least 1, got 0"),
     ],
 )
@@ -312,6 +325,22 @@ def test_pictures_of_one_row_and_of_many_families_are_drawn(tmp_path):
             with Image.open(tmp_path / "picture.png") as picture:
                 assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
     assert [one.family for one in many[:3]] == ["simple", "resnet", "hornet"]
+
+
+def test_where_a_run_has_no_validation_all_are_drawn_by_their_training(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("training.comparison_pictures.save_figure", lambda figure, _: drawn.append(figure))
+    rows = [row("held out", 10, 70.0), row("final", 20, 80.0)]
+    for number, each in enumerate(rows):
+        for history in each.histories:
+            for line in history:
+                line |= {"train_loss": 2.0 + number, "train_top1": 60.0 + number}
+    for line in rows[1].histories[0]:
+        line |= {"validation_loss": None, "validation_top1": None}
+    draw_learning_curves(tmp_path / "curves.png", "grid", rows)
+    loss, top1 = drawn[0].axes
+    assert (loss.get_ylabel(), top1.get_ylabel()) == ("train loss", "train top-1 (%)")
+    assert sorted(list(line.get_ydata()) for line in loss.lines if len(line.get_ydata())) == [[2.0, 2.0], [3.0, 3.0]]
 
 
 def test_a_sweep_of_real_runs_ends_with_its_table(script, tmp_path):
