@@ -2,7 +2,7 @@
 
     python examples/speedrun.py                                       # the digits, to see it run: half a minute
     python examples/speedrun.py --data cifar10                        # downloads CIFAR-10; 7 minutes on 2 cores
-    python examples/speedrun.py --data cifar10 --target 88            # to see it move: under 3 minutes
+    python examples/speedrun.py --data cifar10 --target 88            # to see it move: about 3 minutes
     python examples/speedrun.py --data folder:PATH --final --seeds 5 --resume    # PATH/train/<class>/*, PATH/test/...
 
 It prints a line an epoch and, for each seed, top-1, seconds of training (reading the data and scoring not counted),
@@ -423,7 +423,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     parser = Parser("speedrun.py", __doc__)
     add_data_arguments(parser)
     add = parser.add_argument
-    targets = "88: under 3 minutes on two cores; 7min: what fits into 7; 94: the size of the record for one GPU"
+    targets = "88: about 3 minutes on two cores; 7min: what fits into 7; 94: the size of the record for one GPU"
     add("--target", choices=PLANS, default="7min", help=f"{targets} (default: %(default)s)")
     add("--seeds", type=integer(1), default=1, help="how many trainings, of seeds 0, 1, ... (default: %(default)s)")
     add("--final", action="store_true", help="train on all training images and score on the test images")

@@ -198,7 +198,7 @@ def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder, quick_check):
         (("--data", "mnist"), 2, "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
         (("--data", "folder:shades"), 2, "has images of 6x8; they must be square"),
         ((*FOLDER, "--batch-size", 25), 2, "--batch-size 25 is more than the 24 training images"),
-        (("--average", 2), 2, "--average: must be a number from 0 to 1, got '2'"),
+        (("--average", 2), 2, "--average: must be a number from 0 to 0.9999, got '2'"),
         (("--data", "folder:one", "--image-size", 8), 2, "--data folder:one has 1 class"),
         ((*FOLDER, "--lr", 1e30), 1, "the loss is nan in epoch 1; try a smaller --lr than 1e+30"),
     ],
