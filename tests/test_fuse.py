@@ -114,3 +114,10 @@ def test_what_stands_in_two_places_or_is_computed_stays(build, norms):
     fused = cifarblocks.fuse(model)
     torch.testing.assert_close(fused(x), model(x), rtol=1e-10, atol=1e-10)
     assert len(of_kind(fused, nn.BatchNorm2d)) == norms
+
+
+def test_no_part_of_the_fused_network_is_in_training():
+    """Split-attention refuses one image in training, by the mode of a norm that is folded here."""
+    fused = cifarblocks.fuse(cifarblocks.create_model("resnest_nano_cifar", num_classes=10).eval())
+    assert not any(module.training for module in fused.modules())
+    assert fused(torch.randn(1, 3, 32, 32)).shape == (1, 10)
