@@ -17,7 +17,7 @@ from training.datasets import DIGITS, DataSet, Images, load_data
 from training.errors import UserError
 from training.processes import Processes
 from training.records import configuration
-from training.runs import open_run
+from training.runs import open_run, releasing_locks
 
 WIDEST = 256
 
@@ -137,4 +137,4 @@ def map_widths(image_size: int, width: int) -> list[int]:
 
 def run(program: str, train: Callable[[], None]) -> int:
     """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
-    return exit_status(program, train, "what was written before is whole")
+    return exit_status(program, releasing_locks()(train), "what was written before is whole")

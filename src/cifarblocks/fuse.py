@@ -60,7 +60,7 @@ def fuse(model: Model) -> Model:
       (2): ReLU(inplace=True)
     )
     """
-    fused = copy.deepcopy(model).eval()
+    fused = copy.deepcopy(model)
     modules = list(fused.modules())
     places = Counter(id(part) for module in modules for part in module._modules.values())
     for module in modules:
@@ -68,7 +68,7 @@ def fuse(model: Model) -> Model:
             pair = [module.get_submodule(name) for name in (first, second)]
             if all(places[id(part)] == 1 and is_plain(part) for part in pair):
                 fold(module, first, second)
-    return fused
+    return fused.eval()
 
 
 def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
@@ -97,7 +97,7 @@ def fold_norm_after(parent: nn.Module, layer_name: str, norm_name: str) -> None:
         factor, shift = affine(norm)
         scale_output(layer, factor)
         add_bias(layer, shift)
-        parent.set_submodule(norm_name, nn.Identity().eval())
+        parent.set_submodule(norm_name, nn.Identity())
 
 
 def fold_norm_before(parent: nn.Module, norm_name: str, layer_name: str) -> None:
@@ -108,7 +108,7 @@ def fold_norm_before(parent: nn.Module, norm_name: str, layer_name: str) -> None
         weight = layer.weight.detach().double()
         add_bias(layer, weight.sum((2, 3)) @ shift)
         set_parameter(layer, "weight", weight * factor.view(-1, 1, 1))
-        parent.set_submodule(norm_name, nn.Identity().eval())
+        parent.set_submodule(norm_name, nn.Identity())
 
 
 def fold_scale_after(parent: nn.Module, layer_name: str, scale_name: str) -> None:
@@ -116,7 +116,7 @@ def fold_scale_after(parent: nn.Module, layer_name: str, scale_name: str) -> Non
     layer, scale = parent.get_submodule(layer_name), parent.get_submodule(scale_name)
     if isinstance(layer, Layer) and isinstance(scale, LayerScale):
         scale_output(layer, scale.gamma.detach().double())
-        parent.set_submodule(scale_name, nn.Identity().eval())
+        parent.set_submodule(scale_name, nn.Identity())
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

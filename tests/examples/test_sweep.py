@@ -259,6 +259,11 @@ def test_equal_time_gives_a_network_four_times_as_slow_a_fourth_of_the_epochs(st
     assert "images/s" not in capsys.readouterr().out
     assert not Path("runs/grid/speeds").exists()
 
+    record["machine"]["cpu"] = "another"
+    Path("runs/grid/speeds.json").write_text(json.dumps(record))
+    assert sweep.main(["grid.toml"]) == 0
+    assert capsys.readouterr().out.count("images/s") == 3
+
 
 def test_no_network_gets_less_than_an_epoch():
     assert equal_time.epochs_in_equal_time(1, 1000, 6) == 1
