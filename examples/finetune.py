@@ -32,14 +32,16 @@ from training.heads import Features, fit_head, read_features
 from training.processes import Processes, is_first
 from training.records import describe_epoch, describe_run, summary
 from training.saving import weights_card
+from training.scalars import ScalarLog
 from training.setup import Run, prepare
+from training.signals import stop_on_signals
 from training.starting import Start, read_start
 from training.weights import save_weights
 
 # What is read where the last layer alone is trained; the other options of train.py would change nothing.
-READ_IF_FROZEN = {"model", "model_argument", "recipe", "seed", "final", "output", "name", "resume", "mean", "std",
-    "data", "data_dir", "image_size", "epochs", "batch_size", "optimizer", "eps", "lr", "final_lr", "schedule",
-    "warmup_epochs", "weight_decay", "label_smoothing", "mirror", "precision"}  # fmt: skip
+READ_IF_FROZEN = {"model", "model_argument", "recipe", "seed", "final", "share", "no_test", "output", "name", "resume",
+    "tensorboard", "mean", "std", "data", "data_dir", "image_size", "epochs", "batch_size", "optimizer", "eps", "lr",
+    "final_lr", "schedule", "warmup_epochs", "weight_decay", "label_smoothing", "mirror", "precision"}  # fmt: skip
 
 
 @runs.releasing_locks()
@@ -55,20 +57,23 @@ def train_head(options: Namespace, processes: Processes, start: Start) -> None:
     began = time.perf_counter()
     training, validation, test = read_features(run)
     print(f"features: {training.values.shape[-1]} an image, in {time.perf_counter() - began:.1f} s", flush=True)
+    log = ScalarLog(run.folder, 0) if options.tensorboard else None
     for line in fit_head(run, training, validation):
         print(describe_epoch(line, options.epochs))
-    finish_head(run, test)
+        if log is not None:
+            log.write(line)
+    save_weights(run.folder / "last.safetensors", run.state.model, weights_card(run))
+    runs.write_metrics(run.folder, run.state.history)
+    if test is not None:
+        finish_head(run, test)
 
 
 def finish_head(run: Run, test: Features) -> None:
-    """Score the last weights on the features of the test images, once, and write weights, summary and pictures."""
-    model, history = run.state.model, run.state.history
+    """Score the last weights on the features of the test images, once, and write summary and pictures."""
     outcomes: list[torch.Tensor] = []
-    layer: nn.Module = model.head.classifier  # type: ignore[union-attr, assignment]
+    layer: nn.Module = run.state.model.head.classifier  # type: ignore[union-attr, assignment]
     scores = evaluate(layer, test.evaluation_batches(), run.processes, run.autocast, outcomes)
-    save_weights(run.folder / "last.safetensors", model, weights_card(run))
-    runs.write_metrics(run.folder, history)
-    result = summary(run.record, model, len(run.training), history, scores)
+    result = summary(run.record, run.state.model, len(run.training), run.state.history, scores)
     write_results(run, result, all_outcomes(outcomes, scores.images, run.processes))
     print(f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch")
     print("wrote", *sorted(run.folder.iterdir()), sep="\n  ")
@@ -112,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options, start = parse_arguments(arguments)
     if options.freeze:
+        stop_on_signals()
         again = "with --name and --resume it begins again, from the features that are kept"
         return run_command("finetune.py", lambda processes: train_head(options, processes, start), again)
     return run_command("finetune.py", lambda processes: train(options, processes, lambda *given: build(start, *given)))

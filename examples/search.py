@@ -25,7 +25,8 @@ from training import runs
 from training.arguments import Parser, integer, number
 from training.commands import exit_status
 from training.errors import RunError, UserError
-from training.launching import TRAIN, command_line, parse, stop_on_signals
+from training.launching import TRAIN, command_line, parse
+from training.signals import stop_on_signals
 from training.study import ENDED, Space, open_study, read_range, try_values
 from training.study_picture import draw_study
 

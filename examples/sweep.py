@@ -23,15 +23,9 @@ from training.comparison_pictures import draw_bars, draw_learning_curves, draw_p
 from training.equal_time import epochs_in_equal_time, measured_speeds, speed_key
 from training.files import write_atomically
 from training.grids import Grid, GridRun, read_grid, read_value
-from training.launching import (
-    Process,
-    check_same_options,
-    command_line,
-    parse,
-    shared_machine,
-    stop_on_signals,
-)
+from training.launching import Process, check_same_options, command_line, parse, shared_machine
 from training.runs import SUMMARY, is_finished, lock, read_json, read_metrics, releasing_locks
+from training.signals import stop_on_signals
 
 
 @dataclass(frozen=True)

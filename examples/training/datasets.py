@@ -158,13 +158,8 @@ def count_held_out(images: int) -> int:
 
 def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:
     """Split images into those to train on and those to select with."""
-    held_out = drawn_to_hold_out(images.labels, generator)
+    held_out = drawn(images.labels, count_held_out(len(images)), generator)
     return images[~held_out], images[held_out]
-
-
-def drawn_to_hold_out(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """(n,), true for the images to select with, as many as `count_held_out` says."""
-    return drawn(labels, count_held_out(len(labels)), generator)
 
 
 def share_of(images: Images, share: float, generator: torch.Generator) -> Images:

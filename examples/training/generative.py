@@ -18,6 +18,7 @@ from training.errors import UserError
 from training.processes import Processes
 from training.records import configuration
 from training.runs import open_run, releasing_locks
+from training.signals import stop_on_signals
 
 WIDEST = 256
 
@@ -137,4 +138,5 @@ def map_widths(image_size: int, width: int) -> list[int]:
 
 def run(program: str, train: Callable[[], None]) -> int:
     """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
+    stop_on_signals()
     return exit_status(program, releasing_locks()(train), "what was written before is whole")

@@ -1,20 +1,15 @@
 """A grid of runs: a TOML file whose keys are options of train.py, and whose lists are what is to be compared."""
 
 import re
-import sys
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError, first_line
+from training.errors import UserError
 from training.launching import Settings, tidy
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from training.toml_files import loads, read_toml
 
 TABLES = ("options", "runs", "equal-time")
 SET_BY_SWEEP = ("name", "output", "resume", "no-test", "help")
@@ -59,12 +54,7 @@ def read_grid(path: Path, changes: Settings) -> Grid:
     Raises:
         UserError: if the file cannot be read or says what no grid may.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not TOML: {first_line(error)}") from error
+    content = read_toml(path)
     for key in content:
         if key not in TABLES:
             raise UserError(f"{path}: unknown key {key!r}; a grid has [options], [[runs]] and [equal-time]")
@@ -129,7 +119,7 @@ def read_value(text: str) -> tuple[str, Any]:
     if not (key and equals):
         raise ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
     try:
-        return tidy(key), tomllib.loads(f"value = {value}")["value"]
+        return tidy(key), loads(f"value = {value}")["value"]
     except ValueError:
         return tidy(key), value
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.batches import Batch
-from training.datasets import drawn_to_hold_out
+from training.datasets import Images
 from training.evaluation import evaluate
 from training.features import Backbone, compute_features, frozen, mirrored
 from training.optimisation import build_optimizer, set_learning_rate
 from training.saving import check_finite
-from training.setup import Run
+from training.setup import Run, split
 from training.streams import random_stream
 
 
@@ -32,6 +32,7 @@ class Features:
     labels: Tensor
 
     def __getitem__(self, chosen: Tensor) -> "Features":
+        chosen = chosen.to(self.labels.device)
         return Features(self.values[:, chosen], self.labels[chosen])
 
     def training_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
@@ -48,17 +49,16 @@ class Features:
         yield self.values[0], self.labels
 
 
-def read_features(run: Run) -> tuple[Features, Features | None, Features]:
-    """What the last layer sees of the images to train on, to select with, and to test with."""
-    options, data, device = run.options, run.data, run.processes.device
+def read_features(run: Run) -> tuple[Features, Features | None, Features | None]:
+    """What the last layer sees of the images to train on, to select with, and to test with, where there are such."""
+    options = run.options
     built = {**run.arguments, "model": options.model, "precision": options.precision, "num_classes": None}
     with frozen(run.state.model, built, run.normalise, run.autocast) as backbone:
         train = _features(run, backbone, "training images", mirror=options.mirror)
-        test = _features(run, backbone, "test images", mirror=False)
-    if options.final:
-        return train, None, test
-    held_out = drawn_to_hold_out(data.train.labels, random_stream("hold out")).to(device)
-    return train[~held_out], train[held_out], test
+        test = None if options.no_test else _features(run, backbone, "test images", mirror=False)
+    labels = run.data.train.labels
+    training, validation = split(Images(torch.arange(len(labels)), labels), options)  # in place of images, numbers
+    return train[training.pixels], None if validation is None else train[validation.pixels], test
 
 
 def _features(run: Run, backbone: Backbone, name: str, *, mirror: bool) -> Features:

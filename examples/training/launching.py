@@ -149,13 +149,6 @@ class Process:
         return lines[-1].removeprefix("train.py: error: ")
 
 
-def stop_on_signals() -> None:
-    """Let SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as nohup has it."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-
-
 def shared_machine(slot: int, jobs: int) -> dict[str, str]:
     """The environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
     environment: dict[str, str] = {}

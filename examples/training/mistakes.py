@@ -70,7 +70,8 @@ def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
     if len(classes) > 20:
         return
     places, names = range(len(classes)), [shortened(name) for name in classes]
-    axes.set_xticks(places, names, rotation=45, ha="right")
+    long = max(map(len, names)) > 3
+    axes.set_xticks(places, names, rotation=45 if long else 0, ha="right" if long else "center")
     axes.set_yticks(places, names)
     for row, column in torch.nonzero(counts).tolist():
         color = "white" if shares[row, column] > 0.5 else "black"

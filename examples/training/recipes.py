@@ -1,6 +1,5 @@
 """Recipes: named values for the options of train.py, in recipes.toml."""
 
-import sys
 from collections.abc import Collection
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -8,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from training.toml_files import read_toml
 
 RECIPES = Path(__file__).parents[1] / "recipes.toml"
 
@@ -23,12 +18,7 @@ def load_recipes(path: Path = RECIPES) -> tuple[dict[str, dict[str, Any]], dict[
     Raises:
         UserError: if the file cannot be read, or a pattern names a recipe that is not there.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+    content = read_toml(path)
     recipes, families = content.pop("recipes", {}), content.pop("families", {})
     if content:
         raise UserError(f"{path} has the tables [families] and [recipes.NAME], got {next(iter(content))!r}")

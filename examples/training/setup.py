@@ -128,8 +128,7 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
     device = processes.device
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
     resolve(options, data, device)
-    training, validation = (data.train, None) if options.final else hold_out(data.train, random_stream("hold out"))
-    training = share_of(training, options.share, random_stream("share"))
+    training, validation = split(data.train, options)
     dtype = torch.float64 if options.precision == "float64" else torch.float32
     torch.manual_seed(options.seed)
     model, arguments = build(options, data)
@@ -156,6 +155,12 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
         autocast=torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"),
         normalise=Normalisation(options.mean, options.std, device, dtype),
     )
+
+
+def split(images: Images, options: Namespace) -> tuple[Images, Images | None]:
+    """Those to train on and, unless all are for that, those to select with."""
+    training, validation = (images, None) if options.final else hold_out(images, random_stream("hold out"))
+    return share_of(training, options.share, random_stream("share")), validation
 
 
 def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:

@@ -38,3 +38,10 @@ def noted_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as nohup has it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)

@@ -1,8 +1,10 @@
 """finetune.py: what is frozen stays, and what is kept on disk is what would be computed."""
 
 import json
+import os
 import pickle
 import shutil
+import signal
 
 import finetune
 import pytest
@@ -108,17 +110,49 @@ def test_kept_features_give_the_same_layer_as_features_computed_anew(tuned, star
     assert json.loads((final / "summary.json").read_text())["training_images"] == 24
 
 
-def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_folder, monkeypatch):
+@pytest.mark.parametrize("share", [1, 0.5])
+def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_folder, monkeypatch, share):
     monkeypatch.chdir(tmp_path)
     model = write_weights(tmp_path / "start.safetensors")
-    options, start = finetune.parse_arguments(["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror"])
+    arguments = ["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror", "--share", str(share)]
+    options, start = finetune.parse_arguments(arguments)
     run = finetune.prepare(options, Processes(0, 1, CPU), start.build)
+    assert len(run.training) == 22 * share
     parts = finetune.read_features(run)
     for part, images in zip(parts, (run.training, run.validation, run.data.test), strict=True):
         assert torch.equal(part.labels, images.labels)
         torch.testing.assert_close(part.values[0], direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
     mirrored = Images(run.training.pixels.flip(2), run.training.labels)
     torch.testing.assert_close(parts[0].values[1], direct(model, mirrored, 0.5), rtol=1e-5, atol=1e-5)
+
+
+def test_the_test_images_may_be_left_alone_until_later(tuned, start, counted, capsys):
+    arguments = ("--freeze", "--epochs", 3, "--share", 0.5)
+    folder = tuned(*arguments, "--no-test", "--tensorboard")
+    assert sum(counted) == 24 + 24  # the training images, mirrored too
+    assert "test top-1" not in capsys.readouterr().out
+    assert not (folder / "summary.json").exists()
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = reader.EventAccumulator(str(folder / "tensorboard")).Reload()
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [(event.step, event.value) for event in log.Scalars("train_loss")]
+    assert losses == [(line["epoch"], pytest.approx(line["train_loss"])) for line in history]
+
+    layer = load_file(folder / "last.safetensors")["head.classifier.weight"]
+    tuned(*arguments, "--resume")
+    assert torch.equal(load_file(folder / "last.safetensors")["head.classifier.weight"], layer)
+    result = json.loads((folder / "summary.json").read_text())
+    assert (result["epochs"], result["training_images"], result["test_images"]) == (3, 11, 8)
+
+
+def test_a_signal_while_the_layer_is_trained_is_answered_in_a_sentence(tuned, start, monkeypatch, signals, capsys):
+    monkeypatch.setattr(finetune, "fit_head", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    folder = tuned("--freeze", status=130)
+    assert capsys.readouterr().err == (
+        "finetune.py: error: interrupted; with --name and --resume it begins again, from the features that are kept\n"
+    )
+    monkeypatch.undo()
+    assert not (folder / "summary.json").exists()
 
 
 def direct(model, images, mean):

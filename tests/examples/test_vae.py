@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -226,6 +228,12 @@ def test_what_cannot_work_is_said_in_one_sentence(
     assert error.startswith("vae.py: error: ")
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_a_signal_is_answered_in_a_sentence(tmp_path, monkeypatch, image_folder, signals, capsys):
+    monkeypatch.setattr(vae, "train_epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    run(tmp_path, monkeypatch, *FOLDER, status=130)
+    assert capsys.readouterr().err == "vae.py: error: interrupted; what was written before is whole\n"
 
 
 @pytest.mark.slow
