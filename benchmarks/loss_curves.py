@@ -1,6 +1,6 @@
 """The loss of our networks and their owners' over 200 training steps, from the same weights on the same batches.
 
-    python benchmarks/loss_curves.py            # all networks: about 40 minutes on 2 CPU cores, beside other work
+    python benchmarks/loss_curves.py            # all networks: about 30 minutes on 2 CPU cores
     python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
 
 The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16, and ours, in
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from training.batches import Normalisation, random_stream
 from training.datasets import load_data
 
-STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 64, 0.02, 20
+STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 32, 0.02, 20
 
 
 def losses(model: nn.Module, images: Tensor, labels: Tensor, as_ours: bool) -> list[float]:

@@ -95,11 +95,11 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
         members = {family: [row for row in ranked(rows) if row.family == family] for family in palette}
         bars = ranked(max(family, key=lambda row: row.selecting) for family in members.values())
         dots = [[row.top1 for row in members[bar.family]] for bar in bars]
-        names = [f"{bar.family}: {bar.label}" for bar in bars]
+        names, seen = [f"{bar.family}: {bar.label}" for bar in bars], "dots: each run of the family"
     else:
         bars = ranked(rows)
         dots = [bar.values("test_top1") for bar in bars]
-        names = [bar.label for bar in bars]
+        names, seen = [bar.label for bar in bars], "dots: each seed"
     figure = empty_figure(title, 10, 1.5 + 0.4 * len(bars))
     axes = figure.subplots()
     axes.barh(range(len(bars)), [bar.top1 for bar in bars], color=[palette[bar.family] for bar in bars], alpha=0.75)
@@ -113,7 +113,7 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
     lowest = min(min(values) - deviation(bar) for bar, values in zip(bars, dots, strict=True))
     highest = max(max(*values, bar.top1 + deviation(bar)) for bar, values in zip(bars, dots, strict=True))
     axes.set_xlim(max(0, lowest - 0.3 * (highest - lowest) - 1), min(100, highest + 1))
-    axes.set_xlabel(TEST)
+    axes.set_xlabel(f"{TEST}; {seen}")
     finish(figure, axes)
     save_figure(figure, path)
 

@@ -56,7 +56,7 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
             axes.imshow(images.pixels[index].numpy())
             found, probability, _ = outcomes[index].tolist()
             names = [shortened(classes[number]) for number in (int(images.labels[index]), int(found))]
-            axes.set_title(f"{names[0]} → {names[1]}\n{100 * probability:.0f} %", fontsize=8)
+            axes.set_title(f"{names[0]} →\n{names[1]}, {100 * probability:.0f} %", fontsize=8)
     save_figure(figure, path)
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from training.datasets import Images
@@ -25,3 +26,16 @@ def test_the_picture_has_the_asked_size_with_few_classes_and_many(tmp_path, clas
     draw_mistakes(path, "noise", images, outcomes, [f"class number {i}" for i in range(classes)])
     with Image.open(path) as picture:
         assert picture.size == (1820, 910)
+
+
+def test_long_names_lie_on_each_other_nowhere(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("training.mistakes.save_figure", lambda figure, _: drawn.append(figure))
+    images = Images(torch.zeros(20, 8, 8, 3, dtype=torch.uint8), torch.zeros(20, dtype=torch.long))
+    outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(20, 3)
+    draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, ["passenger aeroplanes", "amphibious tractors"])
+    FigureCanvasAgg(drawn[0]).draw()
+    titles = [axes.title.get_window_extent() for axes in drawn[0].subfigs[1].axes]
+    assert len(titles) == 20
+    for number, title in enumerate(titles):
+        assert not any(title.overlaps(other) for other in titles[:number])
