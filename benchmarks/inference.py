@@ -34,7 +34,7 @@ def compare(name: str) -> list[dict[str, Any]]:
     torch.compiler.reset()
     torch.manual_seed(0)
     ours, theirs = (network.eval() for network in build(name))
-    for network in (ours, theirs):  # statistics of real activations: those of a new network are 0 and 1
+    for network in (ours, theirs):  # a new network's statistics are 0 and 1, its last layer may be 0
         settle(network)
     fused = cifarblocks.fuse(ours)
     fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
@@ -72,8 +72,11 @@ def compare(name: str) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def settle(network: nn.Module) -> None:
-    """Let BatchNorm see some batches, the same for every network."""
+    """Draw what begins at zero, and let BatchNorm see some batches, the same for every network."""
     generator = torch.Generator().manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear) and not layer.weight.any():  # Mixer's last, whose logits would all be 0
+            layer.weight.normal_(std=0.02, generator=generator)
     network.train()
     for _ in range(20):
         network(torch.randn(32, 3, 32, 32, generator=generator))
