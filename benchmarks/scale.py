@@ -1,6 +1,6 @@
 """How time and memory of a training step grow, and what a second process brings.
 
-    python benchmarks/scale.py     # about 15 minutes on 2 CPU cores, nothing else running
+    python benchmarks/scale.py     # about 5 minutes on 2 CPU cores, nothing else running
 
 Blocks, forward and backward in bfloat16, channels_last: one size is doubled from setting to setting, the settings take
 turns, and each is divided by the first. Then examples/train.py with a resnet_20, by one process with all threads and by
