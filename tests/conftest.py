@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-os.environ["CIFARBLOCKS_NATIVE"] = "0"  # tests/native and tests/blocks/test_depthwise.py turn it on
+os.environ["CIFARBLOCKS_NATIVE"] = "0"  # test_depthwise.py, test_batch_norm.py and tests/native turn it on
 torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
 
 settings.register_profile("local", deadline=None, max_examples=25)

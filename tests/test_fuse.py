@@ -81,6 +81,13 @@ def test_dtype_and_layout_stay():
     assert fused.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("trainable", [True, False])
+def test_what_is_frozen_stays_frozen(trainable):
+    model = blocks.ConvNeXtBlock(8).requires_grad_(trainable)
+    fused = cifarblocks.fuse(nn.Sequential(model, blocks.BasicBlock(8, 8).requires_grad_(trainable)))
+    assert {parameter.requires_grad for parameter in fused.parameters()} == {trainable}
+
+
 class TwoNorms(nn.Module):
     """One convolution, and a norm for each of its two uses."""
 
@@ -94,6 +101,19 @@ class TwoNorms(nn.Module):
         return self.second(self.first(x))
 
 
+class WithReLUBetween(nn.Sequential):
+    """A Sequential by its parts, and not by what it does."""
+
+    def forward(self, x):
+        return self[1](self[0](x).relu())
+
+
+def hooked(sequential):
+    """What a convolution gives is doubled."""
+    sequential[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return sequential
+
+
 def twice(part):
     return nn.Sequential(part, nn.ReLU(), part)
 
@@ -105,11 +125,20 @@ def twice(part):
         (lambda: twice(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 0),
         (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
         (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
+        (lambda: hooked(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 1),
+        (lambda: WithReLUBetween(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
     ],
-    ids=["a convolution in two places", "a pair in two places", "parametrised", "reparametrised by a hook"],
+    ids=[
+        "a convolution in two places",
+        "a pair in two places",
+        "parametrised",
+        "reparametrised by a hook",
+        "hooked",
+        "a Sequential with a forward of its own",
+    ],
 )
 @torch.no_grad()
-def test_what_stands_in_two_places_or_is_computed_stays(build, norms):
+def test_what_does_not_follow_straight_or_is_computed_stays(build, norms):
     model, x = randomise(build().double()).eval(), torch.randn(2, 4, 5, 5, dtype=torch.float64)
     fused = cifarblocks.fuse(model)
     torch.testing.assert_close(fused(x), model(x), rtol=1e-10, atol=1e-10)

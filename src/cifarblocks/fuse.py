@@ -49,8 +49,8 @@ def fuse(model: Model) -> Model:
 
     Folded are the BatchNorm after a convolution, in every block and every Sequential; the BatchNorm before the 1×1
     convolution that alone reads it; and the scale of a branch. What was folded is an Identity in the copy, whose
-    state dict is therefore another. A layer that stands in two places, or whose weight is computed from others, stays
-    as it is. The output is the same but for rounding.
+    state dict is therefore another. A layer that stands in two places, that has a hook, or whose weight is computed
+    from others, stays as it is. The output is the same but for rounding.
 
     >>> from cifarblocks.blocks import GhostModule
     >>> fuse(GhostModule(16, 32)).primary
@@ -73,7 +73,7 @@ def fuse(model: Model) -> Model:
 
 def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
     """What may be folded in a module, in order, and the names of what takes part."""
-    if isinstance(module, nn.Sequential):
+    if type(module).forward is nn.Sequential.forward:
         for first, second in pairwise(module._modules):
             yield fold_norm_after, first, second
     for pairs, fold in (
@@ -86,8 +86,8 @@ def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether its parameters are its own, and not computed from others, as by weight_norm."""
-    return not (is_parametrized(module) or module._forward_pre_hooks)
+    """Whether its parameters are its own, not computed from others as by weight_norm, and nothing hooks into it."""
+    return not (is_parametrized(module) or module._forward_pre_hooks or module._forward_hooks)
 
 
 def fold_norm_after(parent: nn.Module, layer_name: str, norm_name: str) -> None:
@@ -149,4 +149,4 @@ def add_bias(layer: Layer, shift: Tensor) -> None:
 
 def set_parameter(layer: Layer, name: str, value: Tensor) -> None:
     """Replace a parameter, in the dtype of the layer; what lay channels last does so still."""
-    setattr(layer, name, nn.Parameter(value.to(layer.weight.dtype)))
+    setattr(layer, name, nn.Parameter(value.to(layer.weight.dtype), layer.weight.requires_grad))

@@ -38,26 +38,35 @@ def test_another_source_is_another_library(tmp_path, monkeypatch, name):
     assert native.compiled() != first
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
+def test_a_library_that_a_crash_left_empty_is_made_anew(capfd):
+    native.compiled().write_bytes(b"")
+    capfd.readouterr()
+    assert native.library() is not None
+    assert capfd.readouterr().err == "cifarblocks: compiling loops for this processor, once\n"
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/c++", "false", 'c++ "'])
 def test_without_a_compiler_it_is_silently_absent(monkeypatch, capfd, compiler):
     monkeypatch.setenv("CXX", compiler)
     assert native.library() is None
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_source_that_does_not_compile_leaves_nothing(tmp_path, monkeypatch):
+def test_a_source_that_does_not_compile_leaves_nothing_and_is_said(tmp_path, monkeypatch, capfd):
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "broken.cpp").write_text("int main( {")
     monkeypatch.setattr(native, "FOLDER", folder)
     assert native.library() is None
     assert list((tmp_path / "cifarblocks").iterdir()) == []
+    assert "cifarblocks: c++ failed, torch's own loops are used: " in capfd.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_is_as_no_compiler(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_as_no_compiler(tmp_path, monkeypatch, capfd):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert native.library() is None
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_variable_turns_it_off(monkeypatch, capfd):

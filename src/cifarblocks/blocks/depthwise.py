@@ -139,10 +139,11 @@ class DepthwiseConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        arguments = (*ctx.saved_tensors, gradient, *ctx.places)
+        x, weight = ctx.saved_tensors  # once: under gradient checkpointing there is no second time
+        arguments = (x, weight, gradient, *ctx.places)
         for_x, for_weight, for_bias = needed = ctx.needs_input_grad[:3]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled() or not may_serve(*ctx.saved_tensors, gradient):
+            if torch.is_grad_enabled() or not may_serve(x, weight, gradient):
                 # Torch's own can be differentiated, batched and recorded.
                 return *built_in_gradients(needed, *arguments), None, None, None
             return (

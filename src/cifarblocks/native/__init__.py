@@ -28,8 +28,13 @@ def library() -> CDLL | None:
     if os.environ.get("CIFARBLOCKS_NATIVE") == "0":
         return None
     try:
-        return CDLL(str(compiled()))
-    except (OSError, RuntimeError, subprocess.SubprocessError):
+        path = compiled()
+        try:
+            return CDLL(str(path))
+        except OSError:  # empty, after the machine lost its power
+            path.unlink()
+            return CDLL(str(compiled()))
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError):
         return None
 
 
@@ -39,7 +44,8 @@ def compiled() -> Path:
     Raises:
         OSError: if there is no compiler, or the cache cannot be written.
         RuntimeError: if there is no home for the cache.
-        subprocess.SubprocessError: if the compiler fails.
+        ValueError: if CXX is no command.
+        subprocess.SubprocessError: if the compiler fails, which is said.
     """
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     sources = sorted(FOLDER.glob("*.cpp"))
@@ -52,11 +58,17 @@ def compiled() -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifarblocks"
     target = folder / f"loops-{key[:16]}.so"
     if not target.exists():
-        print("cifarblocks: compiling loops for this processor, once", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
+        print("cifarblocks: compiling loops for this processor, once", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may be compiling the same
             made = Path(own) / target.name
-            subprocess.run([*compiler, *FLAGS, *map(str, sources), "-o", str(made)], check=True, capture_output=True)
+            command = [*compiler, *FLAGS, *map(str, sources), "-o", str(made)]
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True)
+            except subprocess.CalledProcessError as error:
+                said = (error.stderr.strip() or f"status {error.returncode}").splitlines()[0]
+                print(f"cifarblocks: {compiler[0]} failed, torch's own loops are used: {said}", file=sys.stderr)
+                raise
             made.replace(target)
     return target
 
