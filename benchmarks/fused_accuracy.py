@@ -41,7 +41,14 @@ def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
         found = torch.cat(outcomes)[:, 0]
         first = found if first is None else first
         rows.append({"form": name, "top1": scores.top1, "changed": int((found != first).sum())})
-    return {"model": card.model, "epoch": card.epoch, "data": data.name, "images": len(data.test), "rows": rows}
+    return {
+        "model": card.model,
+        "epoch": card.epoch,
+        "precision": card.precision,
+        "data": data.name,
+        "images": len(data.test),
+        "rows": rows,
+    }
 
 
 def table(record: dict[str, Any]) -> str:
@@ -49,8 +56,8 @@ def table(record: dict[str, Any]) -> str:
     rows = "\n".join(f"| {row['form']} | {row['top1']:.2f} % | {row['changed']} |" for row in record["rows"])
     return f"""# What fusing costs in accuracy
 
-Made by `python benchmarks/fused_accuracy.py` from the weights of {record["model"]} after {record["epoch"]} epochs, on
-the {record["images"]:,} test images of {record["data"]}, on
+Made by `python benchmarks/fused_accuracy.py` from weights of {record["model"]} after {record["epoch"]} epochs in
+{record["precision"]}, on the {record["images"]:,} test images of {record["data"]}, on
 {described(record)}.
 
 | network | test top-1 | images named otherwise |

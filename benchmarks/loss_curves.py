@@ -4,11 +4,9 @@
     python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
 
 The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16, and ours, in
-bfloat16, is to lie as near to the first. On the digits. Writes benchmarks/results/loss_curves.json and .md, and
-docs/loss_curves.png.
+bfloat16, is to lie as near to the first. On the digits. Writes benchmarks/results/loss_curves.json and .md.
 """
 
-import json
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -16,8 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
-from measuring import PAGES, RESULTS, described, renew
+from measuring import described, renew
 from peers import PEERS, build
 from torch import Tensor, nn
 from training.batches import Normalisation, random_stream
@@ -89,30 +86,5 @@ owner's network in bfloat16 tells how large the noise of bfloat16 is.
 """
 
 
-def draw(record: dict[str, Any]) -> None:
-    """The curves, a panel a network."""
-    rows = record["rows"]
-    figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
-    grid = figure.subplots(2, 5, sharex=True, squeeze=False).flat
-    kinds = {"owner": ("#8a8f98", "-", 3.0, "owner, float32"), "owner_bfloat16": ("black", ":", 1.2, "owner, bfloat16")}
-    kinds["ours"] = ("#1f5fbf", "-", 1.2, "ours, bfloat16")
-    for axes, row in zip(grid, rows, strict=False):
-        for kind, (color, style, width, label) in kinds.items():
-            axes.plot(range(1, STEPS + 1), smoothed(row[kind]), style, color=color, lw=width, label=label)
-        axes.set_title(row["name"], fontsize=10)
-        axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in list(grid)[len(rows) :]:
-        axes.remove()
-    figure.supxlabel("training step")
-    figure.supylabel(f"cross-entropy, mean of {WINDOW} steps")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(PAGES / "loss_curves.png")
-
-
 if __name__ == "__main__":
-    status = renew("loss_curves", sys.argv[1:], PEERS, compare, table)
-    if status == 0:
-        draw(json.loads((RESULTS / "loss_curves.json").read_text()))
-    sys.exit(status)
+    sys.exit(renew("loss_curves", sys.argv[1:], PEERS, compare, table))

@@ -69,6 +69,12 @@ def described(record: dict[str, Any]) -> str:
     return f"{machine['cpu']}, {machine['cores']} cores; {libraries}"
 
 
+def spread(rows: Sequence[dict[str, Any]], rate: str) -> str:
+    """The best rate that each run measured, in billions a second, of the runs that the rows are from."""
+    found = sorted({f"{row['rates'][rate] / 1e9:,.0f}" for row in rows})
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
 def write(name: str, record: dict[str, Any], table: str) -> None:
     """Write `results/name.json`, and the table for people beside it."""
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -86,6 +92,7 @@ def renew(
     """Measure what was chosen, or all that is known, and write after each; the exit status.
 
     Rows of `results/KIND.json` that were not chosen stay, if they were measured on this machine with these versions.
+    What `about` gives, once in a run, stands in each row that the run measures.
     """
     path, here = RESULTS / f"{kind}.json", surroundings()
     record = json.loads(path.read_text()) if chosen and path.exists() else {"rows": []}
@@ -94,9 +101,10 @@ def renew(
             return refuse(f"{kind}.py: error: unknown name {name!r}; known are {', '.join(known)}")
     if record["rows"] and any(record[key] != here[key] for key in here):
         return refuse(f"{kind}.py: error: {path.name} is of another machine or version; measure all, without names")
-    record |= here | about()
+    record |= here
+    shared = about()
     for name in chosen or known:
-        rows = [row for row in record["rows"] if row["name"] != name] + measure(name)
+        rows = [row for row in record["rows"] if row["name"] != name] + [row | shared for row in measure(name)]
         record["rows"] = sorted(rows, key=lambda row: list(known).index(row["name"]))
         write(kind, record, table(record))
         print(f"measured {name}", flush=True)

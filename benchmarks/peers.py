@@ -17,6 +17,7 @@ from torchvision.models import resnet as torchvision_resnet
 import cifarblocks
 
 CLASSES = 10
+INFERENCE_GOALS = {256: 3.0, 1: 1.5}  # speed-ups that are asked for, at these batch sizes
 
 
 class Peer(NamedTuple):
@@ -218,10 +219,19 @@ PEERS = {
 }
 
 
+@torch.no_grad()
+def waken(network: nn.Module) -> None:
+    """Give what begins at or near zero a value, such as the scales of branches, so that all of a network counts."""
+    for name, parameter in network.named_parameters():
+        if parameter.abs().max() <= 1e-5 and not name.endswith("bias"):
+            nn.init.ones_(parameter) if parameter.ndim == 1 else nn.init.normal_(parameter, std=0.02)
+
+
 def build(name: str) -> tuple[nn.Module, nn.Module]:
     """Our network and its owner's, with the same weights."""
     peer = PEERS[name]
     theirs = peer.build()
+    waken(theirs)
     ours = cifarblocks.create_model(peer.ours, num_classes=CLASSES)
     if peer.source:
         cifarblocks.load_published(ours, theirs.state_dict(), peer.source)

@@ -1,58 +1,77 @@
-"""The tables of speed as pictures, for docs/performance.md.
+"""What was measured, as pictures for docs/performance.md.
 
     python benchmarks/pictures.py
 
-Reads benchmarks/results/train_step.json and inference.json; writes docs/train_step.png and docs/inference.png. Takes
-two seconds.
+Reads train_step.json, inference.json, scale.json and loss_curves.json in benchmarks/results, and writes a PNG of each
+to docs/. Takes some seconds.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from loss_curves import WINDOW, smoothed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from measuring import PAGES, RESULTS
-from peers import PEERS
+from peers import INFERENCE_GOALS, PEERS
+from scale import SIZES
 
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
-OURS, BESIDE, GOAL = "#1f5fbf", "#8a8f98", "#c0392b"
+OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
+POWERS = {1: "size", 2: "size²", 4: "size⁴"}
+GROWTH = {"batch": (1,), "width": (1, 2), "depth": (1,), "image size": (2, 4)}  # powers that a size can grow time with
+Bars = dict[str, tuple[str, list[float], Sequence[list[float]] | None]]  # colour, values and quartiles, by their label
 
 
-def read(name: str) -> dict[str, dict[str, Any]]:
-    """The rows of a result by their networks, in the order of the table."""
-    rows = {row["name"]: row for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]}
-    return {network: rows[network] for network in PEERS if network in rows}
+def read(name: str) -> list[dict[str, Any]]:
+    """The rows of a result."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
 
 
-def bars(axes: Axes, kinds: dict[str, tuple[str, list[float]]], goals: list[float], networks: list[str]) -> None:
+def bars(axes: Axes, kinds: Bars, goals: list[float], networks: list[str]) -> None:
     """A group of bars for each network, a line at 1, a tick at each goal."""
     height = 0.8 / len(kinds)
-    for place, (label, (color, values)) in enumerate(kinds.items()):
+    for place, (label, (color, values, quartiles)) in enumerate(kinds.items()):
         positions = [row + height * (place - (len(kinds) - 1) / 2) for row in range(len(networks))]
         axes.barh(positions, values, height * 0.92, color=color, label=label)
-        for position, value in zip(positions, values, strict=True):
-            axes.text(value + 0.04, position, f"{value:.1f}", va="center", fontsize=7, color=color, bbox=PLAIN)
+        ends = values
+        if quartiles:
+            axes.hlines(positions, [first for first, _, _ in quartiles], [q[2] for q in quartiles], color="black", lw=1)
+            ends = [max(value, third) for value, (_, _, third) in zip(values, quartiles, strict=True)]
+        for position, value, end in zip(positions, values, ends, strict=True):
+            axes.text(end + 0.04, position, f"{value:.2f}", va="center", fontsize=8, color=color, bbox=PLAIN)
     for row, goal in enumerate(goals):
         axes.plot([goal, goal], [row - 0.45, row + 0.45], color=GOAL, lw=1.5, label="goal" if row == 0 else None)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_yticks(range(len(networks)), networks)
     axes.set_ylim(len(networks) - 0.4, -0.6)
     axes.set_xlim(left=0)
+    tidy(axes)
+
+
+def tidy(axes: Axes) -> None:
+    """No frame where no scale is."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def train_step() -> Figure:
     """Speed-ups of a training step."""
     rows = read("train_step")
-    figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=130)
+    figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=130)
     axes = figure.subplots()
-    kinds = {
-        "the owner's defaults: float32, contiguous": (OURS, [row["speedup"] for row in rows.values()]),
-        "the owner's network with the settings of ours": (BESIDE, [row["speedup_alike"] for row in rows.values()]),
-    }
-    bars(axes, kinds, [PEERS[network].goal for network in rows], list(rows))
-    axes.set_title("A training step: how many times as fast ours is", loc="left")
-    axes.set_xlabel("times as fast as")
+    kinds: Bars = {
+        "at the owner's defaults: float32, contiguous": (
+            OURS, [row["speedup"] for row in rows], [row["quartiles"] for row in rows]
+        ),
+        "with the settings of ours": (
+            BESIDE, [row["speedup_alike"] for row in rows], [row["quartiles_alike"] for row in rows]
+        ),
+    }  # fmt: skip
+    names = [row["name"] for row in rows]
+    bars(axes, kinds, [PEERS[name].goal for name in names], names)
+    axes.set_title("A training step: ours against the owner's network", loc="left")
+    axes.set_xlabel("times as fast as the owner's network; black: quartiles")
     axes.legend(frameon=False, loc="lower right")
     return figure
 
@@ -60,23 +79,79 @@ def train_step() -> Figure:
 def inference() -> Figure:
     """Speed-ups of inference at both batch sizes."""
     rows = read("inference")
-    figure = Figure(figsize=(12, 5.5), layout="constrained", dpi=130)
-    for axes, batch, goal in zip(figure.subplots(1, 2, sharey=True), ("256", "1"), (3.0, 1.5), strict=True):
-        kinds = {
-            "ours: fused, bfloat16, channels_last": (OURS, [row[batch]["ours"] for row in rows.values()]),
-            "torch.compile of ours": ("#7fa8e0", [row[batch]["compiled"] for row in rows.values()]),
-            "ONNX Runtime, ours fused, float32": (BESIDE, [row[batch]["onnx"] for row in rows.values()]),
-        }
-        bars(axes, kinds, [goal] * len(rows), list(rows))
+    figure = Figure(figsize=(12, 7), layout="constrained", dpi=130)
+    for axes, (batch, goal) in zip(figure.subplots(1, 2, sharey=True), INFERENCE_GOALS.items(), strict=True):
+        cells = [row[str(batch)] for row in rows]
+        kinds: Bars = {
+            "ours: fused, bfloat16, channels_last": (
+                OURS, [cell["ours"] for cell in cells], [cell["quartiles"] for cell in cells]
+            ),
+            "torch.compile of ours": (COMPILED, [cell["compiled"] for cell in cells], None),
+            "ONNX Runtime, ours fused, float32": (BESIDE, [cell["onnx"] for cell in cells], None),
+        }  # fmt: skip
+        bars(axes, kinds, [goal] * len(rows), [row["name"] for row in rows])
         axes.set_title(f"Batch {batch}", loc="left")
-        axes.set_xlabel("times as fast as the owner's network, eager, float32")
+        axes.set_xlabel("times as fast as the owner's network, eager, float32; black: quartiles")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def scale() -> Figure:
+    """Time above and memory below, a panel a size, and how it would grow with a power of the size."""
+    rows = read("scale")
+    figure = Figure(figsize=(13, 7), layout="constrained", dpi=130)
+    grid = figure.subplots(2, len(SIZES), sharey="row")
+    blocks = list(dict.fromkeys(row["block"] for row in rows))
+    styles = {block: (f"C{place}", "osD^vPX*"[place]) for place, block in enumerate(blocks)}
+    for column, (axis, sizes) in enumerate(SIZES.items()):
+        for axes, kind in zip(grid[:, column], ("time", "memory"), strict=True):
+            for power in GROWTH[axis]:
+                axes.plot(sizes, [(size / sizes[0]) ** power for size in sizes], "k:", lw=1)
+                end = (sizes[-1], (sizes[-1] / sizes[0]) ** power)
+                axes.annotate(POWERS[power], end, (-4, 4), textcoords="offset points", ha="right", fontsize=8)
+            for row in rows:
+                if row["axis"] == axis:
+                    color, marker = styles[row["block"]]
+                    axes.plot(sizes, row[kind], marker=marker, ms=4, lw=1.3, color=color, label=row["block"])
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log", base=2)
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.grid(alpha=0.25)
+            tidy(axes)
+        grid[0, column].set_title(axis)
+    grid[0, 0].set_ylabel("time, times the first")
+    grid[1, 0].set_ylabel("peak memory, times the first")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(blocks), frameon=False)
+    return figure
+
+
+def loss_curves() -> Figure:
+    """The loss of each network, a panel a network."""
+    rows = read("loss_curves")
+    figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
+    grid = figure.subplots(2, (len(rows) + 1) // 2, sharex=True, squeeze=False).flat
+    kinds = {
+        "owner": (BESIDE, "-", 3.0, "owner, float32"),
+        "owner_bfloat16": ("black", ":", 1.2, "owner, bfloat16"),
+        "ours": (OURS, "-", 1.2, "ours, bfloat16"),
+    }
+    for axes, row in zip(grid, rows, strict=False):
+        for kind, (color, style, width, label) in kinds.items():
+            curve = smoothed(row[kind])
+            axes.plot(range(1, len(curve) + 1), curve, style, color=color, lw=width, label=label)
+        axes.set_title(row["name"], fontsize=10)
+        axes.set_ylim(bottom=0)
+        tidy(axes)
+    figure.supxlabel("training step")
+    figure.supylabel(f"cross-entropy, mean of {WINDOW} steps")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
 def main() -> None:
     """Draw and write."""
-    for draw in (train_step, inference):
+    for draw in (train_step, inference, scale, loss_curves):
         draw().savefig(PAGES / f"{draw.__name__}.png")
 
 

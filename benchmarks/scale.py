@@ -4,7 +4,7 @@
 
 Blocks, forward and backward in bfloat16, channels_last: one size is doubled from setting to setting, the settings take
 turns, and each is divided by the first. Then examples/train.py with a resnet_20, by one process with all threads and by
-two processes with half of them each. Writes benchmarks/results/scale.json and scale.md, and docs/scale.png.
+two processes with half of them each. Writes benchmarks/results/scale.json and scale.md.
 """
 
 import json
@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
-from measuring import PAGES, described, in_turns, peak_memory, surroundings, write
+from measuring import described, in_turns, peak_memory, surroundings, write
 from torch import Tensor, nn
 
 from cifarblocks import blocks
@@ -37,7 +36,6 @@ BLOCKS: dict[str, Build] = {
     "MBConv": lambda c, _: blocks.MBConv(c, c),
     "BasicBlock": lambda c, _: blocks.BasicBlock(c, c),
 }
-QUADRATIC = ("RelativeAttention", "MixerLayer")  # in the number of pixels
 FIRST = {"batch": 16, "width": 32, "depth": 1, "image size": 8}
 SIZES = {axis: [first * 2**power for power in range(4)] for axis, first in FIRST.items()}
 TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
@@ -72,7 +70,9 @@ def growth(name: str, axis: str) -> dict[str, Any]:
     return {
         "block": name,
         "axis": axis,
+        "milliseconds": 1000 * statistics.median(row[0] for row in times),
         "time": [statistics.median(row[place] / row[0] for row in times) for place in range(len(runs))],
+        "quartiles": [statistics.quantiles([row[place] / row[0] for row in times], n=4) for place in range(len(runs))],
         "memory": [held / memory[0] for held in memory],
     }
 
@@ -89,10 +89,16 @@ def images_per_second(processes: int) -> float:
     return float(json.loads(lines[-1])["images_per_second"])
 
 
+def times(row: dict[str, Any]) -> str:
+    """The cells of a row's times."""
+    both = zip(row["time"][1:], row["quartiles"][1:], strict=True)
+    return " | ".join(f"{time:.1f} ({first:.1f}–{third:.1f})" for time, (first, _, third) in both)
+
+
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
     lines = [
-        f"| {row['block']} | {row['axis']} | {' | '.join(f'{value:.1f}' for value in row['time'][1:])} "
+        f"| {row['block']} | {row['axis']} | {row['milliseconds']:.2f} | {times(row)} "
         f"| {' | '.join(f'{value:.1f}' for value in row['memory'][1:])} |"
         for row in record["rows"]
     ]
@@ -101,50 +107,18 @@ def table(record: dict[str, Any]) -> str:
 
 Made by `python benchmarks/scale.py` on {described(record)}: blocks forward and backward in bfloat16, channels_last, at
 2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]}, {FIRST["width"]} channels, one block,
-maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns.
+maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns, in brackets the quartiles.
 
 ![Time and memory against each size](../../docs/scale.png)
 
-| block | size that grows | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |
-|---|---|---:|---:|---:|---:|---:|---:|
+| block | size that grows | first, ms | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}
 
 Two processes of {record["machine"]["threads"] // 2} thread each train a resnet_20 at {statistics.median(ratios):.2f}
 times the images per second of one process with {record["machine"]["threads"]} threads (median of {LAUNCHES} pairs of
-launches, global batch {BATCH}).
+launches, from {min(ratios):.2f} to {max(ratios):.2f}; global batch {BATCH}).
 """
-
-
-def draw(record: dict[str, Any]) -> Figure:
-    """Time above and memory below, a panel a size; the quadratic blocks stand out."""
-    figure = Figure(figsize=(13, 6.5), layout="constrained", dpi=130)
-    grid = figure.subplots(2, len(SIZES), sharey="row")
-    others = [name for name in BLOCKS if name not in QUADRATIC]
-    greys = {name: str(0.25 + 0.1 * place) for place, name in enumerate(others)}
-    colors = dict(zip(QUADRATIC, ("#c0392b", "#1f5fbf"), strict=True)) | greys
-    for column, axis in enumerate(SIZES):
-        for line, kind in enumerate(("time", "memory")):
-            axes = grid[line, column]
-            for row in record["rows"]:
-                if row["axis"] == axis:
-                    width = 2.2 if row["block"] in QUADRATIC else 1.2
-                    axes.plot(
-                        SIZES[axis], row[kind], "o-", ms=3, lw=width, color=colors[row["block"]], label=row["block"]
-                    )
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log", base=2)
-            axes.set_xticks(SIZES[axis], [str(size) for size in SIZES[axis]])
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-            if line:
-                axes.set_xlabel(axis)
-        grid[0, column].set_title(axis)
-    grid[0, 0].set_ylabel("time, times the first")
-    grid[1, 0].set_ylabel("peak memory, times the first")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(BLOCKS), frameon=False)
-    return figure
 
 
 def main() -> None:
@@ -157,7 +131,6 @@ def main() -> None:
             print(name, axis, [f"{value:.2f}" for value in row["time"]], flush=True)
             record["rows"].append(row)
     write("scale", record, table(record))
-    draw(record).savefig(PAGES / "scale.png")
 
 
 if __name__ == "__main__":

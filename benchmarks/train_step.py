@@ -17,13 +17,15 @@ from typing import Any
 import peak
 import torch
 import torch.nn.functional as F
-from measuring import described, in_turns, peak_memory, renew
+from measuring import described, in_turns, peak_memory, renew, spread
 from peers import CLASSES, PEERS, build
 from torch import Tensor, nn
 
 import cifarblocks
 
 BATCH, TURNS = 128, 9
+COLUMNS = ["network", "ours", "owner", "goal", "speed-up", "quartiles", "alike", "images/s", "conv.", "product"]
+COLUMNS += ["at goal", "memory", "memory, alike"]
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, mixed: bool) -> None:
@@ -75,12 +77,12 @@ def compare(name: str) -> list[dict[str, Any]]:
     return [row]
 
 
-def line(row: dict[str, Any], rates: dict[str, float]) -> str:
+def line(row: dict[str, Any]) -> str:
     """One network as a line of the table."""
     peer = PEERS[row["name"]]
     first, _, third = row["quartiles"]
     speedup = f"{row['speedup']:.2f}"
-    share = row["operations_per_second"] / rates["product_bfloat16"]
+    share = row["operations_per_second"] / row["rates"]["product_bfloat16"]
     cells = [
         row["name"],
         f"`{peer.ours}`",
@@ -90,7 +92,7 @@ def line(row: dict[str, Any], rates: dict[str, float]) -> str:
         f"{first:.2f}–{third:.2f}",
         f"{row['speedup_alike']:.2f}",
         f"{row['images_per_second']:,.0f}",
-        f"{100 * row['operations_per_second'] / rates['convolution_bfloat16']:.1f} %",
+        f"{100 * row['operations_per_second'] / row['rates']['convolution_bfloat16']:.1f} %",
         f"{100 * share:.1f} %",
         f"{100 * share * peer.goal / row['speedup']:.1f} %",
         f"{row['memory']:.2f}",
@@ -103,7 +105,6 @@ def table(record: dict[str, Any]) -> str:
     """The result for people."""
     rows = record["rows"]
     below = [row["name"] for row in rows if row["speedup"] < PEERS[row["name"]].goal]
-    rates = record["rates"]
     return f"""# A training step against the owners' networks
 
 Made by `python benchmarks/train_step.py`: time of a step of the owner's network divided by time of ours, the same
@@ -111,13 +112,13 @@ network with the same weights; medians and quartiles of {TURNS} alternating step
 32×32, on {described(record)}. Ours: `create_model`, channels_last, bfloat16 autocast. The owner's: float32, contiguous;
 under "alike" with the settings of ours. Above 1 ours is faster. Bold misses its goal: {len(below)} of {len(rows)}.
 Shares are of the best rates that the same run measured for a 3×3 convolution
-({rates["convolution_bfloat16"] / 1e9:,.0f} GFLOP/s in bfloat16) and a matrix product
-({rates["product_bfloat16"] / 1e9:,.0f}); "at goal" is the share of the product that the goal would take: above 100 % no
-code reaches it on this machine. Memory is the peak of what a step allocates, ours divided by the owner's.
+({spread(rows, "convolution_bfloat16")} GFLOP/s in bfloat16) and a matrix product
+({spread(rows, "product_bfloat16")}); "at goal" is the share of the product that the goal would take: above 100 % it is
+more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the owner's.
 
-| network | ours | owner | goal | speed-up | quartiles | alike | images/s | conv. | product | at goal | memory | alike |
+| {" | ".join(COLUMNS)} |
 |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|
-{chr(10).join(line(row, rates) for row in rows)}
+{chr(10).join(line(row) for row in rows)}
 """
 
 

@@ -47,3 +47,14 @@ def test_rows_of_another_machine_do_not_stay(results, capsys, monkeypatch):
     assert "table.json is of another machine or version" in capsys.readouterr().err
     assert renew(value=3) == 0
     assert rows(results) == {"b": 3, "a": 3}
+
+
+def test_what_a_run_measures_once_stands_in_its_own_rows_alone(results):
+    def again(*chosen, rate):
+        known = ["b", "a"]
+        return measuring.renew("table", chosen, known, lambda n: [{"name": n}], lambda _: "", lambda: {"rate": rate})
+
+    again(rate=1)
+    again("a", rate=2)
+    rows = json.loads((results / "table.json").read_text())["rows"]
+    assert {row["name"]: row["rate"] for row in rows} == {"b": 1, "a": 2}

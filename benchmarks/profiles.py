@@ -1,0 +1,104 @@
+"""What the time goes into: shares of a training step of ours, and of inference of one image.
+
+    python benchmarks/profiles.py     # about 3 minutes on 2 CPU cores, nothing else running
+
+torch.profiler's own time of each operation, put together by kinds. A training step is that of train_step.py, the
+inference that of inference.py at batch 1. Writes benchmarks/results/profiles.json and profiles.md.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from inference import settle
+from measuring import described, surroundings, write
+from peers import CLASSES, PEERS, build
+from torch.profiler import ProfilerActivity, profile
+from train_step import BATCH, prepared
+
+import cifarblocks
+
+# By what the names of operations hold; the first that fits.
+KINDS = {
+    "convolution": ("conv", "Depthwise"),
+    "matrix product": ("addmm", "aten::mm", "bmm", "attention", "mkldnn_linear"),
+    "normalisation": ("norm", "Norm"),
+    "activation": ("gelu", "relu", "threshold", "sigmoid", "silu", "hardtanh", "hardswish", "softmax"),
+    "sum, product": ("aten::add", "aten::mul", "aten::sum", "aten::mean", "aten::sub", "aten::div"),
+    "copy": ("copy", "cat", "pad", "zero_", "fill_", "clone", "roll", "flip"),
+}
+STEPS = {BATCH: 3, 1: 100}
+
+
+def shares(run: Callable[[], object], steps: int) -> dict[str, Any]:
+    """The share of the time that each kind takes, and how often convolutions are called and for how long."""
+    for _ in range(3):
+        run()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            run()
+    times, calls = Counter[str](), 0
+    for event in profiler.key_averages():
+        kind = next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "other")
+        times[kind] += event.self_cpu_time_total
+        calls += event.count if event.key in ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward") else 0
+    total = sum(times.values())
+    return {
+        "shares": {kind: times[kind] / total for kind in (*KINDS, "other")},
+        "convolutions": calls / steps,
+        "microseconds": times["convolution"] / max(calls, 1),
+    }
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Both profiles of one network."""
+    torch.manual_seed(0)
+    ours, _ = build(name)
+    x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
+    training = shares(prepared(ours, x, labels, True), STEPS[BATCH])
+    settle(ours)
+    fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
+    one = x[:1].bfloat16().to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return {"name": name, "training": training, "one": shares(lambda: fast(one), STEPS[1])}
+
+
+def lines(rows: list[dict[str, Any]], part: str) -> str:
+    """The shares of all networks as lines of a table."""
+    cells = [
+        [row["name"], *(f"{100 * share:.0f} %" for share in row[part]["shares"].values())]
+        + ([f"{row[part]['convolutions']:.0f}", f"{row[part]['microseconds']:.0f}"] if part == "one" else [])
+        for row in rows
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The result for people."""
+    rows, kinds = record["rows"], " | ".join((*KINDS, "other"))
+    return f"""# What the time goes into
+
+Made by `python benchmarks/profiles.py`: shares of the time that torch.profiler sees in operations, of networks of
+cifarblocks, on {described(record)}. A convolution's time has its loops and its gradients in it.
+
+## A training step, {BATCH} images, bfloat16 autocast
+
+| network | {kinds} |
+|---|{"---:|" * (len(KINDS) + 1)}
+{lines(rows, "training")}
+## Inference of one image, fused, bfloat16
+
+| network | {kinds} | convolutions | microseconds each |
+|---|{"---:|" * (len(KINDS) + 3)}
+{lines(rows, "one")}"""
+
+
+def main() -> None:
+    """Measure and write."""
+    record = {**surroundings(), "rows": [measure(name) for name in PEERS]}
+    write("profiles", record, table(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Every table for people says what its record says."""
+
+import importlib
+import json
+
+import pytest
+from measuring import RESULTS
+
+NAMES = ["blocks", "fused_accuracy", "inference", "loss_curves", "profiles", "scale", "train_step"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_is_that_of_the_record(name):
+    record = json.loads((RESULTS / f"{name}.json").read_text())
+    assert importlib.import_module(name).table(record) == (RESULTS / f"{name}.md").read_text()
