@@ -9,7 +9,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for what is allocated next, instead of giving it back to the kernel.
 
     A training step on a CPU frees and allocates the same maps again and again. Given back, their pages come anew, one
-    fault after another, which took a tenth to a quarter of a step of resnet_20. Other C libraries are left as they are.
+    fault after another, much of the time of a step. Other C libraries are left as they are.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):

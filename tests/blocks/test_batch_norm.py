@@ -113,6 +113,16 @@ def test_a_mean_far_from_zero_costs_no_accuracy():
     torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=1e-5, atol=0)
 
 
+def test_a_first_pixel_far_from_the_others_costs_no_accuracy():
+    """Squares about it would lose half the digits of the variance."""
+    ours = pair(16, torch.float32)[0]
+    x = torch.randn(8, 16, 32, 32).to(memory_format=torch.channels_last)
+    x[0, :, 0, 0] = 100
+    exact = copy.deepcopy(ours).double()
+    ours(x), exact(x.double())
+    torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=2e-6, atol=0)
+
+
 def test_what_is_not_a_number_stays_so_in_its_channel():
     for dtype in (torch.float32, torch.bfloat16):
         ours, x = pair(8, torch.float32)[0], maps(4, 8, 6, 5, dtype=dtype)

@@ -55,6 +55,16 @@ void two_sums(const Map& map, int threads, std::vector<double>& first, std::vect
             }
 }
 
+// Of each channel over up to 16 pixels, from all over the map.
+template <typename Sum, typename Value>
+std::vector<Sum> mean_of_some(const Value* x, const Map& map) {
+    const int64_t some = std::min<int64_t>(map.rows, 16);
+    std::vector<Sum> mean(map.channels);
+    for (int64_t pixel = 0; pixel < some; ++pixel)
+        for (int64_t c = 0; c < map.channels; ++c) mean[c] += Sum(x[pixel * map.rows / some * map.channels + c]) / some;
+    return mean;
+}
+
 template <typename Each>
 void everywhere(const Map& map, int threads, Each each) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -66,7 +76,7 @@ template <typename Value, typename Sum>
 void forward(const Value* x, const Sum* weight, const Sum* bias, Sum* running_mean, Sum* running_variance, Value* y,
              Sum* mean, Sum* inverse_deviation, Map map, double eps, double momentum, int threads) {
     const int64_t c = map.channels, width = map.width();
-    std::vector<Sum> pivot(x, x + c);  // the first pixel: near the mean, so that squares do not cancel
+    const std::vector<Sum> pivot = mean_of_some<Sum>(x, map);  // near that of all, so that squares do not cancel
     const std::vector<Sum> pivots = repeated(pivot, width);
     std::vector<double> sum(c), square(c);
     two_sums<Sum>(map, threads, sum, square, [&](int64_t start, int64_t n, Sum* s, Sum* q) {
