@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py runs/MODEL/NAME...
 
 Copies each run's summary.json into benchmarks/results/accuracy and writes benchmarks/results/accuracy.md from all that
-are there. Without arguments it writes the table anew. Takes a second.
+are there. Without arguments it writes the table anew. Takes a few seconds.
 """
 
 import json
@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("results")
+from measuring import RESULTS, read_result, typed
+from training.commands import exit_status
 
 HEAD = """# Accuracies
 
@@ -57,10 +58,10 @@ def cells(summary: dict[str, Any]) -> list[str]:
 def main(folders: list[str]) -> None:
     """Copy the summaries and write the table."""
     collected = RESULTS / "accuracy"
+    read = {folder: read_result(folder / "summary.json", cells) for folder in map(Path, folders)}
     collected.mkdir(parents=True, exist_ok=True)
-    for folder in map(Path, folders):
-        target = collected / f"{folder.parent.name}_{folder.name}.json"
-        target.write_bytes((folder / "summary.json").read_bytes())
+    for folder, summary in read.items():
+        (collected / f"{folder.parent.name}_{folder.name}.json").write_text(json.dumps(summary, indent=2) + "\n")
     summaries = [json.loads(path.read_text()) for path in sorted(collected.glob("*.json"))]
     summaries.sort(key=lambda summary: (summary["data"], summary["model"], summary["epochs"], summary["seed"]))
     rows = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, summaries)]
@@ -68,4 +69,5 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    runs = typed(__doc__, "RUN")
+    sys.exit(exit_status("accuracy.py", lambda: main(runs), "the same command writes all"))

@@ -20,7 +20,7 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
-from measuring import described, in_turns, peak_memory, renew, seconds
+from measuring import described, in_turns, peak_memory, renew, seconds, typed
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
@@ -265,5 +265,6 @@ Over all settings forward and backward takes {statistics.median(training):.2f} o
 
 
 if __name__ == "__main__":
+    chosen = typed(__doc__, "BLOCK")
     keep_freed_memory()  # or else, by chance, one of two that do the same waits for new pages
-    sys.exit(renew("blocks", sys.argv[1:], PAIRS, measure, table))
+    sys.exit(renew("blocks", chosen, PAIRS, measure, table))

@@ -5,17 +5,19 @@
 Writes benchmarks/results/fused_accuracy.json and .md. Takes a minute on CIFAR-10.
 """
 
-from argparse import ArgumentParser
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from measuring import described, surroundings, write
+from training.arguments import Parser
 from training.batches import Normalisation, evaluation_batches
-from training.datasets import load_data
+from training.commands import exit_status
+from training.datasets import SOURCES
 from training.evaluation import evaluate
 from training.processes import Processes
-from training.weights import load_weights
+from training.weights import load_data_for, load_weights
 
 import cifarblocks
 
@@ -25,7 +27,7 @@ CPU = torch.device("cpu")
 def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
     """Top-1 in each form, and for how many images the fused network names another class."""
     model, card = load_weights(weights)
-    data = load_data(data_name, data_dir)
+    data = load_data_for(card, data_name, data_dir)
     forms = {
         "float32, not fused": (model.float(), torch.float32),
         "fused, float32": (cifarblocks.fuse(model.float()), torch.float32),
@@ -66,16 +68,20 @@ Made by `python benchmarks/fused_accuracy.py` from weights of {record["model"]} 
 """
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    options = parser.parse_args()
-    record = surroundings() | measure(options.weights, options.data, options.data_dir)
-    write("fused_accuracy", record, table(record))
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write; the exit status."""
+    parser = Parser("fused_accuracy.py", __doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="a file that train.py wrote")
+    parser.add_argument("--data", required=True, help=SOURCES)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="as for train.py (default: %(default)s)")
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        record = surroundings() | measure(options.weights, options.data, options.data_dir)
+        write("fused_accuracy", record, table(record))
+
+    return exit_status("fused_accuracy.py", work, "the same command measures again")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

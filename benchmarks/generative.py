@@ -3,7 +3,7 @@
     python benchmarks/generative.py runs/vae/NAME runs/acgan/NAME
 
 Copies each run's summary.json and last pictures into benchmarks/results/generative and writes generative.md from what
-is there. Without arguments it writes the page anew. Takes a second.
+is there. Without arguments it writes the page anew. Takes a few seconds.
 """
 
 import json
@@ -11,20 +11,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("results")
+from measuring import RESULTS, read_result, typed
+from training.commands import exit_status
+from training.errors import UserError
+
 COLLECTED = RESULTS / "generative"
 PICTURES = {"vae": ("reconstructions", "interpolations", "samples"), "acgan": ("samples",)}
 
 
-def collect(folder: Path) -> None:
-    """Copy what the page shows of a run."""
-    summary = folder / "summary.json"
-    model = json.loads(summary.read_text())["model"]
-    COLLECTED.mkdir(parents=True, exist_ok=True)
-    (COLLECTED / f"{model}.json").write_bytes(summary.read_bytes())
+def read(folder: Path) -> dict[str, bytes]:
+    """What the page shows of a run, by the names of the files: its summary and its last pictures.
+
+    Raises:
+        UserError: if the folder lacks one of them, or the summary is of something else.
+    """
+    model = read_result(folder / "summary.json", lambda summary: SECTIONS[summary["model"]](summary))["model"]
+    files = {f"{model}.json": folder / "summary.json"}
     for picture in PICTURES[model]:
-        last = max(folder.glob(f"{picture}*.png"))
-        (COLLECTED / f"{model}_{picture}.png").write_bytes(last.read_bytes())
+        found = list(folder.glob(f"{picture}*.png"))
+        if not found:
+            raise UserError(f"RUN {folder} has no {picture}*.png")
+        files[f"{model}_{picture}.png"] = max(found)
+    return {name: path.read_bytes() for name, path in files.items()}
 
 
 def run(summary: dict[str, Any]) -> str:
@@ -83,6 +91,7 @@ def acgan(summary: dict[str, Any]) -> str:
 """
 
 
+SECTIONS = {"vae": vae, "acgan": acgan}
 HEAD = """# Generative examples
 
 Made by `python benchmarks/generative.py` from a run of each, the weights of the last epoch, one seed. The number of
@@ -95,16 +104,19 @@ a worse ELBO than this one. Seconds are those of training alone, wall clock, wit
 
 def page() -> str:
     """What generative.md says of the runs that are collected."""
-    found = [(section, COLLECTED / f"{section.__name__}.json") for section in (vae, acgan)]
+    found = [(section, COLLECTED / f"{model}.json") for model, section in SECTIONS.items()]
     return HEAD + "\n".join(section(json.loads(path.read_text())) for section, path in found if path.exists())
 
 
 def main(folders: list[str]) -> None:
     """Copy the runs and write the page."""
-    for folder in map(Path, folders):
-        collect(folder)
+    files = {name: content for folder in folders for name, content in read(Path(folder)).items()}
+    COLLECTED.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (COLLECTED / name).write_bytes(content)
     (RESULTS / "generative.md").write_text(page())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    runs = typed(__doc__, "RUN")
+    sys.exit(exit_status("generative.py", lambda: main(runs), "the same command writes all"))

@@ -19,7 +19,7 @@ from typing import Any
 import onnxruntime
 import peak
 import torch
-from measuring import described, in_turns, renew, seconds, spread
+from measuring import described, in_turns, renew, seconds, spread, typed
 from peers import INFERENCE_GOALS, PEERS, build
 from torch import Tensor, nn
 
@@ -140,4 +140,5 @@ The goal is {goal:g}; bold misses it: {below} of {len(rows)}.
 
 
 if __name__ == "__main__":
-    sys.exit(renew("inference", sys.argv[1:], PEERS, compare, table, lambda: {"rates": peak.measure()}))
+    chosen = typed(__doc__, "NETWORK")
+    sys.exit(renew("inference", chosen, PEERS, compare, table, lambda: {"rates": peak.measure()}))

@@ -10,28 +10,24 @@ benchmarks/results/input_path.json and input_path.md.
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measuring import RESULTS, typed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
-
-import cifarblocks
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from training.batches import Augmentation, Normalisation, training_batches
 from training.datasets import Images
 from training.optimisation import build_optimizer, supports_bfloat16
 from training.records import machine, versions
 
-RESULTS = Path(__file__).with_name("results")
+import cifarblocks
+
 IMAGES, BATCH, TURNS = 50_000, 256, 7
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.262]
 CPU = torch.device("cpu")
@@ -136,4 +132,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

@@ -19,7 +19,7 @@ from typing import Any
 
 import timm
 import torch
-from measuring import described, surroundings, write
+from measuring import described, surroundings, typed, write
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -147,4 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

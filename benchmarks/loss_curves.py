@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import described, renew
+from measuring import described, renew, typed
 from peers import PEERS, build
 from torch import Tensor, nn
 from training.batches import Normalisation, random_stream
@@ -87,4 +87,4 @@ owner's network in bfloat16 tells how large the noise of bfloat16 is.
 
 
 if __name__ == "__main__":
-    sys.exit(renew("loss_curves", sys.argv[1:], PEERS, compare, table))
+    sys.exit(renew("loss_curves", typed(__doc__, "NETWORK"), PEERS, compare, table))

@@ -10,16 +10,15 @@ first three are exact, and the last are set to 0, as in the papers' tables. Four
 
 import sys
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis, flop_count_table
+from measuring import RESULTS, typed
 from torch import Tensor, nn
 
 import cifarblocks
 
-RESULTS = Path(__file__).with_name("results")
 UNCOUNTED = [
     "aten::adaptive_avg_pool2d",
     "aten::batch_norm",
@@ -119,4 +118,4 @@ attention and LSTMs, and adds rough numbers for normalisation and pooling. Fouri
 |---|---|---:|---:|---:|---:|"""
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(typed(__doc__, "MODEL")))

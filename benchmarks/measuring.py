@@ -13,6 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from training.arguments import Parser
+from training.errors import UserError, first_line
 from training.records import machine, versions
 
 RESULTS = Path(__file__).with_name("results")
@@ -109,6 +111,36 @@ def renew(
         write(kind, record, table(record))
         print(f"measured {name}", flush=True)
     return 0
+
+
+def typed(description: str | None, what: str | None = None, number: str = "*") -> list[str]:
+    """Read the command line of the script that runs, before it does anything; `--help` prints its docstring and leaves.
+
+    Args:
+        description: the docstring of the script.
+        what: what it is given, for people; None for a script that is given nothing.
+        number: how many of them, as argparse says it.
+    """
+    parser = Parser(Path(sys.argv[0]).name, description)
+    if what is not None:
+        parser.add_argument("given", metavar=what, nargs=number)
+    return vars(parser.parse_args()).get("given", [])
+
+
+def read_result(path: Path, check: Callable[[Any], object]) -> Any:
+    """What an example wrote, which `check` has used as the script will: after that nothing of it is found missing.
+
+    Raises:
+        UserError: if it is not there, or is something else.
+    """
+    try:
+        result = json.loads(path.read_text())
+        check(result)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+    return result
 
 
 def refuse(sentence: str) -> int:

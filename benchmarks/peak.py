@@ -9,7 +9,7 @@ Each rate is the best of many runs. The other benchmarks call `measure` in their
 from collections.abc import Callable
 
 import torch
-from measuring import described, seconds, surroundings, write
+from measuring import described, seconds, surroundings, typed, write
 from torch import Tensor, nn
 
 RUNS, WIDTH, BATCH, CHANNELS, SIZE = 15, 2048, 128, 64, 32
@@ -77,4 +77,5 @@ Made by `python benchmarks/peak.py`: billions of floating-point operations a sec
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

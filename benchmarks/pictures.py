@@ -13,7 +13,7 @@ from typing import Any
 from loss_curves import WINDOW, smoothed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measuring import PAGES, RESULTS
+from measuring import PAGES, RESULTS, typed
 from peers import INFERENCE_GOALS, PEERS
 from scale import SIZES
 
@@ -156,4 +156,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from inference import settle
-from measuring import described, surroundings, write
+from measuring import described, surroundings, typed, write
 from peers import CLASSES, PEERS, build
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, prepared
@@ -101,4 +101,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import described, in_turns, peak_memory, surroundings, write
+from measuring import described, in_turns, peak_memory, surroundings, typed, write
 from torch import Tensor, nn
 
 from cifarblocks import blocks
@@ -134,4 +134,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

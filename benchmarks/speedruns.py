@@ -3,7 +3,7 @@
     python benchmarks/speedruns.py runs/speedrun...
 
 Each folder is one --output of speedrun.py. Writes benchmarks/results/speedrun.json, all that the folders say, and
-speedrun.md, a line for each folder. Takes a second.
+speedrun.md, a line for each folder, once all are read. Takes a few seconds.
 """
 
 import json
@@ -13,7 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("results")
+from measuring import RESULTS, read_result, typed
+from training.commands import exit_status
+from training.errors import UserError
+
 COLUMNS = ["data", "target", "scored on", "seeds", "top-1", "of each seed", "seconds", "PFLOP"]
 COLUMNS += ["share of peak", "peak, GFLOP/s", "machine", "command"]
 
@@ -55,13 +58,31 @@ def cells(seeds: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def line(row: list[str]) -> str:
+    """As the table has it."""
+    return f"| {' | '.join(row)} |\n"
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The seeds of a folder.
+
+    Raises:
+        UserError: if it has none, or a file of it is something else.
+    """
+    seeds = [read_result(path, lambda seed: line(cells([seed]))) for path in sorted(folder.glob("seed_*.json"))]
+    if not seeds:
+        raise UserError(f"FOLDER {folder} has no seed_*.json, which speedrun.py writes into its --output")
+    return seeds
+
+
 def main(folders: list[str]) -> None:
     """Read the folders and write the results."""
-    runs = [[json.loads(path.read_text()) for path in sorted(Path(folder).glob("seed_*.json"))] for folder in folders]
+    runs = [read(Path(folder)) for folder in folders]
+    table = HEAD + "".join(map(line, [COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)]))
     (RESULTS / "speedrun.json").write_text(json.dumps(runs, indent=1) + "\n")
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)]
-    (RESULTS / "speedrun.md").write_text(HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows))
+    (RESULTS / "speedrun.md").write_text(table)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    folders = typed(__doc__, "FOLDER", "+")
+    sys.exit(exit_status("speedruns.py", lambda: main(folders), "the same command writes both files"))

@@ -15,7 +15,7 @@ from typing import Any
 
 import timm
 import torchvision
-from measuring import described, in_turns, surroundings, write
+from measuring import described, in_turns, surroundings, typed, write
 from torch import nn
 
 import cifarblocks
@@ -111,4 +111,5 @@ Time of `create_model` divided by that of the same network's class in timm or to
 
 
 if __name__ == "__main__":
+    typed(__doc__)
     main()

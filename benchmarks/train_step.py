@@ -17,7 +17,7 @@ from typing import Any
 import peak
 import torch
 import torch.nn.functional as F
-from measuring import described, in_turns, peak_memory, renew, spread
+from measuring import described, in_turns, peak_memory, renew, spread, typed
 from peers import CLASSES, PEERS, build
 from torch import Tensor, nn
 
@@ -123,4 +123,5 @@ more than torch's best product does here. Memory is the peak of what a step allo
 
 
 if __name__ == "__main__":
-    sys.exit(renew("train_step", sys.argv[1:], PEERS, compare, table, lambda: {"rates": peak.measure()}))
+    chosen = typed(__doc__, "NETWORK")
+    sys.exit(renew("train_step", chosen, PEERS, compare, table, lambda: {"rates": peak.measure()}))

@@ -16,12 +16,11 @@ import torch
 from torch import nn
 from training.arguments import Parser, add_data_arguments, integer
 from training.batches import Normalisation, evaluation_batches
-from training.datasets import load_data
 from training.errors import UserError
 from training.evaluation import evaluate
 from training.folders import read_image, resize
 from training.processes import Processes
-from training.weights import Card, load_weights
+from training.weights import Card, load_data_for, load_weights
 
 
 def predict(paths: list[Path], top: int, model: nn.Module, card: Card, normalise: Normalisation) -> None:
@@ -38,11 +37,7 @@ def predict(paths: list[Path], top: int, model: nn.Module, card: Card, normalise
 
 def score(options: Namespace, model: nn.Module, card: Card, normalise: Normalisation) -> None:
     """Print the accuracy on the test images of a data set of the same classes and size."""
-    data = load_data(options.data, options.data_dir, options.image_size)
-    if data.classes != card.classes:
-        raise UserError(f"--data {options.data} has the classes {data.classes}, the weights {card.classes}")
-    if data.image_size != card.image_size:
-        raise UserError(f"--data {options.data} has images of {data.image_size}, the weights are for {card.image_size}")
+    data = load_data_for(card, options.data, options.data_dir, options.image_size)
     device = normalise.scale.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
     batches = evaluation_batches(data.test.to(device), normalise)

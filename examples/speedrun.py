@@ -363,12 +363,13 @@ def finished(path: Path, options: Namespace, choice: dict[str, Any]) -> dict[str
         raise UserError(f"--output {options.output}: {path} is there already; --resume goes on after it")
     try:
         result = json.loads(path.read_text())
-        begun = result["options"]
-    except (ValueError, LookupError, TypeError) as error:
+        begun = {key: result["options"].get(key) for key in choice}
+        describe(result)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
     for key, value in choice.items():
-        if begun.get(key) != value:
-            raise UserError(f"--resume: {path} was made with {key} {begun.get(key)!r}, and now it is {value!r}")
+        if begun[key] != value:
+            raise UserError(f"--resume: {path} was made with {key} {begun[key]!r}, and now it is {value!r}")
     return result
 
 
@@ -429,7 +430,10 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     add("--final", action="store_true", help="train on all training images and score on the test images")
     add("--output", type=Path, default=Path("runs/speedrun"), help="where each seed's file goes (default: %(default)s)")
     add("--resume", action="store_true", help="keep the seeds whose files are in --output, and run the others")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.image_size not in (None, SIZE):
+        parser.error(f"--image-size must be {SIZE}, the size that the plans are for, got {options.image_size}")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import cifarblocks
+from training.datasets import DataSet, load_data
 from training.errors import UserError, first_line
 from training.files import write_atomically
 
@@ -62,6 +63,20 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
             f"--weights {path} cannot be used as weights that train.py wrote: {first_line(error)}"
         ) from error
     return model.eval(), card
+
+
+def load_data_for(card: Card, source: str, directory: Path, image_size: int | None = None) -> DataSet:
+    """Read a data set, as `load_data` does, to score weights on.
+
+    Raises:
+        UserError: if it cannot be used, or has not the classes or the image size of the weights.
+    """
+    data = load_data(source, directory, image_size)
+    if data.classes != card.classes:
+        raise UserError(f"--data {source} has the classes {data.classes}, the weights {card.classes}")
+    if data.image_size != card.image_size:
+        raise UserError(f"--data {source} has images of {data.image_size}, the weights are for {card.image_size}")
+    return data
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
