@@ -148,9 +148,19 @@ def test_finished_seeds_are_kept(tmp_path, monkeypatch, capsys):
     ):
         assert status_of(*arguments) == 2
         assert sentence in capsys.readouterr().err
-    (tmp_path / "runs" / "speedrun" / "seed_0.json").write_text("{")
-    assert status_of("--resume") == 2
-    assert "--resume: runs/speedrun/seed_0.json is not what a run wrote" in capsys.readouterr().err
+    path = tmp_path / "runs" / "speedrun" / "seed_0.json"
+    whole = json.loads(path.read_text())
+    for content in (
+        "{",
+        "[]",
+        '{"options": 3}',
+        json.dumps({"options": whole["options"]}),
+        json.dumps(whole | {"top1": "high"}),
+    ):
+        path.write_text(content)
+        assert status_of("--resume") == 2
+        assert "--resume: runs/speedrun/seed_0.json is not what a run wrote: " in capsys.readouterr().err
+        assert path.read_text() == content
     assert ran == [0, 1, 2]
 
 
@@ -162,6 +172,7 @@ def test_finished_seeds_are_kept(tmp_path, monkeypatch, capsys):
         (("--output", "shades/test/dark/0.png"), "--output shades/test/dark/0.png: File exists"),
         (("--data", "faces"), "--data must be digits, cifar10, cifar100 or folder:PATH, got 'faces'"),
         (("--data", "folder:shades"), "--data folder:shades has images of 6x8; --image-size 32 resizes a folder's"),
+        (("--image-size", "64"), "--image-size must be 32, the size that the plans are for, got 64"),
         (("--data", "folder:shades", "--image-size", "32"), "--data folder:shades has 24 training images"),
     ],
 )
