@@ -19,9 +19,8 @@ from training.weights import Card, save_weights
 import cifarblocks
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [
-    path for path in sorted((ROOT / "benchmarks").glob("*.py")) if 'if __name__ == "__main__":' in path.read_text()
-]
+FILES = sorted((ROOT / "benchmarks").glob("*.py"))
+SCRIPTS = [path for path in FILES if 'if __name__ == "__main__":' in path.read_text()]
 # All in one process, for most of the time of a script that is asked for help is that of importing torch.
 ASK_ALL = """
 import contextlib, io, json, runpy, sys
