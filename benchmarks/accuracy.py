@@ -25,8 +25,9 @@ images, and the crop of 3 pixels because 4 did worse there in 5 epochs and 2 a l
 little too good; label smoothing was chosen on images held out, and so it was seen there in 15 epochs of bfloat16 that
 neither a learning rate of 1.2 (85.96 %) nor a weight decay of 0.00025 (86.50 %) does better than these defaults
 (86.78 %). Erasing a part of every fourth image did better than none there in 30 epochs (88.24 against 87.84 %), and
-worse on the test images (87.65 against 87.94 %): nothing that one seed can tell, and it is off. The same command chooses bfloat16 where the hardware has it; the runs in both precisions are single ones, and
-how much another seed would change was not measured. Hours are wall clock, with other work beside and pauses between.
+worse on the test images (87.65 against 87.94 %): nothing that one seed can tell, and it is off. The same command
+chooses bfloat16 where the hardware has it; the runs in both precisions are single ones, and how much another seed would
+change was not measured. Hours are wall clock, with other work beside and pauses between.
 
 """
 COLUMNS = ["model", "data", "epochs", "trained on", "top-1", "top-5", "parameters", "multiply-adds", "seed"]
