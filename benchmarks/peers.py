@@ -224,7 +224,10 @@ def waken(network: nn.Module) -> None:
     """Give what begins at or near zero a value, such as the scales of branches, so that all of a network counts."""
     for name, parameter in network.named_parameters():
         if parameter.abs().max() <= 1e-5 and not name.endswith("bias"):
-            nn.init.ones_(parameter) if parameter.ndim == 1 else nn.init.normal_(parameter, std=0.02)
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+            else:
+                parameter.fill_(0.1 if parameter.any() else 1)  # a LayerScale, or the weight of a norm
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module]:
