@@ -2,8 +2,8 @@
 
     python benchmarks/pictures.py
 
-Reads train_step.json, inference.json, scale.json and loss_curves.json in benchmarks/results, and writes a PNG of each
-to docs/. Takes some seconds.
+Reads train_step.json, inference.json, scale.json, loss_curves.json, start.json and speedrun.json in benchmarks/results,
+and writes a PNG of each to docs/. Takes some seconds.
 """
 
 import json
@@ -19,14 +19,15 @@ from scale import SIZES
 
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
+START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # times as long; minutes and percent
 POWERS = {1: "size", 2: "size²", 4: "size⁴"}
 GROWTH = {"batch": (1,), "width": (1, 2), "depth": (1,), "image size": (2, 4)}  # powers that a size can grow time with
 Bars = dict[str, tuple[str, list[float], Sequence[list[float]] | None]]  # colour, values and quartiles, by their label
 
 
-def read(name: str) -> list[dict[str, Any]]:
-    """The rows of a result."""
-    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+def read(name: str) -> Any:
+    """A result."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def bars(axes: Axes, kinds: Bars, goals: list[float], networks: list[str]) -> None:
@@ -57,7 +58,7 @@ def tidy(axes: Axes) -> None:
 
 def train_step() -> Figure:
     """Speed-ups of a training step."""
-    rows = read("train_step")
+    rows = read("train_step")["rows"]
     figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=130)
     axes = figure.subplots()
     kinds: Bars = {
@@ -78,7 +79,7 @@ def train_step() -> Figure:
 
 def inference() -> Figure:
     """Speed-ups of inference at both batch sizes."""
-    rows = read("inference")
+    rows = read("inference")["rows"]
     figure = Figure(figsize=(12, 7), layout="constrained", dpi=130)
     for axes, (batch, goal) in zip(figure.subplots(1, 2, sharey=True), INFERENCE_GOALS.items(), strict=True):
         cells = [row[str(batch)] for row in rows]
@@ -98,7 +99,7 @@ def inference() -> Figure:
 
 def scale() -> Figure:
     """Time above and memory below, a panel a size, and how it would grow with a power of the size."""
-    rows = read("scale")
+    rows = read("scale")["rows"]
     figure = Figure(figsize=(13, 7), layout="constrained", dpi=130)
     grid = figure.subplots(2, len(SIZES), sharey="row")
     blocks = list(dict.fromkeys(row["block"] for row in rows))
@@ -128,7 +129,7 @@ def scale() -> Figure:
 
 def loss_curves() -> Figure:
     """The loss of each network, a panel a network."""
-    rows = read("loss_curves")
+    rows = read("loss_curves")["rows"]
     figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
     grid = figure.subplots(2, (len(rows) + 1) // 2, sharex=True, squeeze=False).flat
     kinds = {
@@ -149,9 +150,38 @@ def loss_curves() -> Figure:
     return figure
 
 
+def start() -> Figure:
+    """How long a network takes to build, against the same class of its owner."""
+    building = read("start")["building"]
+    figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=130)
+    axes = figure.subplots()
+    ratios, quartiles = ([row[key] for row in building.values()] for key in ("ratio", "quartiles"))
+    bars(axes, {"ours": (OURS, ratios, quartiles)}, [START_GOAL] * len(building), list(building))
+    axes.set_title("create_model: time against the same class of timm or torchvision", loc="left")
+    axes.set_xlabel("times as long as the owner's; black: quartiles; red: the goal, at most")
+    return figure
+
+
+def speedrun() -> Figure:
+    """Each seed of the record: top-1 against minutes, and what was to be reached."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=130)
+    axes = figure.subplots()
+    for place, seeds in enumerate(read("speedrun")):
+        minutes, top1 = ([seed[key] / unit for seed in seeds] for key, unit in (("seconds", 60), ("top1", 1)))
+        axes.plot(
+            minutes, top1, "o", color=f"C{place}", label=f"--target {seeds[0]['options']['target']}, a dot a seed"
+        )
+    axes.plot(*zip(*RECORD_GOALS, strict=True), "*", ms=12, color=GOAL, label="goal: this, or further up and left")
+    axes.set(xlim=(0, 8), ylim=(86, 94), xlabel="minutes of training", ylabel="test top-1 (%), CIFAR-10 (JPEG copies)")
+    axes.grid(alpha=0.25)
+    tidy(axes)
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
 def main() -> None:
     """Draw and write."""
-    for draw in (train_step, inference, scale, loss_curves):
+    for draw in (train_step, inference, scale, loss_curves, start, speedrun):
         draw().savefig(PAGES / f"{draw.__name__}.png")
 
 
