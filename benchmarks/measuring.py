@@ -73,8 +73,9 @@ def described(record: dict[str, Any]) -> str:
 
 def spread(rows: Sequence[dict[str, Any]], rate: str) -> str:
     """The best rate that each run measured, in billions a second, of the runs that the rows are from."""
-    found = sorted({f"{row['rates'][rate] / 1e9:,.0f}" for row in rows})
-    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    rates = [row["rates"][rate] for row in rows]
+    least, most = (f"{end / 1e9:,.0f}" for end in (min(rates), max(rates)))
+    return least if least == most else f"{least} to {most}"
 
 
 def write(name: str, record: dict[str, Any], table: str) -> None:

@@ -25,3 +25,10 @@ def scaled(network):
         if parameter.ndim > 1:
             parameter.div_(parameter[0].numel() ** 0.5)
     return network
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_no_branch_begins_switched_off(name):
+    for network in peers.build(name):
+        least = min(parameter.abs().max() for key, parameter in network.named_parameters() if not key.endswith("bias"))
+        assert least > 1e-3
