@@ -132,7 +132,7 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
     dtype = torch.float64 if options.precision == "float64" else torch.float32
     torch.manual_seed(options.seed)
     model, arguments = build(options, data)
-    check_shares(options, len(training), len(validation or ()), model, processes)
+    check_fits(options, len(training), len(validation or ()), model, processes)
     record = configuration(options, data, processes)
     folder = processes.first_decides(lambda: runs.open_run(options, record))
 
@@ -173,8 +173,8 @@ def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
     options.mean, options.std = options.mean or mean, options.std or std
 
 
-def check_shares(options: Namespace, images: int, held_out: int, model: nn.Module, processes: Processes) -> None:
-    """Refuse a split of the images, or of a batch, that leaves nothing to select with or too little to train on."""
+def check_fits(options: Namespace, images: int, held_out: int, model: nn.Module, processes: Processes) -> None:
+    """Refuse splits of the images or of a batch that leave too little, and options that would do nothing."""
     if not (options.final or held_out):
         raise UserError(f"{images} training images are too few to hold a tenth out to select with; --final takes all")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
@@ -187,6 +187,8 @@ def check_shares(options: Namespace, images: int, held_out: int, model: nn.Modul
     normed = has_batch_norm(model)
     if batch_size < 2 * shares * parts and normed:
         raise UserError(f"--batch-size {batch_size} leaves a process 1 image, and the BatchNorm of the model needs 2")
+    if options.gradient_checkpointing and not model.stages:
+        raise UserError(f"--gradient-checkpointing: {options.model} has no stages of blocks to compute again")
     if options.sync_batchnorm and not normed:
         raise UserError(f"--sync-batchnorm: {options.model} has no BatchNorm")
     if options.sync_batchnorm and processes.device.type != "cuda":

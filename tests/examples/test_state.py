@@ -128,13 +128,15 @@ def test_average_is_none_where_none_is_asked():
     assert Augmentation(True, 0.1).mixing is None
 
 
-def test_synchronised_batchnorm_is_refused_where_it_cannot_be(fitted):
+def test_options_that_do_not_fit_the_model_are_refused(fitted):
     from training.errors import UserError
 
     with pytest.raises(UserError, match="--sync-batchnorm: torch has it for GPUs alone, and this is a CPU"):
         fitted("--sync-batchnorm", "--name", "a")
     with pytest.raises(UserError, match="--sync-batchnorm: mlp has no BatchNorm"):
         fitted("--sync-batchnorm", "--model", "mlp", "--name", "a")
+    with pytest.raises(UserError, match="--gradient-checkpointing: mlp has no stages of blocks to compute again"):
+        fitted("--gradient-checkpointing", "--model", "mlp", "--name", "a")
     with pytest.raises(UserError, match="--batch-size 8 is less than the 9 parts of --accumulate 9"):
         fitted("--accumulate", 9, "--model", "mlp", "--name", "a")
 

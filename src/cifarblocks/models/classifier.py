@@ -109,7 +109,13 @@ class Classifier(nn.Module):
         self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)  # type: ignore[union-attr]
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """In training, keep only each block's input and compute the rest again in the backward pass."""
+        """In training, keep only each block's input and compute the rest again in the backward pass.
+
+        Raises:
+            ValueError: if the network has no stages of blocks.
+        """
+        if enabled and not self.stages:
+            raise ValueError("gradient checkpointing computes stages of blocks again, and this network has none")
         self.gradient_checkpointing = enabled
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
