@@ -30,8 +30,13 @@ def configuration(options: Namespace, data: DataSet, processes: Processes) -> di
         "world_size": processes.world_size,
         "versions": versions(),
         "machine": machine(processes.device),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_typed(),
     }
+
+
+def command_typed() -> str:
+    """What was typed, the script named from the folder that it was typed in, whoever started it."""
+    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
 
 def summary(

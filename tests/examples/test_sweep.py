@@ -359,6 +359,8 @@ def test_a_sweep_of_real_runs_ends_with_its_table(script, tmp_path):
     assert finished.stderr.count("\n") == 1
     summaries = [json.loads((output / "mlp" / f"seed-{seed}" / "summary.json").read_text()) for seed in (0, 1)]
     values = [summary["test_top1"] for summary in summaries]
+    begin = f"python {os.path.relpath(launching.TRAIN, tmp_path)} --epochs 1 --model mlp --seed 0 "
+    assert summaries[0]["configuration"]["command"].startswith(begin)
     with (output / "table.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert float(line["test_top1_mean"]) == pytest.approx(statistics.mean(values))
