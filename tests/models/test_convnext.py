@@ -66,6 +66,14 @@ def test_weights_are_drawn_as_the_paper_does():
             assert (module.gamma == torch.tensor(1e-6)).all()
 
 
+@pytest.mark.parametrize("name", ["convnext_atto_cifar", "hornet_nano_cifar"])
+def test_every_branch_begins_with_the_layer_scale_that_is_given(name):
+    model = cifarblocks.create_model(name, layer_scale=0.25)
+    scales = [module.gamma for module in model.modules() if isinstance(module, LayerScale)]
+    assert len(scales) == {"convnext_atto_cifar": 12, "hornet_nano_cifar": 24}[name]
+    assert all((scale == 0.25).all() for scale in scales)
+
+
 # improved_resnet20_convnext: the layout written out
 
 

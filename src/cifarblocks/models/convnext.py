@@ -28,13 +28,14 @@ def convnext(
     num_classes: int = 100,
     in_channels: int = 3,
     image_size: ImageSize = 32,
+    layer_scale: float = 1e-6,
     drop_path: float = 0.0,
     dropout: float = 0.0,
 ) -> Classifier:
     """Patches, stages of blocks that keep the map, global average pool, LayerNorm, linear layer.
 
     Args:
-        blocks: one for each stage, called as block(channels, drop_path=rate).
+        blocks: one for each stage, called as block(channels, layer_scale=layer_scale, drop_path=rate).
         patch_size: height, width and stride of the patches that the stem takes.
         widths: channels of each stage.
         depths: blocks of each stage.
@@ -42,15 +43,17 @@ def convnext(
         num_classes: classes; 0 leaves the pooled, normalised features.
         in_channels: channels of the images.
         image_size: size of the images it is used for.
+        layer_scale: first value of the branches' scales; at the paper's, 1e-6, a branch adds next to nothing at first.
         drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
         dropout: dropout rate before the linear layer.
 
     Raises:
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
+    scaled = [partial(block, layer_scale=layer_scale) for block in blocks]
     model = Classifier(
         patches(in_channels, widths[0], patch_size),
-        build_transition_stages(blocks, transition, widths, depths, strides, drop_path),
+        build_transition_stages(scaled, transition, widths, depths, strides, drop_path),
         PooledHead(widths[-1], num_classes, dropout, after=nn.LayerNorm(widths[-1], eps=1e-6)),
         stage_info(widths, strides, patch_size),
         in_channels=in_channels,
@@ -93,7 +96,7 @@ def imagenet_convnext(width: int, depths: Sequence[int], /, **arguments: Any) ->
     Args:
         width: channels of the first stage.
         depths: blocks of each stage.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `convnext`.
+        arguments: num_classes, in_channels, image_size, layer_scale, drop_path, dropout, as in `convnext`.
     """
     return convnext([ConvNeXtBlock] * 4, 4, doubled(width), depths, (1, 2, 2, 2), **arguments)
 
