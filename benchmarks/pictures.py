@@ -1,9 +1,9 @@
-"""What was measured, as pictures for docs/performance.md.
+"""What was measured, as pictures for docs/performance.md and docs/leaderboard.md.
 
     python benchmarks/pictures.py
 
-Reads train_step.json, inference.json, scale.json, loss_curves.json, start.json and speedrun.json in benchmarks/results,
-and writes a PNG of each to docs/. Takes some seconds.
+Reads train_step.json, inference.json, scale.json, loss_curves.json, start.json, speedrun.json and the runs of the
+leaderboard in benchmarks/results, and writes a PNG of each to docs/. Takes some seconds.
 """
 
 import json
@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 from measuring import PAGES, RESULTS, typed
 from peers import INFERENCE_GOALS, PEERS
 from scale import SIZES
+from training.comparison import Row
+from training.comparison_pictures import draw_pareto_front
+from training.runs import SUMMARY, read_json, read_metrics
 
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
@@ -179,8 +182,16 @@ def speedrun() -> Figure:
     return figure
 
 
+def leaderboard() -> list[Row]:
+    """The runs of the leaderboard, as examples/sweep.py compares them."""
+    folders = [path.parent for path in sorted((RESULTS / "leaderboard").glob(f"*/*/{SUMMARY}"))]
+    return [Row(folder.parent.name, [read_json(folder / SUMMARY)], [read_metrics(folder)]) for folder in folders]
+
+
 def main() -> None:
     """Draw and write."""
+    title = "CIFAR-10 (JPEG copies): as many seconds of training for each as resnet_20 needs for 6 epochs"
+    draw_pareto_front(PAGES / "leaderboard.png", title, leaderboard())
     for draw in (train_step, inference, scale, loss_curves, start, speedrun):
         draw().savefig(PAGES / f"{draw.__name__}.png")
 

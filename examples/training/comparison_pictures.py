@@ -21,7 +21,10 @@ GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 
 
 def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
-    """Accuracy against multiply-adds, every point labelled, and those that none surpasses at less cost joined."""
+    """Accuracy against multiply-adds, every point labelled, and those that none surpasses at less cost joined.
+
+    Rows at the same point have one label of several lines.
+    """
     figure = empty_figure(title, 11, 7)
     axes = figure.subplots()
     front = pareto_front(rows)
@@ -39,8 +42,10 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.12, 0.1)
     finish(figure, axes)
-    others = [row for row in ranked(rows) if row not in front]
-    place_labels(axes, [(row.multiply_adds, row.top1) for row in front + others], [r.label for r in front + others])
+    names: dict[tuple[float, float], list[str]] = {}
+    for row in [*front, *(row for row in ranked(rows) if row not in front)]:
+        names.setdefault((row.multiply_adds, row.top1), []).append(row.label)
+    place_labels(axes, list(names), ["\n".join(labels) for labels in names.values()])
     save_figure(figure, path)
 
 

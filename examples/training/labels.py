@@ -15,7 +15,7 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
 
     Args:
         axes: of a figure with an Agg canvas, its limits settled.
-        points: in the units of the data; the first ones choose first.
+        points: in the units of the data; at the same distance from their points, the labels of the first choose first.
         labels: one a point.
         size: of the letters.
     """
@@ -23,29 +23,38 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
     figure.draw_without_rendering()  # type: ignore[union-attr]
     centers = [tuple(axes.transData.transform(point)) for point in points]
     taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in centers]
-    for (x, y), point, label in zip(centers, points, labels, strict=True):
+    texts = []
+    for point, label in zip(points, labels, strict=True):
         text = axes.annotate(label, point, (0, 0), textcoords="offset pixels", fontsize=size, bbox=PLAIN)
         text.set_in_layout(False)
-        extent = text.get_window_extent()
-        boxes = list(candidates(x, y, extent.width, extent.height))
-        box = next((box for box in boxes if is_free(box, axes.bbox, taken)), boxes[0])
-        taken.append(box)
-        text.set_position((box.x0 - x, box.y0 - y - extent.y0 + y))
+        texts.append(text)
+    extents = [text.get_window_extent() for text in texts]
+    boxes = [next(around(*center, *extent.size, 11)) for center, extent in zip(centers, extents, strict=True)]
+    waiting = list(range(len(texts)))
+    for distance in range(11, 220, 7):
+        for number in waiting.copy():
+            places = around(*centers[number], *extents[number].size, distance)
+            box = next((place for place in places if is_free(place, axes.bbox, taken)), None)
+            if box:
+                boxes[number] = box
+                taken.append(box.padded(4))
+                waiting.remove(number)
+    for (x, y), text, extent, box in zip(centers, texts, extents, boxes, strict=True):
+        text.set_position((box.x0 - x, box.y0 - extent.y0))
         near = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
         if math.dist((x, y), near) > 14:
             ends = axes.transData.inverted().transform([(x, y), near])
             axes.plot(*ends.T, color="black", lw=0.6, alpha=0.7, zorder=1, scalex=False, scaley=False)
 
 
-def candidates(x: float, y: float, width: float, height: float) -> Iterator[Bbox]:
-    """Where a label could stand, in pixels: on wider and wider ellipses around its point, first to the right of it."""
-    for distance in range(11, 220, 7):
-        for number in range(16):
-            angle = 2 * math.pi * (number // 2 + number % 2) * (-1) ** number / 16
-            across, up = math.cos(angle), math.sin(angle)
-            left = x + distance * across - width * (1 - across) / 2
-            bottom = y + distance * up - height * (1 - up) / 2
-            yield Bbox.from_bounds(left, bottom, width, height)
+def around(x: float, y: float, width: float, height: float, distance: float) -> Iterator[Bbox]:
+    """Where a label could stand, in pixels: on an ellipse around its point, first to the right of it."""
+    for number in range(16):
+        angle = 2 * math.pi * (number // 2 + number % 2) * (-1) ** number / 16
+        across, up = math.cos(angle), math.sin(angle)
+        left = x + distance * across - width * (1 - across) / 2
+        bottom = y + distance * up - height * (1 - up) / 2
+        yield Bbox.from_bounds(left, bottom, width, height)
 
 
 def is_free(box: Bbox, within: Bbox, taken: list[Bbox]) -> bool:

@@ -5,6 +5,8 @@ import json
 
 import pytest
 from measuring import RESULTS
+from pictures import leaderboard
+from training.comparison import csv_table, markdown_table
 
 NAMES = ["blocks", "fused_accuracy", "inference", "loss_curves", "profiles", "scale", "train_step"]
 
@@ -13,3 +15,9 @@ NAMES = ["blocks", "fused_accuracy", "inference", "loss_curves", "profiles", "sc
 def test_the_table_is_that_of_the_record(name):
     record = json.loads((RESULTS / f"{name}.json").read_text())
     assert importlib.import_module(name).table(record) == (RESULTS / f"{name}.md").read_text()
+
+
+def test_the_leaderboard_is_that_of_its_runs():
+    rows = leaderboard()
+    assert markdown_table("leaderboard", rows, []) == (RESULTS / "leaderboard" / "table.md").read_text()
+    assert csv_table(rows) == (RESULTS / "leaderboard" / "table.csv").read_text()

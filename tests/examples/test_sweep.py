@@ -332,6 +332,14 @@ def test_pictures_of_one_row_and_of_many_families_are_drawn(tmp_path):
     assert [one.family for one in many[:3]] == ["simple", "resnet", "hornet"]
 
 
+def test_rows_at_the_same_point_share_a_label(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("training.comparison_pictures.save_figure", lambda figure, path: drawn.append(figure))
+    rows = [row("one", 10**6, 60.0), row("two", 10**6, 60.0), row("other", 2 * 10**6, 70.0)]
+    draw_pareto_front(tmp_path / "pareto.png", "grid", rows)
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["one\ntwo", "other"]
+
+
 def test_where_a_run_has_no_validation_all_are_drawn_by_their_training(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("training.comparison_pictures.save_figure", lambda figure, _: drawn.append(figure))
