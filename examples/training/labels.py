@@ -29,11 +29,11 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
         text.set_in_layout(False)
         texts.append(text)
     extents = [text.get_window_extent() for text in texts]
-    boxes = [next(around(*center, *extent.size, 11)) for center, extent in zip(centers, extents, strict=True)]
+    boxes = [next(around(center, extent, 11)) for center, extent in zip(centers, extents, strict=True)]
     waiting = list(range(len(texts)))
     for distance in range(11, 220, 7):
         for number in waiting.copy():
-            places = around(*centers[number], *extents[number].size, distance)
+            places = around(centers[number], extents[number], distance)
             box = next((place for place in places if is_free(place, axes.bbox, taken)), None)
             if box:
                 boxes[number] = box
@@ -47,8 +47,9 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
             axes.plot(*ends.T, color="black", lw=0.6, alpha=0.7, zorder=1, scalex=False, scaley=False)
 
 
-def around(x: float, y: float, width: float, height: float, distance: float) -> Iterator[Bbox]:
-    """Where a label could stand, in pixels: on an ellipse around its point, first to the right of it."""
+def around(center: Point, extent: Bbox, distance: float) -> Iterator[Bbox]:
+    """Where a label of this extent could stand, in pixels: on an ellipse around its point, first to the right of it."""
+    (x, y), width, height = center, extent.width, extent.height
     for number in range(16):
         angle = 2 * math.pi * (number // 2 + number % 2) * (-1) ** number / 16
         across, up = math.cos(angle), math.sin(angle)
