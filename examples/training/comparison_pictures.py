@@ -100,7 +100,8 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
         members = {family: [row for row in ranked(rows) if row.family == family] for family in palette}
         bars = ranked(max(family, key=lambda row: row.selecting) for family in members.values())
         dots = [[row.top1 for row in members[bar.family]] for bar in bars]
-        names, seen = [f"{bar.family}: {bar.label}" for bar in bars], "best of those held out; dots: each run of the family"
+        names = [f"{bar.family}: {bar.label}" for bar in bars]
+        seen = "bars: best on images held out; dots: all of the family"
     else:
         bars = ranked(rows)
         dots = [bar.values("test_top1") for bar in bars]
