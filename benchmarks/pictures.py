@@ -182,7 +182,7 @@ def speedrun() -> Figure:
     return figure
 
 
-def leaderboard() -> list[Row]:
+def leaderboard_rows() -> list[Row]:
     """The runs of the leaderboard, as examples/sweep.py compares them."""
     folders = [path.parent for path in sorted((RESULTS / "leaderboard").glob(f"*/*/{SUMMARY}"))]
     return [Row(folder.parent.name, [read_json(folder / SUMMARY)], [read_metrics(folder)]) for folder in folders]
@@ -191,7 +191,7 @@ def leaderboard() -> list[Row]:
 def main() -> None:
     """Draw and write."""
     title = "CIFAR-10 (JPEG copies): as many seconds of training for each as resnet_20 needs for 6 epochs"
-    draw_pareto_front(PAGES / "leaderboard.png", title, leaderboard())
+    draw_pareto_front(PAGES / "leaderboard.png", title, leaderboard_rows())
     for draw in (train_step, inference, scale, loss_curves, start, speedrun):
         draw().savefig(PAGES / f"{draw.__name__}.png")
 

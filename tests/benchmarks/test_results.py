@@ -2,10 +2,11 @@
 
 import importlib
 import json
+import re
 
 import pytest
-from measuring import RESULTS
-from pictures import leaderboard
+from measuring import PAGES, RESULTS
+from pictures import leaderboard_rows
 from training.comparison import csv_table, markdown_table
 
 NAMES = ["blocks", "fused_accuracy", "inference", "loss_curves", "profiles", "scale", "train_step"]
@@ -18,6 +19,13 @@ def test_the_table_is_that_of_the_record(name):
 
 
 def test_the_leaderboard_is_that_of_its_runs():
-    rows = leaderboard()
+    rows = leaderboard_rows()
     assert markdown_table("leaderboard", rows, []) == (RESULTS / "leaderboard" / "table.md").read_text()
     assert csv_table(rows) == (RESULTS / "leaderboard" / "table.csv").read_text()
+
+
+def test_the_percentages_of_the_page_stand_in_the_tables():
+    tables = "".join((RESULTS / grid / "table.md").read_text() for grid in ("leaderboard", "layer_scale"))
+    named = re.findall(r"\d\d\.\d\d %", (PAGES / "leaderboard.md").read_text())
+    assert len(named) == 8
+    assert all(percentage in tables for percentage in named)
