@@ -42,13 +42,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 from training.arguments import Parser, add_data_arguments, integer
 from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
 from training.commands import exit_status
 from training.datasets import DataSet, Images, hold_out, load_data
 from training.errors import RunError, UserError, first_line
+from training.muon import Muon
 from training.optimisation import supports_bfloat16
 from training.records import machine, versions
 from training.runs import write_json
@@ -152,46 +152,6 @@ def whitening_filters(images: Tensor, kernel_size: int = 2, eps: float = 5e-4) -
     return (directions / (variances + eps).sqrt()).T.reshape(-1, c, k, k).float()
 
 
-class Muon(Optimizer):
-    """Momentum whose every step is made orthogonal: Muon, https://kellerjordan.github.io/posts/muon.
-
-    A bank of filters is a matrix, (out_channels, in_channels·k·k). Its gradient has a few large singular values and
-    many small ones; made orthogonal, all directions move alike. Before each step the weights are brought to the norm
-    √out_channels, that of a matrix with orthogonal rows of length 1.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.6) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Take a step with Nesterov momentum."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                momentum.mul_(group["momentum"]).add_(weight.grad)
-                gradient = weight.grad.add(momentum, alpha=group["momentum"])
-                weight.mul_(len(weight) ** 0.5 / weight.norm())
-                with autocast():
-                    direction = orthogonalised(gradient.flatten(1))
-                weight.sub_(direction.view_as(weight), alpha=group["lr"])
-
-
-def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
-    """The matrix with all its singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz of degree 5.
-
-    Its coefficients are Muon's: steep at 0, where most singular values begin, rather than exact at 1.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T, iterations).T
-    x = matrix / (matrix.norm() + 1e-7)
-    for _ in range(iterations):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return x
-
-
 def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan, seed: int) -> SpeedNet:
     """The network, its first layer made for these images; a folder's images come sorted by class: draw them."""
     torch.manual_seed(seed)
@@ -205,57 +165,52 @@ def batch_size_for(images: int) -> int:
     return min(BATCH_SIZE, images // 10)
 
 
-def build_optimizers(network: SpeedNet, batch_size: int) -> list[Optimizer]:
+def build_optimizer(network: SpeedNet, batch_size: int) -> Muon:
     """Muon for filters; SGD with Nesterov momentum for the biases of the norms and the last layer."""
     parameters = [parameter for parameter in network.groups.parameters() if parameter.requires_grad]
-    decay = DECAY * batch_size
-    others = [
-        {"params": [p for p in parameters if p.ndim == 1], "lr": BIAS_RATE, "weight_decay": decay / BIAS_RATE},
-        {"params": [network.head.weight], "lr": HEAD_RATE, "weight_decay": decay / HEAD_RATE},
+    decay, others = DECAY * batch_size, {"orthogonal": False, "momentum": 0.85}
+    groups = [
+        {"params": [p for p in parameters if p.ndim == 4], "lr": FILTER_RATE, "momentum": 0.6},
+        {
+            "params": [p for p in parameters if p.ndim == 1],
+            "lr": BIAS_RATE,
+            "weight_decay": decay / BIAS_RATE,
+            **others,
+        },
+        {"params": [network.head.weight], "lr": HEAD_RATE, "weight_decay": decay / HEAD_RATE, **others},
     ]
-    optimizers: list[Optimizer] = [
-        Muon((p for p in parameters if p.ndim == 4), FILTER_RATE),
-        SGD(others, momentum=0.85, nesterov=True),
-    ]
-    for group in groups_of(optimizers):
-        group["peak"] = group["lr"]
-    return optimizers
-
-
-def groups_of(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
-    """Their groups of parameters."""
-    return [group for optimizer in optimizers for group in optimizer.param_groups]
+    return Muon([{**group, "peak": group["lr"]} for group in groups], lr=FILTER_RATE)
 
 
 def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: Plan, seed: int, mirror: bool) -> None:
     """All epochs, the learning rates falling in one line over them."""
     batch_size, augmentation = batch_size_for(len(training)), Augmentation(mirror, SHIFT)
     steps, epochs = len(training) // batch_size, plan.epochs
-    optimizers = build_optimizers(network, batch_size)
+    optimizer = build_optimizer(network, batch_size)
     network.train()
     for epoch in range(epochs):
         began = time.perf_counter()
         batches = training_batches(training, normalise, augmentation, batch_size, seed, epoch)
         rates = [1 - (epoch * steps + step) / (epochs * steps) for step in range(steps)]
-        loss = train_epoch(network, zip(batches, rates, strict=True), optimizers)
+        loss = train_epoch(network, zip(batches, rates, strict=True), optimizer)
         if not math.isfinite(loss):
             raise RunError(f"seed {seed}: the loss is {loss} in epoch {epoch + 1}")
         print(f"  epoch {epoch + 1}/{epochs}  loss {loss:.3f}  {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optimizers: list[Optimizer]) -> float:
+def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optimizer: Muon) -> float:
     """A step for each batch, at a share of the peak learning rates: the mean loss."""
     losses, half = [], autocast()
     for (pixels, labels), rate in batches:
-        for group in groups_of(optimizers):
+        for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         with half:
             logits = network(pixels)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
         loss.backward()
-        for optimizer in optimizers:
+        with half:
             optimizer.step()
-            optimizer.zero_grad()
+        optimizer.zero_grad()
         losses.append(loss.item() / len(labels))
     return statistics.mean(losses)
 
@@ -288,13 +243,12 @@ def count_flops(network: SpeedNet, plan: Plan, images: int) -> float:
     Those of convolutions and matrix products, as torch counts them in one step of two images.
     """
     twin, batch_size = copy.deepcopy(network).train(), batch_size_for(images)
-    optimizers = build_optimizers(twin, batch_size)
+    optimizer = build_optimizer(twin, batch_size)
     with FlopCounterMode(display=False) as of_two_images:
         twin(torch.randn(2, 3, SIZE, SIZE)).sum().backward()
-    with FlopCounterMode(display=False) as of_the_optimizers:
-        for optimizer in optimizers:
-            optimizer.step()
-    per_step = of_two_images.get_total_flops() / 2 * batch_size + of_the_optimizers.get_total_flops()
+    with FlopCounterMode(display=False) as of_the_optimizer:
+        optimizer.step()
+    per_step = of_two_images.get_total_flops() / 2 * batch_size + of_the_optimizer.get_total_flops()
     return plan.epochs * (images // batch_size) * per_step
 
 

@@ -57,7 +57,8 @@ def train_epoch(run: Run, network: nn.Module, epoch: int, stop: StopRequest) -> 
             state.count(loss, logits, targets)
         if options.clip:
             nn.utils.clip_grad_norm_(network.parameters(), options.clip)
-        state.optimizer.step()
+        with run.autocast:  # for the products of matrices of Muon
+            state.optimizer.step()
         state.optimizer.zero_grad()
         if state.average is not None:
             state.average.update_parameters(state.model)

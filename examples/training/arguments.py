@@ -111,8 +111,9 @@ def check(options: argparse.Namespace) -> None:
         f"--name must be the name of one folder, got {name!r}": (
             name is not None and (name in ("", "..") or Path(name).name != name)
         ),
-        f"--eps {options.eps} is of adamw, and --optimizer is sgd": options.eps is not None
-        and options.optimizer == "sgd",
+        f"--eps {options.eps} is of adamw, and --optimizer is {options.optimizer}": (
+            options.eps is not None and options.optimizer != "adamw"
+        ),
         f"--final-lr {options.final_lr} is where a cosine ends, and --schedule is constant": (
             options.final_lr > 0 and options.schedule == "constant"
         ),
@@ -135,7 +136,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def default_learning_rate(optimizer: str, batch_norm: bool) -> float:
-    """Per 256 images: AdamW 0.001; SGD 0.8, or a tenth of it for networks without BatchNorm, which do not bear it."""
+    """Per 256 images: AdamW 0.001; SGD and Muon 0.8, or a tenth for networks without BatchNorm, which bear no more."""
     if optimizer == "adamw":
         return 1e-3
     return 0.8 if batch_norm else 0.08

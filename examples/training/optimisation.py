@@ -1,16 +1,23 @@
 """The optimiser, which parameters decay, and the learning rate of each step."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from training.muon import Muon
+
 # Parameters that say where something is, whatever their shape: weight decay would pull places together.
 UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
+# Muon's learning rate, of steps as long as the weights, as a share of that of SGD beside it, of steps along gradients.
+ORTHOGONAL_SHARE = 0.15
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, orthogonal: Collection[str] = ()
+) -> list[dict[str, object]]:
     """Weight decay for convolutions and matrices, none for norms, biases, scales, and what says where something is.
 
     Args:
@@ -18,18 +25,35 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
         weight_decay: of what decays.
         layer_decay: the share of the learning rate at which a block learns, of that of the block after it; the stem
             stands before the first block, the head after the last (https://arxiv.org/abs/2106.08254).
+        orthogonal: names of parameters that Muon moves; they have groups of their own.
 
     Returns:
-        Groups of an optimiser, each with the "scale" of its learning rate.
+        Groups of an optimiser, each with the "scale" of its learning rate, and whether Muon moves it.
     """
     depths = block_depths(model) if layer_decay < 1 else {}
     deepest = max(depths.values(), default=0)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {
+        (weight_decay, 1.0, False): [],
+        (0.0, 1.0, False): [],
+    }
     for name, parameter in model.named_parameters():
-        spared = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
-        scale = layer_decay ** (deepest - depths.get(name, deepest))
-        groups.setdefault((0.0 if spared else weight_decay, scale), []).append(parameter)
-    return [{"params": params, "weight_decay": decay, "scale": scale} for (decay, scale), params in groups.items()]
+        moved = name in orthogonal
+        spared = moved or parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
+        scale = layer_decay ** (deepest - depths.get(name, deepest)) * (ORTHOGONAL_SHARE if moved else 1.0)
+        groups.setdefault((0.0 if spared else weight_decay, scale, moved), []).append(parameter)
+    return [
+        {"params": params, "weight_decay": decay, "scale": scale, "orthogonal": moved}
+        for (decay, scale, moved), params in groups.items()
+    ]
+
+
+def filters_before_norms(model: nn.Module) -> list[str]:
+    """Names of filters that mix channels and whose length a norm takes out: those of convolutions without a bias."""
+    return [
+        f"{name}.weight"
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.bias is None and layer.groups < layer.in_channels
+    ]
 
 
 def block_depths(model: nn.Module) -> dict[str, int]:
@@ -48,8 +72,11 @@ def block_depths(model: nn.Module) -> dict[str, int]:
 def build_optimizer(
     name: str, model: nn.Module, weight_decay: float, eps: float | None = None, layer_decay: float = 1.0
 ) -> Optimizer:
-    """SGD with Nesterov momentum 0.9, or AdamW; the learning rate is set at each step."""
-    groups = parameter_groups(model, weight_decay, layer_decay)
+    """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step."""
+    filters = filters_before_norms(model) if name == "muon" else ()
+    groups = parameter_groups(model, weight_decay, layer_decay, filters)
+    if name == "muon":
+        return Muon(groups, lr=0.0)
     if name == "sgd":
         return SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
     return AdamW(groups, lr=0.0, eps=1e-8 if eps is None else eps)

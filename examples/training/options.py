@@ -6,7 +6,7 @@ from training.policies import policy_name
 from training.readers import integer, number
 
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
-WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
+WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05}
 
 
 def recipe_options() -> list[str]:
@@ -25,16 +25,17 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="global batch size, split over the processes (default: %(default)s)")  # fmt: skip
     add("--accumulate", type=integer(1), default=1,
         help="compute a batch in so many parts one by one, to save memory (default: %(default)s)")  # fmt: skip
-    add("--optimizer", choices=sorted(WEIGHT_DECAYS), default="sgd", help="(default: %(default)s)")
+    add("--optimizer", choices=sorted(WEIGHT_DECAYS), default="sgd",
+        help="muon moves filters in orthogonal steps and the rest by SGD (default: %(default)s)")  # fmt: skip
     add("--eps", type=number(0), help="AdamW's (default: 1e-8)")
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
-        "(default: 0.001 for adamw, 0.8 for sgd, 0.08 for sgd on a network without BatchNorm)")  # fmt: skip
+        "(default: 0.001 for adamw, 0.8 for sgd and muon, 0.08 for them on a network without BatchNorm)")  # fmt: skip
     add("--final-lr", type=number(0), default=0.0, help="where the cosine ends, per 256 images (default: %(default)s)")
     add("--schedule", choices=("cosine", "constant"), default="cosine", help="after the warm-up (default: %(default)s)")
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")
     add("--layer-decay", type=number(0, 1), default=1.0,
         help="each block learns at this share of the rate of the block after it (default: %(default)s)")  # fmt: skip
-    add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd, 0.05 for adamw)")
+    add("--weight-decay", type=number(0), help="(default: 0.0005 for sgd and muon, 0.05 for adamw)")
     add("--clip", type=number(0), default=0.0, help="largest norm of the gradient (default: 0, not clipped)")
     add("--ema", type=number(0, 1), default=0.0,
         help="decay a step of an average of the weights, tested beside them (default: 0, none)")  # fmt: skip
