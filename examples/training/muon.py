@@ -39,7 +39,7 @@ class Muon(SGD):
         momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
         momentum.mul_(factor).add_(weight.grad)
         direction = orthogonalised(weight.grad.add(momentum, alpha=factor).flatten(1))
-        weight.mul_(len(weight) ** 0.5 / weight.norm())
+        weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(1e-7))
         weight.sub_(direction.view_as(weight), alpha=lr)
         weight.grad = None  # so that SGD leaves it alone
 

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from training.optimisation import build_optimizer, learning_rate_at, parameter_groups, peak_learning_rate
+from training.muon import Muon
+from training.optimisation import (
+    build_optimizer,
+    filters_before_norms,
+    learning_rate_at,
+    parameter_groups,
+    peak_learning_rate,
+)
 
 import cifarblocks
 
@@ -38,11 +45,31 @@ def test_in_real_networks_only_what_is_called_a_weight_decays(name):
         assert (id(parameter) in decayed) == (path.endswith("weight") and parameter.ndim > 1), path
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("muon", Muon), ("adamw", torch.optim.AdamW)])
 def test_the_optimizer_is_what_was_asked(name, kind):
     optimizer = build_optimizer(name, nn.Linear(2, 2), 0.1)
     assert isinstance(optimizer, kind)
     assert name == "adamw" or (optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9)
+
+
+@pytest.mark.parametrize("name", ["eca_resnet_20", "ghost_resnet_20", "resnest14d_cifar", "improved_resnet20_convnext"])
+def test_muon_moves_the_filters_that_a_norm_follows_and_nothing_else(name):
+    """The output of a network in training does not change with the length of what Muon moves."""
+    torch.manual_seed(0)
+    model = cifarblocks.create_model(name, drop_path=0.0) if "improved" in name else cifarblocks.create_model(name)
+    model, x = model.double().train(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    optimizer = build_optimizer("muon", model, 0.1)
+    grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(map(id, model.parameters()))
+    orthogonal = [group for group in optimizer.param_groups if group["orthogonal"]]
+    assert {(group["weight_decay"], group["scale"]) for group in orthogonal} == {(0.0, 0.15)}
+    moved = [parameter for group in orthogonal for parameter in group["params"]]
+    assert len(moved) == len(filters_before_norms(model)) >= 8
+    before = model(x)
+    with torch.no_grad():
+        for parameter in moved:
+            parameter.mul_(3)
+    torch.testing.assert_close(model(x), before, atol=1e-2, rtol=1e-2)
 
 
 @given(total=st.integers(1, 200), share=st.floats(0, 0.99), peak=st.floats(0.001, 10))

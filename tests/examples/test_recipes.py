@@ -68,7 +68,7 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     ):
         options = parse("--model", model)
         values = (options.optimizer, options.lr, options.batch_size, options.label_smoothing, options.weight_decay)
-        assert values == ("sgd", 0.8, 64, 0.1, 5e-4)
+        assert values == ("muon", 0.8, 64, 0.1, 5e-4)
         assert (options.shift, options.epochs, options.warmup_epochs) == (3 / 32, 20, 1)
     assert parse("--model", "mlp").lr == 0.08
     assert parse("--model", "convnext_atto").optimizer == "adamw"
@@ -136,7 +136,7 @@ def test_an_unknown_recipe_is_answered_with_near_ones(capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--eps", 1e-6), "--eps 1e-06 is of adamw, and --optimizer is sgd"),
+        (("--eps", 1e-6), "--eps 1e-06 is of adamw, and --optimizer is muon"),
         (("--schedule", "constant", "--final-lr", 0.1), "--final-lr 0.1 is where a cosine ends"),
         (("--mix-probability", 0.5), "--mix-probability 0.5 is of --mixup or --cutmix, and neither is given"),
         (("--ema", 1), "--ema must be below 1, got 1.0"),
@@ -208,12 +208,14 @@ def test_the_values_are_printed_and_recorded(fitted):
     run = fitted("--mixup", 0.3, "--name", "a")
     printed = describe_run(run.options, run.data, run.state.model, len(run.training), run.processes)
     text = " ".join(printed.split())
-    assert text.startswith("recipe residual_networks_sgd: epochs 1, batch-size 8, accumulate 1, optimizer sgd, lr 0.1")
+    assert text.startswith(
+        "recipe residual_networks_muon: epochs 1, batch-size 8, accumulate 1, optimizer muon, lr 0.1"
+    )
     for name in recipe_options():
         value = vars(run.options)[name]
         assert value is None or f"{name.replace('_', '-')} {value}" in text
         assert run.record["options"][name] == value
-    assert run.record["options"]["recipe"] == "residual_networks_sgd"
+    assert run.record["options"]["recipe"] == "residual_networks_muon"
 
 
 def test_true_and_false_become_switches():
