@@ -32,16 +32,16 @@ class Muon(SGD):
         for group in self.param_groups:
             for weight in group["params"] if group["orthogonal"] else ():
                 if weight.grad is not None:
-                    self._step_orthogonally(weight, group["lr"], group["momentum"])
+                    self._step_orthogonally(weight, weight.grad, group["lr"], group["momentum"])
+                    weight.grad = None  # so that SGD leaves it alone
         super().step(closure)
 
-    def _step_orthogonally(self, weight: Tensor, lr: float, factor: float) -> None:
+    def _step_orthogonally(self, weight: Tensor, gradient: Tensor, lr: float, factor: float) -> None:
         momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-        momentum.mul_(factor).add_(weight.grad)
-        direction = orthogonalised(weight.grad.add(momentum, alpha=factor).flatten(1))
+        momentum.mul_(factor).add_(gradient)
+        direction = orthogonalised(gradient.add(momentum, alpha=factor).flatten(1))
         weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(1e-7))
         weight.sub_(direction.view_as(weight), alpha=lr)
-        weight.grad = None  # so that SGD leaves it alone
 
 
 def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
