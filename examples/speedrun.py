@@ -19,7 +19,8 @@ The recipe, in the order of the file, and why each part is there:
 - The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that what follows begins with
   uncorrelated inputs. No gradient goes through it, or to its input.
 - The convolutions begin with filters that hand their input on, so that the image reaches the last layer at once.
-- Filters are moved by Muon, in steps whose singular values are alike; the rest by SGD with Nesterov momentum.
+- Filters are moved by Muon (training/muon.py), in steps whose singular values are alike; the rest by SGD with Nesterov
+  momentum.
 - Label smoothing, mirrored every other epoch, shifted by up to 2 pixels; learning rates that fall in a line to 0.
 - In scoring, the mean over an image, its mirror image, and both shifted by a pixel.
 
