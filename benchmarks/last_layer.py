@@ -137,7 +137,8 @@ def main() -> None:
         torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), folder / "vit.pth")
         vit = ["--weights", str(folder / "vit.pth"), "--source", "timm", "--model", "vit_tiny_cifar"]
         half_of_the_digits(folder / "half")
-        train([*places, "--model", "resnet_20", "--data", f"folder:{folder / 'half'}", "--no-mirror", "--name", "half"])
+        half = ["--data", f"folder:{folder / 'half'}", "--no-mirror", "--name", "half"]
+        train([*places, "--model", "resnet_20", "--recipe", "residual_networks_sgd", *half])
         resnet = ["--weights", str(folder / "resnet_20" / "half" / "last.safetensors")]
         networks = [measure([*vit, *places]), measure([*resnet, *places])]
         top1 = accuracies(folder, resnet, places)

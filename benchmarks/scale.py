@@ -81,7 +81,8 @@ def images_per_second(processes: int) -> float:
     """What examples/train.py says of its second epoch on the digits, with the threads shared out."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [str(TRAIN), "--model", "resnet_20", "--epochs", "2", "--batch-size", str(BATCH)]
+        command += [str(TRAIN), "--model", "resnet_20", "--recipe", "residual_networks_sgd"]
+        command += ["--epochs", "2", "--batch-size", str(BATCH)]
         command += ["--output", folder, "--name", "run"]
         threads = str(torch.get_num_threads() // processes)
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": threads})

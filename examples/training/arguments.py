@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch import nn
+
 from training.datasets import SOURCES
 from training.errors import UserError
 from training.models import SET_BY_DATA, has_batch_norm, sketch_model
+from training.optimisation import filters_without_biases
 from training.options import WEIGHT_DECAYS, add_recipe_arguments, recipe_options
 from training.processes import is_first
 from training.readers import integer, named_value, number
@@ -59,6 +62,7 @@ def parse_training_arguments(
         options = combine(defaults, recipe, typed)
         check(options)
         model = sketch_model(options)
+        check_optimizer(options, model)
     except UserError as error:
         parser.error(str(error))
     if options.lr is None:
@@ -133,6 +137,12 @@ def check(options: argparse.Namespace) -> None:
     for sentence, refused in refusals.items():
         if refused:
             raise UserError(sentence)
+
+
+def check_optimizer(options: argparse.Namespace, model: nn.Module) -> None:
+    """Refuse an optimizer that the model has nothing for."""
+    if options.optimizer == "muon" and not filters_without_biases(model):
+        raise UserError(f"--optimizer muon moves filters without biases or groups, and {options.model} has none")
 
 
 def default_learning_rate(optimizer: str, batch_norm: bool) -> float:

@@ -13,7 +13,7 @@ class Muon(SGD):
 
     A bank of filters is a matrix, (out_channels, in_channels·k·k). Its gradient has a few large singular values and
     many small ones; made orthogonal, all directions move alike. Before each step the weights are brought to the norm
-    √out_channels, that of a matrix with orthogonal rows of length 1: so a norm must follow, and nothing decays.
+    √out_channels, that of a matrix with orthogonal rows of length 1; nothing decays.
 
     Args:
         parameters: or groups of them; one with `orthogonal` false, such as of biases and the last layer, learns by SGD.
@@ -27,14 +27,14 @@ class Muon(SGD):
             group.setdefault("orthogonal", True)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Take a step; the gradients of filters are used up."""
         for group in self.param_groups:
             for weight in group["params"] if group["orthogonal"] else ():
                 if weight.grad is not None:
                     self._step_orthogonally(weight, weight.grad, group["lr"], group["momentum"])
                     weight.grad = None  # so that SGD leaves it alone
-        super().step(closure)
+        super().step()
 
     def _step_orthogonally(self, weight: Tensor, gradient: Tensor, lr: float, factor: float) -> None:
         momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))

@@ -11,7 +11,8 @@ from training.muon import Muon
 
 # Parameters that say where something is, whatever their shape: weight decay would pull places together.
 UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
-# Muon's learning rate, of steps as long as the weights, as a share of that of SGD beside it, of steps along gradients.
+# Muon's learning rate, of steps as long as the weights at most, as a share of that of SGD beside it, of steps along
+# gradients: 0.03 at a batch of 64 and 0.8 per 256 images. The one value that was tried.
 ORTHOGONAL_SHARE = 0.15
 
 
@@ -47,12 +48,12 @@ def parameter_groups(
     ]
 
 
-def filters_before_norms(model: nn.Module) -> list[str]:
-    """Names of filters that mix channels and whose length a norm takes out: those of convolutions without a bias."""
+def filters_without_biases(model: nn.Module) -> list[str]:
+    """Names of what Muon moves: filters over all channels, without a bias beside them, for as a rule a norm follows."""
     return [
         f"{name}.weight"
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.bias is None and layer.groups < layer.in_channels
+        if isinstance(layer, nn.Conv2d) and layer.bias is None and layer.groups == 1
     ]
 
 
@@ -73,7 +74,7 @@ def build_optimizer(
     name: str, model: nn.Module, weight_decay: float, eps: float | None = None, layer_decay: float = 1.0
 ) -> Optimizer:
     """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step."""
-    filters = filters_before_norms(model) if name == "muon" else ()
+    filters = filters_without_biases(model) if name == "muon" else ()
     groups = parameter_groups(model, weight_decay, layer_decay, filters)
     if name == "muon":
         return Muon(groups, lr=0.0)

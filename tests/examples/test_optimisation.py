@@ -6,11 +6,12 @@ from torch import nn
 from training.muon import Muon
 from training.optimisation import (
     build_optimizer,
-    filters_before_norms,
+    filters_without_biases,
     learning_rate_at,
     parameter_groups,
     peak_learning_rate,
 )
+from training.recipes import load_recipes, recipe_of_family
 
 import cifarblocks
 
@@ -52,24 +53,42 @@ def test_the_optimizer_is_what_was_asked(name, kind):
     assert name == "adamw" or (optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9)
 
 
-@pytest.mark.parametrize("name", ["eca_resnet_20", "ghost_resnet_20", "resnest14d_cifar", "improved_resnet20_convnext"])
-def test_muon_moves_the_filters_that_a_norm_follows_and_nothing_else(name):
-    """The output of a network in training does not change with the length of what Muon moves."""
+MOVED_BY_MUON = [
+    name
+    for name in cifarblocks.list_models()
+    if recipe_of_family(name, load_recipes()[1]) == "residual_networks_muon" and "20" in name
+]
+
+
+@pytest.mark.parametrize("name", [*MOVED_BY_MUON, "resnet_18", "resnet_50"])
+def test_muon_moves_all_filters_of_its_family_and_none_needs_its_length(name):
     torch.manual_seed(0)
-    model = cifarblocks.create_model(name, drop_path=0.0) if "improved" in name else cifarblocks.create_model(name)
-    model, x = model.double().train(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    model = cifarblocks.create_model(name).double().train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = 1e-12
     optimizer = build_optimizer("muon", model, 0.1)
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     orthogonal = [group for group in optimizer.param_groups if group["orthogonal"]]
-    assert {(group["weight_decay"], group["scale"]) for group in orthogonal} == {(0.0, 0.15)}
-    moved = [parameter for group in orthogonal for parameter in group["params"]]
-    assert len(moved) == len(filters_before_norms(model)) >= 8
+    assert [(group["weight_decay"], group["scale"]) for group in orthogonal] == [(0.0, 0.15)]
+    assert set(map(id, orthogonal[0]["params"])) == {id(p) for p in model.parameters() if p.ndim == 4}
+    x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     before = model(x)
     with torch.no_grad():
-        for parameter in moved:
-            parameter.mul_(3)
-    torch.testing.assert_close(model(x), before, atol=1e-2, rtol=1e-2)
+        for number, parameter in enumerate(orthogonal[0]["params"]):
+            parameter.mul_(2 + number)
+    torch.testing.assert_close(model(x), before, atol=1e-6, rtol=1e-6)
+
+
+def test_muon_leaves_depthwise_and_grouped_filters_and_those_with_biases_to_sgd():
+    convolutions = {
+        "moved": nn.Conv2d(1, 4, 3, bias=False),
+        "depthwise": nn.Conv2d(4, 4, 3, groups=4, bias=False),
+        "grouped": nn.Conv2d(4, 4, 3, groups=2, bias=False),
+        "with_bias": nn.Conv2d(4, 4, 1),
+    }
+    assert filters_without_biases(nn.ModuleDict(convolutions)) == ["moved.weight"]
 
 
 @given(total=st.integers(1, 200), share=st.floats(0, 0.99), peak=st.floats(0.001, 10))

@@ -58,19 +58,18 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     _, families = load_recipes()
     general = [model for model in cifarblocks.list_models() if recipe_of_family(model, families) == "any_network_sgd"]
     assert all(model.startswith(("cspdarknet", "ghostnet")) for model in general), general
-    for model in (
-        "eca_resnet_20",
-        "ghost_resnet_20",
-        "resnet_110",
-        "wrn_16_4",
-        "resnest14d_cifar",
-        "ecanet20_adaptive",
-    ):
+    muon, sgd = (
+        ("eca_resnet_20", "resnet_110", "ecanet20_adaptive"),
+        ("ghost_resnet_20", "wrn_16_4", "resnest14d_cifar"),
+    )
+    for model in muon + sgd:
         options = parse("--model", model)
         values = (options.optimizer, options.lr, options.batch_size, options.label_smoothing, options.weight_decay)
-        assert values == ("muon", 0.8, 64, 0.1, 5e-4)
+        assert values == ("muon" if model in muon else "sgd", 0.8, 64, 0.1, 5e-4)
         assert (options.shift, options.epochs, options.warmup_epochs) == (3 / 32, 20, 1)
     assert parse("--model", "mlp").lr == 0.08
+    recipes, _ = load_recipes()
+    assert recipes["residual_networks_muon"] == {**recipes["residual_networks_sgd"], "optimizer": "muon"}
     assert parse("--model", "convnext_atto").optimizer == "adamw"
 
 
@@ -137,6 +136,10 @@ def test_an_unknown_recipe_is_answered_with_near_ones(capsys):
     ("arguments", "sentence"),
     [
         (("--eps", 1e-6), "--eps 1e-06 is of adamw, and --optimizer is muon"),
+        (
+            ("--model", "mlp", "--optimizer", "muon"),
+            "--optimizer muon moves filters without biases or groups, and mlp has",
+        ),
         (("--schedule", "constant", "--final-lr", 0.1), "--final-lr 0.1 is where a cosine ends"),
         (("--mix-probability", 0.5), "--mix-probability 0.5 is of --mixup or --cutmix, and neither is given"),
         (("--ema", 1), "--ema must be below 1, got 1.0"),
