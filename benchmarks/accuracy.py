@@ -24,11 +24,12 @@ below the original files, and not to be compared with numbers on those. Of the d
 batch size were chosen among five by how well runs of 1 and 5 epochs did on those test images, and the crop of 3 pixels
 because 4 did worse there in 5 epochs and 2 a little in 30, so its accuracies are a little too good; label smoothing was
 chosen on images held out, and so it was seen there in 15 epochs of bfloat16 that neither a learning rate of 1.2 (85.96
-%) nor a weight decay of 0.00025 (86.50 %) does better than these defaults (86.78 %), and Muon better (87.74 %): hence
-the family's recipe. Erasing a part of every fourth image did better than none there in 30 epochs (88.24 against 87.84
-%), and worse on the test images (87.65 against 87.94 %): nothing that one seed can tell, and it is off. The same
-command chooses bfloat16 where the hardware has it; the runs in both precisions are single ones, and how much another
-seed would change was not measured. Hours are wall clock, with other work beside and pauses between.
+%) nor a weight decay of 0.00025 (86.50 %) does better than these defaults (86.78 %), and Muon better (87.74 %); of 4
+epochs by either, and of a second network, the runs are in [optimizer](optimizer/table.md). Erasing a part of every
+fourth image did better than none there in 30 epochs (88.24 against 87.84 %), and worse on the test images (87.65
+against 87.94 %): nothing that one seed can tell, and it is off. The same command chooses bfloat16 where the hardware
+has it; the runs in both precisions are single ones, and how much another seed would change was not measured. Hours are
+wall clock, with other work beside and pauses between.
 
 """
 COLUMNS = ["model", "data", "epochs", "trained on", "top-1", "top-5", "parameters", "multiply-adds", "seed"]
