@@ -37,7 +37,10 @@ class Muon(SGD):
         super().step()
 
     def _step_orthogonally(self, weight: Tensor, gradient: Tensor, lr: float, factor: float) -> None:
-        momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        momentum = state["momentum_buffer"]
         momentum.mul_(factor).add_(gradient)
         direction = orthogonalised(gradient.add(momentum, alpha=factor).flatten(1))
         weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(1e-7))

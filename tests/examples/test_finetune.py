@@ -367,6 +367,7 @@ class Harmful:
         (("--weights", "start.safetensors", "--model", "resnet_32"), "start.safetensors are of resnet_20"),
         (("--weights", "start.safetensors", "--freeze", "--cutmix", "1"),
          "--cutmix is not for --freeze, which trains the last layer alone"),
+        (("--weights", "start.safetensors", "--freeze", "--optimizer", "muon"), "--optimizer muon is not for --freeze"),
         (("--weights", "start.safetensors", "--freeze", "--drop-path", "0.1"), "--drop-path is not for --freeze"),
         (("--weights", "start.safetensors", "--freeze", "--recipe", "residual_networks_sgd"),
          "--shift is not for --freeze"),
