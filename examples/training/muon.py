@@ -1,7 +1,7 @@
 """Muon: steps that move all directions of a bank of filters alike."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,33 +30,37 @@ class Muon(SGD):
     def step(self) -> None:  # type: ignore[override]
         """Take a step; the gradients of filters are used up."""
         for group in self.param_groups:
-            for weight in group["params"] if group["orthogonal"] else ():
-                if weight.grad is not None:
-                    self._step_orthogonally(weight, weight.grad, group["lr"], group["momentum"])
-                    weight.grad = None  # so that SGD leaves it alone
+            filters = [weight for weight in group["params"] if group["orthogonal"] and weight.grad is not None]
+            for shape in dict.fromkeys(weight.shape for weight in filters):
+                bank = [weight for weight in filters if weight.shape == shape]
+                self._step_orthogonally(bank, group["lr"], group["momentum"])
         super().step()
 
-    def _step_orthogonally(self, weight: Tensor, gradient: Tensor, lr: float, factor: float) -> None:
-        state = self.state[weight]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        momentum = state["momentum_buffer"]
-        momentum.mul_(factor).add_(gradient)
-        direction = orthogonalised(gradient.add(momentum, alpha=factor).flatten(1))
-        weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(1e-7))
-        weight.sub_(direction.view_as(weight), alpha=lr)
+    def _step_orthogonally(self, bank: list[Tensor], lr: float, factor: float) -> None:
+        """Move filters of one shape, whose small products of matrices are one large one."""
+        moves = []
+        for weight in bank:
+            gradient, weight.grad = cast("Tensor", weight.grad), None  # so that SGD leaves it alone
+            state = self.state[weight]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            momentum = state["momentum_buffer"].mul_(factor).add_(gradient)
+            moves.append(gradient.add(momentum, alpha=factor))
+        for weight, direction in zip(bank, orthogonalised(torch.stack(moves).flatten(2)), strict=True):
+            weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(1e-7))
+            weight.sub_(direction.view_as(weight), alpha=lr)
 
 
-def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
-    """The matrix with all its singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz of degree 5.
+def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
+    """(..., r, c) matrices, all their singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz, degree 5.
 
     Its coefficients are Muon's: steep at 0, where most singular values begin, rather than exact at 1.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T, iterations).T
-    x = matrix / (matrix.norm() + 1e-7)
+    if matrices.shape[-2] > matrices.shape[-1]:
+        return orthogonalised(matrices.mT, iterations).mT
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return x

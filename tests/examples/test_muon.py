@@ -11,13 +11,13 @@ from training.muon import Muon, orthogonalised
 def by_singular_values(matrix: torch.Tensor, iterations: int = 3) -> torch.Tensor:
     """The same polynomial, of the singular values alone."""
     u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
-    s = s / s.square().sum().sqrt()
+    s = s / s.square().sum(-1, keepdim=True).sqrt()
     for _ in range(iterations):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    return (u * s @ v).float()
+    return (u * s.unsqueeze(-2) @ v).float()
 
 
-@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (7, 7)])
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (7, 7), (3, 6, 20), (3, 20, 6)])
 def test_orthogonalised_changes_the_singular_values_alone(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(orthogonalised(matrix), by_singular_values(matrix), atol=1e-4, rtol=1e-4)

@@ -71,7 +71,7 @@ def test_muon_moves_all_filters_of_its_family_and_none_needs_its_length(name):
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     orthogonal = [group for group in optimizer.param_groups if group["orthogonal"]]
-    assert [(group["weight_decay"], group["scale"]) for group in orthogonal] == [(0.0, 0.15)]
+    assert [(group["weight_decay"], group["scale"]) for group in orthogonal] == [(0.0, 0.07)]
     assert set(map(id, orthogonal[0]["params"])) == {id(p) for p in model.parameters() if p.ndim == 4}
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     before = model(x)
