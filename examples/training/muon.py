@@ -52,7 +52,7 @@ class Muon(SGD):
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
-    """(..., r, c) matrices, all their singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz, degree 5.
+    """(..., r, c) matrices, their singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz, degree 5.
 
     Its coefficients are Muon's: steep at 0, where most singular values begin, rather than exact at 1.
     """
