@@ -20,3 +20,10 @@ def fixed_seed():
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     doctest_namespace["torch"] = torch
+
+
+@pytest.fixture(autouse=True)
+def without_gpus(monkeypatch):
+    """What is equal to the bit, or takes two processes, is so on CPUs; test_gpu.py has its GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for scripts
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

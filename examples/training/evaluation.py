@@ -49,7 +49,7 @@ def evaluate(
             probability, found = logits.softmax(1).max(1)
             true = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
             outcomes.append(torch.stack([found.double(), probability, true], 1))
-        sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.tensor(len(labels), device=sums.device)])
+        sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.full_like(loss, len(labels))])
     loss_sum, top1, top5, images_seen = processes.sum(sums).tolist()
     return Scores(loss_sum / images_seen, 100 * top1 / images_seen, 100 * top5 / images_seen, int(images_seen))
 

@@ -56,7 +56,7 @@ class State:
         """Add the loss, summed over a batch, and what was right: the class of most weight where images are mixed."""
         labels = targets if targets.ndim == 1 else targets.argmax(1)
         hits = (logits.argmax(1) == labels).sum()
-        self.sums += torch.stack([loss.detach(), hits, torch.tensor(len(labels), device=hits.device)])
+        self.sums += torch.stack([loss.detach(), hits, torch.full_like(hits, len(labels))])
 
     def elapsed(self) -> float:
         """Seconds of this epoch, those before an interruption included."""
