@@ -64,10 +64,15 @@ def main(folders: list[str]) -> None:
     collected.mkdir(parents=True, exist_ok=True)
     for folder, summary in read.items():
         (collected / f"{folder.parent.name}_{folder.name}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    summaries = [json.loads(path.read_text()) for path in sorted(collected.glob("*.json"))]
+    (RESULTS / "accuracy.md").write_text(table())
+
+
+def table() -> str:
+    """The page, of all the summaries that are kept."""
+    summaries = [json.loads(path.read_text()) for path in sorted((RESULTS / "accuracy").glob("*.json"))]
     summaries.sort(key=lambda summary: (summary["data"], summary["model"], summary["epochs"], summary["seed"]))
     rows = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, summaries)]
-    (RESULTS / "accuracy.md").write_text(HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows))
+    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -106,11 +106,11 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Namespace, Start]:
     first = ["--model", start.card.model if start.card else own.model, *start.arguments(), "--recipe", recipe]
     options = parse_training_arguments([*first, *others], None, "finetune.py")
     if own.freeze:
+        if options.optimizer == "muon":
+            parser.error("--optimizer muon is not for --freeze, which trains the last layer alone")
         for name, value in vars(parse_training_arguments(first, None, "finetune.py")).items():
             if name not in READ_IF_FROZEN and getattr(options, name) != value:
                 parser.error(f"--{name.replace('_', '-')} is not for --freeze, which trains the last layer alone")
-        if options.optimizer == "muon":
-            parser.error("--optimizer muon is not for --freeze, which trains the last layer alone")
     options.weights, options.source, options.freeze = start.digest, own.source, own.freeze
     return options, start
 

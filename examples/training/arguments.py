@@ -11,7 +11,7 @@ from training.datasets import SOURCES
 from training.errors import UserError
 from training.models import SET_BY_DATA, has_batch_norm, sketch_model
 from training.optimisation import filters_without_biases
-from training.options import WEIGHT_DECAYS, add_recipe_arguments, recipe_options
+from training.options import MUON_SHARE, WEIGHT_DECAYS, add_recipe_arguments, recipe_options
 from training.processes import is_first
 from training.readers import integer, named_value, number
 from training.recipes import as_arguments, find_recipe, load_recipes, recipe_of_family
@@ -20,6 +20,9 @@ __all__ = ["Parser", "add_data_arguments", "integer", "named_value", "number", "
 
 # Options that say where a run is and what is kept of it, not what it does: a run may be resumed with others.
 PLACES = frozenset({"output", "name", "resume", "data_dir", "checkpoint_steps", "tensorboard", "no_test"})
+
+# What a recipe says of its optimizer alone.
+OF_OPTIMIZER = frozenset({"lr", "weight_decay", "eps", "muon_share"})
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,10 +92,12 @@ def read_recipe(name: str | None, model: str) -> dict[str, Any]:
 def combine(defaults: dict[str, Any], recipe: dict[str, Any], typed: dict[str, Any]) -> argparse.Namespace:
     """What is typed before what the recipe says, and that before the defaults."""
     if typed.get("optimizer", recipe.get("optimizer")) != recipe.get("optimizer"):
-        recipe = {name: value for name, value in recipe.items() if name not in ("lr", "weight_decay", "eps")}
+        recipe = {name: value for name, value in recipe.items() if name not in OF_OPTIMIZER}
     if "epochs" in typed and "epochs" in recipe and "warmup_epochs" in recipe:
         recipe = {**recipe, "warmup_epochs": recipe["warmup_epochs"] * typed["epochs"] / recipe["epochs"]}
     options = argparse.Namespace(**{**defaults, **recipe, **typed})
+    if options.muon_share is None and options.optimizer == "muon":
+        options.muon_share = MUON_SHARE
     if options.weight_decay is None:
         options.weight_decay = WEIGHT_DECAYS[options.optimizer]
     if options.warmup_epochs is None:
@@ -114,6 +119,9 @@ def check(options: argparse.Namespace) -> None:
         "--resume needs the --name of the run to go on with": options.resume and name is None,
         f"--name must be the name of one folder, got {name!r}": (
             name is not None and (name in ("", "..") or Path(name).name != name)
+        ),
+        f"--muon-share {options.muon_share} is of muon, and --optimizer is {options.optimizer}": (
+            options.muon_share is not None and options.optimizer != "muon"
         ),
         f"--eps {options.eps} is of adamw, and --optimizer is {options.optimizer}": (
             options.eps is not None and options.optimizer != "adamw"

@@ -49,14 +49,15 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
     left, right = (figure.add_subfigure(grid[0, column]) for column in range(2))
     draw_confusion(left.subplots(), confusion(images.labels, outcomes[:, 0].long(), len(classes)), classes)
     chosen = worst_mistakes(images.labels, outcomes)
-    right.suptitle("the worst mistakes: true → found, and its probability" if chosen else "no mistakes")
+    right.suptitle("the worst mistakes: true → found, and the probability of each" if chosen else "no mistakes")
     for axes, index in zip(right.subplots(4, 5).flat, chosen + [None] * (SHOWN - len(chosen)), strict=True):
         axes.axis("off")
         if index is not None:
             axes.imshow(images.pixels[index].numpy())
-            found, probability, _ = outcomes[index].tolist()
+            found, *probabilities = outcomes[index].tolist()
             names = [shortened(classes[number]) for number in (int(images.labels[index]), int(found))]
-            axes.set_title(f"{names[0]} →\n{names[1]}, {100 * probability:.0f} %", fontsize=8)
+            of_found, of_true = (f"{100 * probability:.0f} %" for probability in probabilities)
+            axes.set_title(f"{names[0]}, {of_true} →\n{names[1]}, {of_found}", fontsize=8)
     save_figure(figure, path)
 
 

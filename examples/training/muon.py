@@ -13,7 +13,7 @@ class Muon(SGD):
 
     A bank of filters is a matrix, (out_channels, in_channels·k·k). Its gradient has a few large singular values and
     many small ones; made orthogonal, all directions move alike. Before each step the weights are brought to the norm
-    √out_channels, that of a matrix with orthogonal rows of length 1; nothing decays.
+    √out_channels, that of rows of length 1; nothing decays.
 
     Args:
         parameters: or groups of them; one with `orthogonal` false, such as of biases and the last layer, learns by SGD.

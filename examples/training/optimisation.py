@@ -8,17 +8,18 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from training.muon import Muon
+from training.options import MUON_SHARE
 
 # Parameters that say where something is, whatever their shape: weight decay would pull places together.
 UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
-# Muon's learning rate, of steps as long as the weights at most, as a share of that of SGD beside it, of steps along
-# gradients: 0.014 at a batch of 64 and 0.8 per 256 images. The best of 0.05, 0.07, 0.1 and 0.15 on images held out,
-# after 30 epochs of eca_resnet_20.
-ORTHOGONAL_SHARE = 0.07
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, orthogonal: Collection[str] = ()
+    model: nn.Module,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    orthogonal: Collection[str] = (),
+    orthogonal_share: float = 1.0,
 ) -> list[dict[str, object]]:
     """Weight decay for convolutions and matrices, none for norms, biases, scales, and what says where something is.
 
@@ -28,6 +29,7 @@ def parameter_groups(
         layer_decay: the share of the learning rate at which a block learns, of that of the block after it; the stem
             stands before the first block, the head after the last (https://arxiv.org/abs/2106.08254).
         orthogonal: names of parameters that Muon moves; they have groups of their own.
+        orthogonal_share: the share of the learning rate at which it moves them.
 
     Returns:
         Groups of an optimiser, each with the "scale" of its learning rate, and whether Muon moves it.
@@ -41,7 +43,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         moved = name in orthogonal
         spared = moved or parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
-        scale = layer_decay ** (deepest - depths.get(name, deepest)) * (ORTHOGONAL_SHARE if moved else 1.0)
+        scale = layer_decay ** (deepest - depths.get(name, deepest)) * (orthogonal_share if moved else 1.0)
         groups.setdefault((0.0 if spared else weight_decay, scale, moved), []).append(parameter)
     return [
         {"params": params, "weight_decay": decay, "scale": scale, "orthogonal": moved}
@@ -72,13 +74,22 @@ def block_depths(model: nn.Module) -> dict[str, int]:
 
 
 def build_optimizer(
-    name: str, model: nn.Module, weight_decay: float, eps: float | None = None, layer_decay: float = 1.0
+    name: str,
+    model: nn.Module,
+    weight_decay: float,
+    eps: float | None = None,
+    layer_decay: float = 1.0,
+    muon_share: float | None = None,
 ) -> Optimizer:
-    """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step."""
-    filters = filters_without_biases(model) if name == "muon" else ()
-    groups = parameter_groups(model, weight_decay, layer_decay, filters)
+    """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step.
+
+    What is None is as by default.
+    """
     if name == "muon":
-        return Muon(groups, lr=0.0)
+        share = MUON_SHARE if muon_share is None else muon_share
+        filters = filters_without_biases(model)
+        return Muon(parameter_groups(model, weight_decay, layer_decay, filters, share), lr=0.0)
+    groups = parameter_groups(model, weight_decay, layer_decay)
     if name == "sgd":
         return SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
     return AdamW(groups, lr=0.0, eps=1e-8 if eps is None else eps)

@@ -7,6 +7,8 @@ from training.readers import integer, number
 
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05}
+# For 30 epochs of eca_resnet_20 the best of 0.05, 0.07, 0.1 and 0.15, on images held out.
+MUON_SHARE = 0.07
 
 
 def recipe_options() -> list[str]:
@@ -30,6 +32,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--eps", type=number(0), help="AdamW's (default: 1e-8)")
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
         "(default: 0.001 for adamw, 0.8 for sgd and muon, 0.08 for them on a network without BatchNorm)")  # fmt: skip
+    add("--muon-share", type=number(0),
+        help=f"of the learning rate, for the filters that muon moves (default: {MUON_SHARE})")  # fmt: skip
     add("--final-lr", type=number(0), default=0.0, help="where the cosine ends, per 256 images (default: %(default)s)")
     add("--schedule", choices=("cosine", "constant"), default="cosine", help="after the warm-up (default: %(default)s)")
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")

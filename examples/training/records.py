@@ -98,7 +98,7 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
     validation = ""
     if line["validation_loss"] is not None:
         validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
-    if "average_validation_top1" in line:
+    if line.get("average_validation_top1") is not None:
         validation += f" (average {line['average_validation_top1']:.2f} %)"
     return (
         f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  train loss {line['train_loss']:.3f} "

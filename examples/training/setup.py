@@ -140,7 +140,9 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
     if options.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(options.optimizer, model, options.weight_decay, options.eps, options.layer_decay)
+    optimizer = build_optimizer(
+        options.optimizer, model, options.weight_decay, options.eps, options.layer_decay, options.muon_share
+    )
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     return Run(
         options=options,

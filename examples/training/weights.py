@@ -1,7 +1,7 @@
 """Trained weights in one safetensors file that says by itself how to use them."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,10 @@ def load_data_for(card: Card, source: str, directory: Path, image_size: int | No
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     """The weights of a file and its card; what is wrong with it is raised as it comes."""
     with safe_open(path, framework="pt") as file:
-        metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        metadata = file.metadata() or {}
+        if not metadata.keys() >= {field.name for field in fields(Card)}:
+            raise ValueError("it does not say of what model and data they are")
+        metadata = {key: json.loads(value) for key, value in metadata.items()}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     card = Card(**metadata | {"image_size": tuple(metadata["image_size"])})
     if not len(card.mean) == len(card.std) == len(card.image_size) + 1 == 3:

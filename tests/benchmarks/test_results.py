@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 
+import accuracy
 import pytest
 from measuring import PAGES, RESULTS
 from pictures import leaderboard_rows
@@ -16,6 +17,10 @@ NAMES = ["blocks", "fused_accuracy", "inference", "loss_curves", "profiles", "sc
 def test_the_table_is_that_of_the_record(name):
     record = json.loads((RESULTS / f"{name}.json").read_text())
     assert importlib.import_module(name).table(record) == (RESULTS / f"{name}.md").read_text()
+
+
+def test_the_accuracies_are_those_of_the_summaries():
+    assert accuracy.table() == (RESULTS / "accuracy.md").read_text()
 
 
 def test_the_leaderboard_is_that_of_its_runs():

@@ -1,7 +1,9 @@
 import os
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from training.files import remove_leftovers, write_atomically
@@ -26,6 +28,23 @@ def test_writes_what_was_given_and_leaves_nothing_else(tmp_path):
     write_atomically(path, b"second")
     assert path.read_bytes() == b"second"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, Path.replace
+
+    def flushed(descriptor):
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        fsync(descriptor)
+
+    def renamed(path, target):
+        events.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_atomically(tmp_path / "file", b"content")
+    assert events == ["content", "name", "folder"]
 
 
 def test_others_may_read_a_file_as_the_umask_says(tmp_path):

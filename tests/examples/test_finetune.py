@@ -235,6 +235,11 @@ def test_what_was_interrupted_goes_on_from_the_last_whole_chunk(scene, counted, 
     torch.testing.assert_close(found, direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
 
 
+def test_the_whole_network_is_tuned_on_all_images(tuned, start):
+    folder = tuned("--epochs", 2, "--final")
+    assert json.loads((folder / "summary.json").read_text())["training_images"] == 24
+
+
 def test_the_whole_network_is_tuned_at_a_constant_rate_and_its_average_is_the_closed_form(
     tuned, start, monkeypatch, capsys
 ):
@@ -363,7 +368,7 @@ class Harmful:
         (("--weights", "harm.pth", "--source", "timm", "--model", "resnet_18"), "cannot be used as weights of timm"),
         (("--weights", "list.pth", "--source", "timm", "--model", "resnet_18"), "must hold a state dict, got list"),
         (("--weights", "nested.pth", "--source", "timm", "--model", "resnet_20"), "is the state dict inside it?"),
-        (("--weights", "bare.safetensors"), "cannot be used as weights that train.py wrote: 'image_size'"),
+        (("--weights", "bare.safetensors"), "cannot be used as weights that train.py wrote: it does not say"),
         (("--weights", "start.safetensors", "--model", "resnet_32"), "start.safetensors are of resnet_20"),
         (("--weights", "start.safetensors", "--freeze", "--cutmix", "1"),
          "--cutmix is not for --freeze, which trains the last layer alone"),

@@ -44,6 +44,34 @@ def test_two_steps_of_muon_are_those_of_its_formula():
     torch.testing.assert_close(weight.data, step(expected, 1.6 * second + 0.36 * first), atol=1e-5, rtol=1e-4)
 
 
+def test_filters_of_one_shape_move_each_by_its_own_gradient():
+    generator = torch.Generator().manual_seed(5)
+    start = [torch.randn(4, size, 3, 3, generator=generator) for size in (3, 3, 2, 3)]
+    together, apart = ([nn.Parameter(weight.clone()) for weight in start] for _ in range(2))
+    optimizers = [Muon(together, lr=0.1), *(Muon([weight], lr=0.1) for weight in apart)]
+    for _ in range(3):
+        for one, other in zip(together, apart, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_in_autocast_the_steps_are_those_of_float32_nearly():
+    gradient = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(6))
+    moved = []
+    for enabled in (False, True):
+        weight = nn.Parameter(torch.zeros_like(gradient))
+        weight.grad = gradient.clone()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            Muon([weight], lr=1.0).step()
+        assert weight.dtype == torch.float32
+        moved.append(weight.detach())
+    assert 0 < (moved[0] - moved[1]).norm() < 0.03 * moved[0].norm()
+
+
 def test_what_is_not_orthogonal_learns_by_sgd_and_what_has_no_gradient_stays():
     torch.manual_seed(0)
     ours = nn.ModuleList([nn.Linear(5, 4), nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(3, 4, 3, bias=False)])

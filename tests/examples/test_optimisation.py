@@ -24,7 +24,7 @@ class Parts(nn.Module):
         self.gamma = nn.Parameter(torch.ones(4))
         self.relative_bias = nn.Parameter(torch.zeros(2, 3, 3))
         self.positions = nn.Parameter(torch.zeros(5, 4))
-        self.token = nn.Parameter(torch.zeros(4))
+        self.token = nn.Parameter(torch.zeros(1, 4))
 
 
 def test_only_convolutions_and_matrices_decay():
@@ -67,11 +67,11 @@ def test_muon_moves_all_filters_of_its_family_and_none_needs_its_length(name):
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = 1e-12
-    optimizer = build_optimizer("muon", model, 0.1)
+    optimizer = build_optimizer("muon", model, 0.1, muon_share=0.3)
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     orthogonal = [group for group in optimizer.param_groups if group["orthogonal"]]
-    assert [(group["weight_decay"], group["scale"]) for group in orthogonal] == [(0.0, 0.07)]
+    assert [(group["weight_decay"], group["scale"]) for group in orthogonal] == [(0.0, 0.3)]
     assert set(map(id, orthogonal[0]["params"])) == {id(p) for p in model.parameters() if p.ndim == 4}
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     before = model(x)

@@ -85,6 +85,12 @@ def test_another_optimizer_does_not_inherit_the_rates_of_the_recipes():
     assert (options.lr, options.weight_decay, options.eps) == (0.8, 5e-4, None)
 
 
+def test_the_share_of_muon_is_known_where_muon_is():
+    assert parse("--model", "eca_resnet_20").muon_share == 0.07
+    assert parse("--model", "eca_resnet_20", "--muon-share", 0.2).muon_share == 0.2
+    assert parse("--model", "eca_resnet_20", "--optimizer", "sgd").muon_share is None
+
+
 def test_a_warm_up_keeps_its_share_of_other_epochs():
     name = "coatnet_0_custom_enhanced_cifar100_adamw_300_epochs"
     assert parse("--recipe", name, "--epochs", 3).warmup_epochs == pytest.approx(0.1)
@@ -135,6 +141,7 @@ def test_an_unknown_recipe_is_answered_with_near_ones(capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("--optimizer", "sgd", "--muon-share", 0.1), "--muon-share 0.1 is of muon, and --optimizer is sgd"),
         (("--eps", 1e-6), "--eps 1e-06 is of adamw, and --optimizer is muon"),
         (
             ("--model", "mlp", "--optimizer", "muon"),
@@ -158,6 +165,7 @@ CHANGES = {
     "epochs": 2,
     "batch_size": 4,
     "optimizer": "adamw",
+    "muon_share": 0.3,
     "eps": 0.1,
     "lr": 0.2,
     "final_lr": 0.01,

@@ -80,13 +80,14 @@ def test_a_run_leaves_what_is_promised(script, tmp_path):
 
 
 def test_final_trains_on_all_images_and_best_is_last(script, tmp_path):
-    script("train.py", *QUICK, "--final", "--name", "all")
+    script("train.py", *QUICK, "--final", "--ema", 0.9, "--name", "all")
     folder = tmp_path / "runs" / "mlp" / "all"
     assert result(folder)["training_images"] == 1437
     last, best = (load_file(folder / f"{name}.safetensors") for name in ("last", "best"))
     assert all(torch.equal(last[name], best[name]) for name in last)
     line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
-    assert line["validation_top1"] is None
+    assert line["validation_top1"] is line["average_validation_top1"] is None
+    assert "average_test_top1" in result(folder)
 
 
 def test_without_a_name_each_run_gets_a_folder_of_its_own(script, tmp_path):
