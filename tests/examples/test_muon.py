@@ -72,6 +72,18 @@ def test_in_autocast_the_steps_are_those_of_float32_nearly():
     assert 0 < (moved[0] - moved[1]).norm() < 0.03 * moved[0].norm()
 
 
+def test_training_in_bfloat16_has_the_products_of_muon_in_it(fitted, monkeypatch):
+    seen, step = [], Muon.step
+
+    def recorded(optimizer):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        step(optimizer)
+
+    monkeypatch.setattr(Muon, "step", recorded)
+    fitted("--precision", "bfloat16")
+    assert seen == [True] * 2  # 22 images in batches of 8
+
+
 def test_what_is_not_orthogonal_learns_by_sgd_and_what_has_no_gradient_stays():
     torch.manual_seed(0)
     ours = nn.ModuleList([nn.Linear(5, 4), nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(3, 4, 3, bias=False)])
