@@ -25,8 +25,8 @@ batch size were chosen among five by how well runs of 1 and 5 epochs by SGD did 
 pixels because 4 did worse there in 5 epochs and 2 a little in 30, so its accuracies are a little too good; label
 smoothing, Muon and its rate were chosen on images held out, in runs that are not kept. Muon and SGD in 4 epochs
 of two networks are compared in [optimizer](optimizer/table.md). The same command chooses bfloat16 where the hardware
-has it; the runs in both precisions are single ones, and how much another seed would change was not measured. Hours are
-wall clock, with other work beside and pauses between.
+has it; rows that differ by their seed alone show how much another seed changes, which for the others was not measured.
+Hours are wall clock, with other work beside and pauses between.
 
 """
 COLUMNS = ["model", "data", "epochs", "trained on", "top-1", "top-5", "parameters", "multiply-adds", "seed"]
