@@ -79,16 +79,12 @@ def build_optimizer(
     weight_decay: float,
     eps: float | None = None,
     layer_decay: float = 1.0,
-    muon_share: float | None = None,
+    muon_share: float = MUON_SHARE,
 ) -> Optimizer:
-    """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step.
-
-    What is None is as by default.
-    """
+    """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step."""
     if name == "muon":
-        share = MUON_SHARE if muon_share is None else muon_share
         filters = filters_without_biases(model)
-        return Muon(parameter_groups(model, weight_decay, layer_decay, filters, share), lr=0.0)
+        return Muon(parameter_groups(model, weight_decay, layer_decay, filters, muon_share), lr=0.0)
     groups = parameter_groups(model, weight_decay, layer_decay)
     if name == "sgd":
         return SGD(groups, lr=0.0, momentum=0.9, nesterov=True)

@@ -33,7 +33,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=number(0), help="peak learning rate per 256 images of the global batch "
         "(default: 0.001 for adamw, 0.8 for sgd and muon, 0.08 for them on a network without BatchNorm)")  # fmt: skip
     add("--muon-share", type=number(0),
-        help=f"of the learning rate, for the filters that muon moves (default: {MUON_SHARE})")  # fmt: skip
+        help="learning rate of the filters that muon moves, as a share of that of the rest "
+        f"(default: {MUON_SHARE})")  # fmt: skip
     add("--final-lr", type=number(0), default=0.0, help="where the cosine ends, per 256 images (default: %(default)s)")
     add("--schedule", choices=("cosine", "constant"), default="cosine", help="after the warm-up (default: %(default)s)")
     add("--warmup-epochs", type=number(0), help="linear warm-up (default: 1, or a tenth of a run of under 10 epochs)")

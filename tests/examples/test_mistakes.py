@@ -35,6 +35,8 @@ def test_long_names_lie_on_each_other_nowhere(tmp_path, monkeypatch):
     outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(20, 3)
     draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, ["passenger aeroplanes", "amphibious tractors"])
     FigureCanvasAgg(drawn[0]).draw()
+    texts = {axes.get_title() for axes in drawn[0].subfigs[1].axes}
+    assert texts == {"passenger aer…, 0 % →\namphibious tr…, 100 %"}  # of the true class, of the one found
     titles = [axes.title.get_window_extent() for axes in drawn[0].subfigs[1].axes]
     assert len(titles) == 20
     for number, title in enumerate(titles):

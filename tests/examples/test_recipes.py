@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 import torch
-from training.arguments import parse_training_arguments, read_recipe
+from training.arguments import combine, parse_training_arguments, read_recipe
 from training.errors import UserError
 from training.optimisation import peak_learning_rate
 from training.options import recipe_options
@@ -89,6 +89,13 @@ def test_the_share_of_muon_is_known_where_muon_is():
     assert parse("--model", "eca_resnet_20").muon_share == 0.07
     assert parse("--model", "eca_resnet_20", "--muon-share", 0.2).muon_share == 0.2
     assert parse("--model", "eca_resnet_20", "--optimizer", "sgd").muon_share is None
+
+
+def test_the_share_of_a_recipe_is_left_behind_with_its_muon():
+    defaults = vars(parse("--model", "mlp"))
+    recipe = {"optimizer": "muon", "muon_share": 0.2}
+    assert combine(defaults, recipe, {}).muon_share == 0.2
+    assert combine(defaults, recipe, {"optimizer": "sgd"}).muon_share is None
 
 
 def test_a_warm_up_keeps_its_share_of_other_epochs():
