@@ -180,6 +180,69 @@ def test_torchs_is_taken_where_it_is_as_fast(shape, dtype, expected, monkeypatch
     assert BatchNorm2d(64).gains(x) is expected
 
 
+def sliced(vector):
+    """The same numbers, every second one of a larger memory."""
+    return torch.stack([vector, torch.full_like(vector, 1e6)], 1).flatten()[::2]
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("change", [sliced, torch.Tensor.double, torch.Tensor.half], ids=["sliced", "double", "half"])
+def test_parameters_that_the_loops_cannot_read_are_torchs(name, change, used):
+    results = []
+    for module in pair(8, torch.float32):
+        state = module.state_dict()
+        state[name] = change(state[name])
+        module.load_state_dict(state, assign=True)
+        x = maps(4, 8, 5, 6, dtype=torch.float32)
+        torch.manual_seed(0)
+        try:
+            results.append(module(torch.randn_like(x)))
+        except RuntimeError as error:
+            results.append(str(error))
+    assert not used
+    if isinstance(results[0], str):
+        assert results[0] == results[1]
+    else:
+        torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "bias", "weight", "running_var"])
+def test_vectors_of_another_length_or_device_are_refused_as_by_torch(name):
+    for vector in (torch.ones(6), torch.ones(8, device="meta")):
+        errors = []
+        for module in pair(8, torch.float32):
+            setattr(module, name, nn.Parameter(vector) if name in ("weight", "bias") else vector)
+            with pytest.raises(RuntimeError) as caught:
+                module(maps(4, 8, 5, 6, dtype=torch.float32))
+            errors.append(str(caught.value))
+        assert errors[0] == errors[1]
+
+
+def test_stacked_parameters_of_functional_call_are_read_right(used):
+    ours, torchs = pair(8, torch.float32)
+    stacked = {name: torch.stack([p, p + 5], 1)[:, 0] for name, p in torchs.named_parameters()}
+    x = maps(4, 8, 5, 6, dtype=torch.float32)
+    results = [torch.func.functional_call(module, stacked, (x,)) for module in (ours, torchs)]
+    assert not used
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(("name", "value"), [("eps", -1), ("momentum", -0.1), ("momentum", 1.5)])
+def test_senseless_numbers_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at .* got {value}"):
+        BatchNorm2d(8, **{name: value})
+
+
+def test_what_a_hook_on_saved_tensors_changes_is_torchs(used):
+    ours, torchs = pair(8)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.contiguous() if t.ndim == 4 else sliced(t)):
+        results = [
+            gradients(module, maps(4, 8, 5, 6).fill_(0.5) + torch.arange(8).view(8, 1, 1)) for module in (ours, torchs)
+        ]
+    assert used == ["batch_norm"]
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
 def test_one_value_a_channel_is_refused_as_by_torch():
     with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
         BatchNorm2d(8)(torch.randn(1, 8, 1, 1))

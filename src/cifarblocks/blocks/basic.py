@@ -67,7 +67,7 @@ class LayerNorm2d(nn.LayerNorm):
     Cost: 2·c parameters, 0 multiply-adds.
 
     Raises:
-        ValueError: if `channels` is below 1.
+        ValueError: if `channels` is below 1, or `eps` negative.
 
     >>> LayerNorm2d(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -75,6 +75,7 @@ class LayerNorm2d(nn.LayerNorm):
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         require_at_least(1, channels=channels)
+        require_at_least(0, eps=eps)
         super().__init__(channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:

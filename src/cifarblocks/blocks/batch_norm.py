@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import require_at_least
-from cifarblocks.native import library, may_serve
+from cifarblocks.native import is_vector, library, may_serve
 
 # Of the input → of the parameters; other mixtures are left to torch.
 PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
@@ -36,7 +36,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     Cost: 2·c parameters, 0 multiply-adds.
 
     Raises:
-        ValueError: if `channels` is below 1, or in training if there is one value a channel.
+        ValueError: if `channels` is below 1, `eps` negative, `momentum` not in [0, 1], or in training if there is one
+            value a channel.
 
     >>> BatchNorm2d(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -44,10 +45,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         require_at_least(1, channels=channels)
+        require_at_least(0, eps=eps, momentum=momentum)
+        if momentum > 1:
+            raise ValueError(f"momentum must be at most 1, got {momentum}")
         super().__init__(channels, eps, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.gains(x) or not may_serve(x, self.weight) or not library():
+        if not self.gains(x) or not may_serve(x) or not library():
             return super().forward(x)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         running = (self.running_mean, self.running_var)
@@ -64,10 +68,11 @@ class BatchNorm2d(nn.BatchNorm2d):
             and x.numel() > x.shape[1] == self.num_features
             and x.is_contiguous(memory_format=torch.channels_last)
             and self.momentum is not None
-            and self.affine
-            and self.running_mean is not None
             and self.num_batches_tracked is not None
-            and self.weight.dtype == self.running_mean.dtype == PARAMETER_DTYPES.get(x.dtype)
+            and all(
+                is_vector(tensor, self.num_features, PARAMETER_DTYPES[x.dtype])
+                for tensor in (self.weight, self.bias, self.running_mean, self.running_var)
+            )
         )
 
 
@@ -95,7 +100,7 @@ class BatchNormalisation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_deviation = ctx.saved_tensors
-        if torch.is_grad_enabled() or not may_serve(x, gradient):
+        if torch.is_grad_enabled() or not fits(x, gradient, weight, mean, inverse_deviation):
             # Torch's own can be differentiated, batched and recorded.
             gradients = torch.ops.aten.native_batch_norm_backward(
                 gradient, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, (True, True, True)
@@ -105,6 +110,16 @@ class BatchNormalisation(torch.autograd.Function):
             gradients = (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight))
             call("batch_norm_backward", (x, gradient, weight, mean, inverse_deviation, *gradients))
         return *gradients, None, None, None, None
+
+
+def fits(x: Tensor, gradient: Tensor, *vectors: Tensor) -> bool:
+    """Return True if the loops can read what the backward pass is given; hooks on saved tensors may have changed it."""
+    return (
+        may_serve(x, gradient)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and (x.dtype, x.shape) == (gradient.dtype, gradient.shape)
+        and all(is_vector(vector, x.shape[1], PARAMETER_DTYPES.get(x.dtype)) for vector in vectors)
+    )
 
 
 def call(name: str, tensors: tuple[Tensor, ...], *numbers: c_double) -> None:

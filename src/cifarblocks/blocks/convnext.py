@@ -28,7 +28,7 @@ class GRN(nn.Module):
     Cost: 2·c parameters, 0 multiply-adds.
 
     Raises:
-        ValueError: if `channels` is below 1.
+        ValueError: if `channels` is below 1, or `eps` negative.
 
     >>> GRN(64)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -37,6 +37,7 @@ class GRN(nn.Module):
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
         require_at_least(1, channels=channels)
+        require_at_least(0, eps=eps)
         self.eps = eps
         self.scale = nn.Parameter(torch.zeros(channels))
         self.shift = nn.Parameter(torch.zeros(channels))

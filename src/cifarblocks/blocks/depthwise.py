@@ -143,7 +143,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         arguments = (x, weight, gradient, *ctx.places)
         for_x, for_weight, for_bias = needed = ctx.needs_input_grad[:3]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled() or not may_serve(x, weight, gradient):
+            if torch.is_grad_enabled() or not fits(*arguments):
                 # Torch's own can be differentiated, batched and recorded.
                 return *built_in_gradients(needed, *arguments), None, None, None
             return (
@@ -154,6 +154,19 @@ class DepthwiseConvolution(torch.autograd.Function):
                 None,
                 None,
             )
+
+
+def fits(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
+    """Return True if the loops can read what the backward pass is given; hooks on saved tensors may have changed it."""
+    places = zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
+    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in places]
+    return (
+        may_serve(x, weight, gradient)
+        and x.dtype == gradient.dtype
+        and x.dtype in DTYPES
+        and gradient.shape == (*x.shape[:2], *sizes)
+        and weight.shape[:2] == (x.shape[1], 1)
+    )
 
 
 def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
