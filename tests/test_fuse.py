@@ -5,6 +5,7 @@ import torch
 from networks import LARGE, NAMES, NO_MAPS, build, walk
 from properties import GENERIC
 from references import randomise
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 import cifarblocks
@@ -108,6 +109,32 @@ class WithReLUBetween(nn.Sequential):
         return self[1](self[0](x).relu())
 
 
+class StandardisedConv2d(nn.Conv2d):
+    """A convolution whose weights are standardised when it is called."""
+
+    def forward(self, x):
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class DoubledConv2d(nn.Conv2d):
+    """A convolution that overrides what torch's `forward` calls."""
+
+    def _conv_forward(self, x, weight, bias):
+        return 2 * super()._conv_forward(x, weight, bias)
+
+
+class DoubledScale(LayerScale):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def replaced(sequential):
+    """What a convolution does is replaced on the object."""
+    sequential[0].forward = lambda x: torch.ones_like(x)
+    return sequential
+
+
 def hooked(sequential):
     """What a convolution gives is doubled."""
     sequential[0].register_forward_hook(lambda module, inputs, output: 2 * output)
@@ -127,6 +154,10 @@ def twice(part):
         (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
         (lambda: hooked(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 1),
         (lambda: WithReLUBetween(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
+        (lambda: nn.Sequential(StandardisedConv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
+        (lambda: nn.Sequential(DoubledConv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
+        (lambda: nn.Sequential(nn.Conv2d(4, 4, 1), BatchNormAct2d(4)), 1),
+        (lambda: replaced(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 1),
     ],
     ids=[
         "a convolution in two places",
@@ -135,6 +166,10 @@ def twice(part):
         "reparametrised by a hook",
         "hooked",
         "a Sequential with a forward of its own",
+        "a convolution with a forward of its own",
+        "a convolution with a _conv_forward of its own",
+        "timm's norm with an activation",
+        "a convolution whose forward was replaced",
     ],
 )
 @torch.no_grad()
@@ -143,6 +178,13 @@ def test_what_does_not_follow_straight_or_is_computed_stays(build, norms):
     fused = cifarblocks.fuse(model)
     torch.testing.assert_close(fused(x), model(x), rtol=1e-10, atol=1e-10)
     assert len(of_kind(fused, nn.BatchNorm2d)) == norms
+
+
+@torch.no_grad()
+def test_a_scale_that_computes_something_else_stays():
+    block, x = randomise(blocks.ConvNeXtBlock(4).double()), torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    block.scale = randomise(DoubledScale(4, 0.1).double())
+    torch.testing.assert_close(cifarblocks.fuse(block)(x), block(x), rtol=1e-10, atol=1e-10)
 
 
 def test_no_part_of_the_fused_network_is_in_training():

@@ -4,13 +4,15 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from cifarblocks.blocks.basic import LayerScale
+from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.convnext import ConvNeXtBlock
+from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.gnconv import HorNetBlock
 from cifarblocks.blocks.lsk import LSKBlock
 from cifarblocks.blocks.mbconv import MBConv
@@ -73,7 +75,7 @@ def fuse(model: Model) -> Model:
 
 def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
     """What may be folded in a module, in order, and the names of what takes part."""
-    if type(module).forward is nn.Sequential.forward:
+    if computes_as(module, nn.Sequential):
         for first, second in pairwise(module._modules):
             yield fold_norm_after, first, second
     for pairs, fold in (
@@ -81,7 +83,7 @@ def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
         (NORM_AFTER, fold_norm_after),
         (SCALE_AFTER, fold_scale_after),
     ):
-        for first, second in pairs.get(type(module), []):
+        for first, second in pairs.get(type(module), []) if computes_as(module, type(module)) else []:
             yield fold, first, second
 
 
@@ -90,10 +92,39 @@ def is_plain(module: nn.Module) -> bool:
     return not (is_parametrized(module) or module._forward_pre_hooks or module._forward_hooks)
 
 
+def computes_as(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Return True if its `forward` is that of one of these classes, and not a subclass's or its own."""
+    return "forward" not in vars(module) and type(module).forward in [kind.forward for kind in kinds]
+
+
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Return True if it computes what torch's Linear does from its weight and bias."""
+    return isinstance(module, nn.Linear) and computes_as(module, nn.Linear)
+
+
+def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return True if it computes what torch's Conv2d does from its weight and bias."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and computes_as(module, nn.Conv2d, DepthwiseConv2d)
+        and type(module)._conv_forward is nn.Conv2d._conv_forward
+    )
+
+
+def is_fixed_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Return True if it is a factor and a shift in eval mode, as torch's BatchNorm2d with running statistics is."""
+    return (
+        isinstance(module, nn.BatchNorm2d)
+        and computes_as(module, nn.BatchNorm2d, BatchNorm2d)
+        and module.running_mean is not None
+        and module.running_var is not None
+    )
+
+
 def fold_norm_after(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     """A convolution, then BatchNorm."""
     layer, norm = parent.get_submodule(layer_name), parent.get_submodule(norm_name)
-    if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+    if is_convolution(layer) and is_fixed_norm(norm):
         factor, shift = affine(norm)
         scale_output(layer, factor)
         add_bias(layer, shift)
@@ -103,7 +134,7 @@ def fold_norm_after(parent: nn.Module, layer_name: str, norm_name: str) -> None:
 def fold_norm_before(parent: nn.Module, norm_name: str, layer_name: str) -> None:
     """BatchNorm, then a 1×1 convolution without padding."""
     layer, norm = parent.get_submodule(layer_name), parent.get_submodule(norm_name)
-    if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+    if is_convolution(layer) and is_fixed_norm(norm):
         factor, shift = affine(norm)
         weight = layer.weight.detach().double()
         add_bias(layer, weight.sum((2, 3)) @ shift)
@@ -114,7 +145,9 @@ def fold_norm_before(parent: nn.Module, norm_name: str, layer_name: str) -> None
 def fold_scale_after(parent: nn.Module, layer_name: str, scale_name: str) -> None:
     """A convolution or a linear layer, then a factor for each channel."""
     layer, scale = parent.get_submodule(layer_name), parent.get_submodule(scale_name)
-    if isinstance(layer, Layer) and isinstance(scale, LayerScale):
+    if not (isinstance(scale, LayerScale) and computes_as(scale, LayerScale)):
+        return
+    if is_convolution(layer) or is_linear(layer):
         scale_output(layer, scale.gamma.detach().double())
         parent.set_submodule(scale_name, nn.Identity())
 
