@@ -15,6 +15,9 @@ from tqdm import tqdm
 from training.caches import read_cache, write_cache
 from training.errors import UserError, first_line
 
+# Pillow's other decoders are not needed, and one of them starts a program: EPS, Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
@@ -122,11 +125,11 @@ def read_image(path: Path) -> Image.Image:
     """
     content = _read_bytes(path)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
             turned = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise UserError(f"{path} cannot be read as an image: it is of no known format") from None
+        raise UserError(f"{path} cannot be read as an image: it is none of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from error
     if turned.mode.startswith(("I", "F")):
