@@ -22,7 +22,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.study import Study
 from optuna.trial import TrialState
 from training import runs
-from training.arguments import Parser, integer, number
+from training.arguments import Parser, folder_name, integer, number
 from training.commands import exit_status
 from training.errors import RunError, UserError
 from training.launching import TRAIN, command_line, parse
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--patience", type=integer(1), default=5,
         help="a trial ends after so many epochs without a lower validation loss (default: %(default)s)")  # fmt: skip
     add("--seed", type=integer(0, 2**31), default=0, help="of training and of the search (default: %(default)s)")
-    add("--name", help="of the study (default: the model's)")
+    add("--name", type=folder_name, help="of the study (default: the model's)")
     add("--output", type=Path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
     add("--train", action="store_true", help="train with the best values, at the end")
     options, others = parser.parse_known_args(arguments)

@@ -13,10 +13,18 @@ from training.models import SET_BY_DATA, has_batch_norm, sketch_model
 from training.optimisation import filters_without_biases
 from training.options import MUON_SHARE, WEIGHT_DECAYS, add_recipe_arguments, recipe_options
 from training.processes import is_first
-from training.readers import integer, named_value, number
+from training.readers import folder_name, integer, named_value, number
 from training.recipes import as_arguments, find_recipe, load_recipes, recipe_of_family
 
-__all__ = ["Parser", "add_data_arguments", "integer", "named_value", "number", "parse_training_arguments"]
+__all__ = [
+    "Parser",
+    "add_data_arguments",
+    "folder_name",
+    "integer",
+    "named_value",
+    "number",
+    "parse_training_arguments",
+]
 
 # Options that say where a run is and what is kept of it, not what it does: a run may be resumed with others.
 PLACES = frozenset({"output", "name", "resume", "data_dir", "checkpoint_steps", "tensorboard", "no_test"})
@@ -117,9 +125,6 @@ def check(options: argparse.Namespace) -> None:
             options.warmup_epochs >= options.epochs
         ),
         "--resume needs the --name of the run to go on with": options.resume and name is None,
-        f"--name must be the name of one folder, got {name!r}": (
-            name is not None and (name in ("", "..") or Path(name).name != name)
-        ),
         f"--muon-share {options.muon_share} is of muon, and --optimizer is {options.optimizer}": (
             options.muon_share is not None and options.optimizer != "muon"
         ),
@@ -180,7 +185,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--std", type=number(1 / 255, 1), nargs=3, metavar=("R", "G", "B"),
         help="what they are divided by then (default: the standard deviation of the training images)")  # fmt: skip
     add("--output", type=Path, default=Path("runs"), help="runs are written to OUTPUT/MODEL/NAME (default: runs)")
-    add("--name", help="name of the run (default: the date and time)")
+    add("--name", type=folder_name, help="name of the run (default: the date and time)")
     add("--resume", action="store_true", help="go on with the run of that --name, or begin it")
     add("--checkpoint-steps", type=integer(0), default=0,
         help="write a checkpoint every so many steps too (default: 0, after each epoch alone)")  # fmt: skip

@@ -1,6 +1,6 @@
 """The same training time for every network: how many epochs each gets follows from its measured images/s."""
 
-import shutil
+import tempfile
 import time
 from pathlib import Path
 from statistics import harmonic_mean
@@ -30,15 +30,15 @@ def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, flo
     """Images/s of these runs, by `speed_key`; what the folder's speeds.json has of this machine stands."""
     path = folder / "speeds.json"
     here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
+    folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = read_json(path) if path.exists() else {}
     if {key: record.get(key) for key in here} != here:
         record = {**here, "speeds": {}}
     for settings in all_settings:
         key = speed_key(settings)
         if key not in record["speeds"]:
-            record["speeds"][key] = measure_speed(folder / "speeds", settings)
+            record["speeds"][key] = measure_speed(folder, settings)
             print(f"{record['speeds'][key]:,.0f} images/s: {key}", flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
             write_json(path, record)
     return record["speeds"]
 
@@ -48,26 +48,25 @@ def speed_key(settings: Settings) -> str:
     return " ".join(command_line({key: value for key, value in settings.items() if key not in ("seed", "epochs")}))
 
 
-def measure_speed(scratch: Path, settings: Settings) -> float:
-    """Train on a few images until some seconds have passed since the first epoch, and throw the run away.
+def measure_speed(folder: Path, settings: Settings) -> float:
+    """Train on a few images until some seconds have passed since the first epoch, in a scratch folder inside `folder`.
 
     Raises:
         RunError: if it fails.
     """
     few = {**settings, "share": few_images(settings), "epochs": 10_000, "final": True, "no-test": True}
-    shutil.rmtree(scratch, ignore_errors=True)
-    run, log = scratch / settings["model"] / "speed", scratch / "speed.log"
-    process = Process([*command_line(few), "--output", str(scratch), "--name", "speed"], log)
-    try:
-        while (status := process.status) is None:
-            time.sleep(0.2)
-            lines = read_metrics(run)[1:]  # the first epoch warms up
-            if sum(line["seconds"] for line in lines) >= SECONDS:
-                return round(harmonic_mean(line["images_per_second"] for line in lines), 1)
-        raise RunError(f"the speed of {settings['model']} could not be measured: {process.last_words()} ({status})")
-    finally:
-        process.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as scratch:
+        run, log = Path(scratch) / settings["model"] / "speed", Path(scratch) / "speed.log"
+        process = Process([*command_line(few), "--output", scratch, "--name", "speed"], log)
+        try:
+            while (status := process.status) is None:
+                time.sleep(0.2)
+                lines = read_metrics(run)[1:]  # the first epoch warms up
+                if sum(line["seconds"] for line in lines) >= SECONDS:
+                    return round(harmonic_mean(line["images_per_second"] for line in lines), 1)
+            raise RunError(f"the speed of {settings['model']} could not be measured: {process.last_words()} ({status})")
+        finally:
+            process.stop()
 
 
 def few_images(settings: Settings) -> float:

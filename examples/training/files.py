@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,5 +52,6 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    for temporary in folder.iterdir():
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", temporary.name):
+            temporary.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """What vae.py and acgan.py share: their command line, their images, and the maps between pixels and networks."""
 
-import argparse
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.arguments import Parser, add_data_arguments, integer, number
+from training.arguments import Parser, add_data_arguments, folder_name, integer, number
 from training.batches import random_stream
 from training.commands import exit_status
 from training.datasets import DIGITS, DataSet, Images, load_data
@@ -41,13 +40,6 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
     add("--name", type=folder_name, help="name of the run (default: the date and time)")
     parser.set_defaults(model=model, resume=False)
     return parser
-
-
-def folder_name(text: str) -> str:
-    """A name that is one folder's."""
-    if text in ("", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"must be the name of one folder, got {text!r}")
-    return text
 
 
 def load_pixels(options: Namespace) -> tuple[DataSet, int]:

@@ -4,6 +4,7 @@ import argparse
 import ast
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -20,6 +21,17 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def folder_name(text: str) -> str:
+    """Read the name of one folder, which cannot lead to another place.
+
+    >>> folder_name("first")
+    'first'
+    """
+    if text in ("", "..") or Path(text).name != text or "\\" in text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be the name of one folder, got {text!r}")
+    return text
 
 
 def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:

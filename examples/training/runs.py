@@ -14,6 +14,7 @@ from training.errors import UserError, first_line
 from training.files import remove_leftovers, write_atomically
 
 CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
+WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
 _locks: list[int] = []  # descriptors of the folders that this process keeps others out of
 
 
@@ -74,16 +75,28 @@ def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
     """Refuse to go on with a run that was begun with other options, or other images wherever they lie."""
     path = folder / CONFIGURATION
     try:
-        begun = _decisive(json.loads(path.read_text()))
+        begun = decisive(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
-    for key, value in _decisive(json.loads(json.dumps(configuration))).items():
-        if begun.get(key) != value:
-            raise UserError(f"--resume: run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}")
+    check_same(f"run {folder} was begun", begun, decisive(configuration))
 
 
-def _decisive(configuration: dict[str, Any]) -> dict[str, Any]:
-    return {**configuration["options"], "data": configuration["data"]["fingerprint"]}
+def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the result of a run, in plain values that JSON and a checkpoint can hold."""
+    data = configuration["data"]
+    chosen = {**configuration["options"], "data": data["fingerprint"], "classes": data["classes"]}
+    return json.loads(json.dumps(chosen))
+
+
+def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run, or a checkpoint, of something else; an empty `begun` says nothing.
+
+    Raises:
+        UserError: naming the first value that differs.
+    """
+    for key, value in now.items():
+        if begun and begun.get(key) != value:
+            raise UserError(f"--resume: {what} with {key} {begun.get(key)!r}, and now it is {value!r}")
 
 
 def _new_folder(parent: Path) -> Path:

@@ -60,14 +60,19 @@ def check_finite(run: Run) -> None:
 def save_checkpoint(run: Run) -> None:
     """Write what is needed to go on from this step."""
     check_finite(run)
-    content = run.state.state_dict(run.processes)
+    content = checkpoint_content(run)
     run.processes.first_decides(lambda: write_checkpoint(run.folder, content))
 
 
 def save_epoch(run: Run) -> None:
     """Write the weights, the metrics and, last, the checkpoint to go on from."""
-    content = run.state.state_dict(run.processes)
+    content = checkpoint_content(run)
     run.processes.first_decides(partial(_write_epoch, run, content))
+
+
+def checkpoint_content(run: Run) -> dict[str, Any]:
+    """Return all that is needed to go on, and which run it is of; every process must call it."""
+    return {"run": runs.decisive(run.record), **run.state.state_dict(run.processes)}
 
 
 def _write_epoch(run: Run, content: dict[str, Any]) -> None:

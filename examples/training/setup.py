@@ -100,7 +100,7 @@ class Run:
 
     def resume(self) -> None:
         """Go on from the last checkpoint, where there is one, and make metrics.jsonl what it says."""
-        checkpoint = self.processes.first_decides(lambda: read_checkpoint(self.folder))
+        checkpoint = self.processes.first_decides(lambda: read_checkpoint(self.folder, runs.decisive(self.record)))
         if checkpoint is None:
             return
         restore(checkpoint, self.state, self.processes)

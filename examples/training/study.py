@@ -13,9 +13,10 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from training.arguments import PLACES
+from training.checkpoints import CHECKPOINT, DAMAGED, PREVIOUS
 from training.errors import UserError, first_line
 from training.launching import Process, Settings, command_line, parse, tidy
-from training.runs import read_metrics
+from training.runs import WEIGHTS, read_metrics
 
 Space = dict[str, Any]  # an optuna distribution for each option
 WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
@@ -160,9 +161,8 @@ def finite_losses(metrics: list[dict[str, Any]]) -> list[float]:
 
 def remove_weights(run: Path) -> None:
     """Remove the weights and checkpoints of a trial, which nobody needs; metrics and configuration stay."""
-    for path in run.glob("*"):
-        if path.suffix in (".safetensors", ".pt"):
-            path.unlink()
+    for name in (CHECKPOINT, PREVIOUS, DAMAGED, *WEIGHTS):
+        (run / name).unlink(missing_ok=True)
 
 
 def readable(value: Any) -> Any:

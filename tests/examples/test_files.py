@@ -80,7 +80,8 @@ def test_two_writers_of_one_file_leave_one_of_their_contents_whole(tmp_path):
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
-    for name in (".file.abc.tmp", "file", ".other"):
+    users = {"file", ".other", ".mine.tmp", ".notes.2024.tmp"}
+    for name in (".file.0123456789abcdef.tmp", *users):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", ".other"}
+    assert {path.name for path in tmp_path.iterdir()} == users

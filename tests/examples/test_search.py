@@ -14,7 +14,7 @@ import search
 import train
 from PIL import Image
 from training import launching
-from training.study import ENDED, read_range
+from training.study import ENDED, read_range, remove_weights
 
 STAND_IN = Path(__file__).with_name("stand_in_train.py")
 
@@ -106,6 +106,21 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(stand_in, capsys):
     assert "--lr 1" in printed.splitlines()[-1]
     assert run("--search", "lr=13,13.0", "--name", "bad", "--trials", 2, "--epochs", 1) == 1
     assert "no trial was completed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../../out", "/tmp/out", "a/b", "..", "", "a\nb"])
+def test_a_study_is_written_in_its_folder_alone(stand_in, capsys, name):
+    with pytest.raises(SystemExit, match="2"):
+        run("--search", "lr=1,2", "--trials", 1, "--name", name)
+    assert f"--name: must be the name of one folder, got {name!r}" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_what_is_removed_of_a_trial_is_what_training_wrote(tmp_path):
+    for name in ("last.safetensors", "checkpoint.pt", "mine.pt", "mine.safetensors"):
+        (tmp_path / name).touch()
+    remove_weights(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.pt", "mine.safetensors"]
 
 
 def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_in, capsys):

@@ -177,7 +177,7 @@ def test_a_checkpoint_of_another_model_is_refused(main, after_step, capsys):
             main("--name", name, *(() if name == "one" else ("--model", "resnet_32")))
     (FOLDER / "one" / CHECKPOINT).write_bytes(Path("runs/resnet_32/other", CHECKPOINT).read_bytes())
     assert main("--name", "one") == 2
-    assert "--resume: checkpoint.pt is not what a run of this model wrote" in capsys.readouterr().err
+    assert "checkpoint.pt is of a run with model 'resnet_32'" in capsys.readouterr().err
     assert (FOLDER / "one" / CHECKPOINT).exists()
 
 

@@ -257,12 +257,21 @@ def test_equal_time_gives_a_network_four_times_as_slow_a_fourth_of_the_epochs(st
     capsys.readouterr()
     assert sweep.main(["grid.toml"]) == 0
     assert "images/s" not in capsys.readouterr().out
-    assert not Path("runs/grid/speeds").exists()
+    assert not list(Path("runs/grid").glob("speed-*"))
 
     record["machine"]["cpu"] = "another"
     Path("runs/grid/speeds.json").write_text(json.dumps(record))
     assert sweep.main(["grid.toml"]) == 0
     assert capsys.readouterr().out.count("images/s") == 3
+
+
+def test_equal_time_leaves_the_users_own_folders_alone(stand_in):
+    Path("grid.toml").write_text("equal-time = {model = 'mlp', epochs = 2}\nruns = [{model = 'mlp'}]")
+    own = Path("runs/grid/speeds/notes.txt")
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    assert sweep.main(["grid.toml"]) == 0
+    assert own.read_text() == "mine"
 
 
 def test_no_network_gets_less_than_an_epoch():

@@ -146,7 +146,7 @@ def test_a_run_killed_twice_and_resumed_is_an_uninterrupted_run_to_the_bit(scrip
         process.wait()
         process.stdout.close()
         assert not (cut / "summary.json").exists()
-        content = read_checkpoint(cut)  # the one before, if the kill came between the renaming of two
+        content = read_checkpoint(cut, {})  # the one before, if the kill came between the renaming of two
         assert content is not None
         assert torch.load(io.BytesIO(content), weights_only=True)["history"]
     finished = script("train.py", *RESUMED, "--name", "cut")
@@ -259,8 +259,8 @@ def test_a_diverging_run_stops_with_a_sentence_and_keeps_its_checkpoint(script, 
         (("--batch-size", 5000), "--batch-size 5000 is more than the 1294 training images"),
         (("--precision", "half"), "argument --precision: invalid choice: 'half'"),
         (("--resume",), "--resume needs the --name of the run"),
-        (("--resume", "--name", ""), "--name must be the name of one folder, got ''"),
-        (("--resume", "--name", ".."), "--name must be the name of one folder, got '..'"),
+        (("--resume", "--name", ""), "--name: must be the name of one folder, got ''"),
+        (("--resume", "--name", ".."), "--name: must be the name of one folder, got '..'"),
         (("--name", "x" * 300), "--output runs: runs/eca_resnet_20/xxx"),
         (("--output", "file"), "--output file: file/eca_resnet_20"),
         (("--data", "folder:" + "x" * 300), "File name too long"),
@@ -274,7 +274,7 @@ def test_a_diverging_run_stops_with_a_sentence_and_keeps_its_checkpoint(script, 
         (("--model", "resnet_20", "--model-argument", "kernel_size=3"), "unexpected keyword argument 'kernel_size'"),
         (("--batch-size", 1), "--batch-size 1 leaves a process 1 image, and the BatchNorm of the model needs 2"),
         (("--data", "folder:few"), "6 training images are too few to hold a tenth out to select with; --final"),
-        (("--name", "a/b"), "--name must be the name of one folder, got 'a/b'"),
+        (("--name", "a/b"), "--name: must be the name of one folder, got 'a/b'"),
         (("--epoch", 3), "unrecognized arguments: --epoch 3"),
         (("--model", "cnn", "--model-argument", "drop_path=0.1"), "drop_path must be 0 for cnn"),
     ],
