@@ -1,4 +1,4 @@
-"""Time and peak memory of every block against the class of timm or torchvision that computes the same.
+"""Time and peak memory of every accelerated block against the class of timm or torchvision that computes the same.
 
     python benchmarks/blocks.py              # all pairs: about 30 minutes on 2 CPU cores, nothing else running
     python benchmarks/blocks.py ECA GnConv   # these anew, the others as they were measured
@@ -29,7 +29,9 @@ from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops import SqueezeExcitation
 from training.memory import keep_freed_memory
 
+import cifarblocks
 from cifarblocks import blocks
+from cifarblocks.blocks.basic import depthwise_conv
 
 BATCH, TURN_SECONDS = 32, 0.03
 TURNS = (15, 45)  # the more where the fewer gave a ratio above the bar
@@ -54,22 +56,22 @@ norm = nn.BatchNorm2d
 PAIRS: dict[str, tuple[Build, Build]] = {
     "ECA": (lambda c, _: blocks.ECA(c), lambda c, _: timm.layers.EcaModule(c)),
     "SqueezeExcite": (lambda c, _: blocks.SqueezeExcite(c, c // 16), lambda c, _: SqueezeExcitation(c, c // 16)),
-    "BatchNorm2d": (lambda c, _: blocks.BatchNorm2d(c), lambda c, _: nn.BatchNorm2d(c)),
+    "BatchNorm2d": (lambda c, _: nn.BatchNorm2d(c), lambda c, _: nn.BatchNorm2d(c)),
     "LayerNorm2d": (lambda c, _: blocks.LayerNorm2d(c), lambda c, _: timm.layers.LayerNorm2d(c)),
-    "DepthwiseConv2d, 7×7": (
-        lambda c, _: blocks.DepthwiseConv2d(c, 7),
+    "depthwise convolution, 7×7": (
+        lambda c, _: depthwise_conv(c, 7),
         lambda c, _: nn.Conv2d(c, c, 7, padding=3, groups=c),
     ),
-    "DepthwiseConv2d, 7×7, dilation 3": (
-        lambda c, _: blocks.DepthwiseConv2d(c, 7, dilation=3),
+    "depthwise convolution, 7×7, dilation 3": (
+        lambda c, _: depthwise_conv(c, 7, dilation=3),
         lambda c, _: nn.Conv2d(c, c, 7, padding=9, dilation=3, groups=c),
     ),
-    "DepthwiseConv2d, 3×3": (
-        lambda c, _: blocks.DepthwiseConv2d(c, 3),
+    "depthwise convolution, 3×3": (
+        lambda c, _: depthwise_conv(c, 3),
         lambda c, _: nn.Conv2d(c, c, 3, padding=1, groups=c),
     ),
-    "DepthwiseConv2d, 3×3, stride 2": (
-        lambda c, _: blocks.DepthwiseConv2d(c, 3, 2),
+    "depthwise convolution, 3×3, stride 2": (
+        lambda c, _: depthwise_conv(c, 3, 2),
         lambda c, _: nn.Conv2d(c, c, 3, 2, padding=1, groups=c),
     ),
     "BasicBlock": (lambda c, _: blocks.BasicBlock(c, c), lambda c, _: resnet.BasicBlock(c, c)),
@@ -193,7 +195,7 @@ def above_the_bar(cell: dict[str, Any]) -> bool:
 def instances(name: str, c: int, size: int, layout: str) -> list[nn.Module]:
     """Ours, the reference, and another of it."""
     ours, theirs = PAIRS[name]
-    built = [build(c, size) for build in (ours, theirs, theirs)]
+    built = [cifarblocks.accelerate(ours(c, size)), theirs(c, size), theirs(c, size)]
     return built if name in TOKENS else [module.to(memory_format=FORMATS[layout]) for module in built]
 
 
@@ -249,8 +251,9 @@ def table(result: dict[str, Any]) -> str:
     training = [row["forward and backward"]["ratio"] for row in rows]
     return f"""# Every block against its reference
 
-Made by `python benchmarks/blocks.py`: time of ours divided by time of the class of timm or torchvision that computes
-the same (for blocks without one, by the arrangement in [arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
+Made by `python benchmarks/blocks.py`: time of ours, through `accelerate`, divided by time of the class of timm
+or torchvision that computes the same (for blocks without one, by the arrangement in
+[arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
 alternating turns in one process, or of {TURNS[1]} where fewer gave a ratio above the bar ({longer}
 cells); batches of {BATCH}, on {described(result)}. Below 1 is faster. bfloat16 is autocast; forward is in
 inference mode; freed memory stays in the process. The bar is what two instances of the reference differ by, the slower

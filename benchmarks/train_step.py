@@ -3,10 +3,10 @@
     python benchmarks/train_step.py            # all networks: about 15 minutes on 2 CPU cores, nothing else running
     python benchmarks/train_step.py ConvNeXt   # this one anew, the others as they were measured
 
-Ours is what a user gets by `create_model`, channels_last and bfloat16 autocast; the owner's runs at its defaults,
-float32 and contiguous, and once more with the settings of ours. All have the same weights and see the same batch. A
-step is forward, loss, backward and SGD; steps alternate in one process. Writes benchmarks/results/train_step.json,
-after each network, and train_step.md.
+Ours is `accelerate(create_model(...))`, channels_last and bfloat16 autocast; the owner's runs at its defaults, float32
+and contiguous, and once more with the settings of ours. So does our network without `accelerate`, called plain. All
+have the same weights and see the same batch. A step is forward, loss, backward and SGD; steps alternate in one process.
+Writes benchmarks/results/train_step.json, after each network, and train_step.md.
 """
 
 import statistics
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 import cifarblocks
 
 BATCH, TURNS = 128, 9
-COLUMNS = ["network", "ours", "owner", "goal", "speed-up", "quartiles", "alike", "images/s", "conv.", "product"]
-COLUMNS += ["at goal", "memory", "memory, alike"]
+COLUMNS = ["network", "ours", "owner", "goal", "speed-up", "quartiles", "alike", "plain", "images/s", "conv."]
+COLUMNS += ["product", "at goal", "memory", "memory, alike", "memory, plain"]
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, mixed: bool) -> None:
@@ -51,28 +51,33 @@ def compare(name: str) -> list[dict[str, Any]]:
     x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
     ours, theirs = build(name)
     runs = [
-        prepared(ours, x, labels, True),
+        prepared(cifarblocks.accelerate(ours), x, labels, True),
         prepared(theirs, x, labels, False),
         prepared(build(name)[1], x, labels, True),
+        prepared(build(name)[0], x, labels, True),
     ]
     for run in runs:
         run()
     times = in_turns(runs, TURNS)
-    speedups = [default / our for our, default, _ in times]
-    fair = [alike / our for our, _, alike in times]
+    speedups = [default / our for our, default, _, _ in times]
+    fair = [alike / our for our, _, alike, _ in times]
+    plain = [alike / our for _, _, alike, our in times]
     memory = [peak_memory(run) for run in runs]
     operations = 3 * 2 * cifarblocks.count_macs(ours) * BATCH  # gradients for inputs and weights cost a forward each
-    median = statistics.median(our for our, _, _ in times)
+    median = statistics.median(our for our, *_ in times)
     row = {
         "name": name,
         "speedup": statistics.median(speedups),
         "quartiles": statistics.quantiles(speedups, n=4),
         "speedup_alike": statistics.median(fair),
         "quartiles_alike": statistics.quantiles(fair, n=4),
+        "speedup_plain": statistics.median(plain),
+        "quartiles_plain": statistics.quantiles(plain, n=4),
         "images_per_second": BATCH / median,
         "operations_per_second": operations / median,
         "memory": memory[0] / memory[1],
         "memory_alike": memory[0] / memory[2],
+        "memory_plain": memory[3] / memory[2],
     }
     return [row]
 
@@ -91,12 +96,14 @@ def line(row: dict[str, Any]) -> str:
         speedup if row["speedup"] >= peer.goal else f"**{speedup}**",
         f"{first:.2f}–{third:.2f}",
         f"{row['speedup_alike']:.2f}",
+        f"{row['speedup_plain']:.2f}",
         f"{row['images_per_second']:,.0f}",
         f"{100 * row['operations_per_second'] / row['rates']['convolution_bfloat16']:.1f} %",
         f"{100 * share:.1f} %",
         f"{100 * share * peer.goal / row['speedup']:.1f} %",
         f"{row['memory']:.2f}",
         f"{row['memory_alike']:.2f}",
+        f"{row['memory_plain']:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -109,15 +116,17 @@ def table(record: dict[str, Any]) -> str:
 
 Made by `python benchmarks/train_step.py`: time of a step of the owner's network divided by time of ours, the same
 network with the same weights; medians and quartiles of {TURNS} alternating steps in one process, batches of {BATCH} of
-32×32, on {described(record)}. Ours: `create_model`, channels_last, bfloat16 autocast. The owner's: float32, contiguous;
-under "alike" with the settings of ours. Above 1 ours is faster. Bold misses its goal: {len(below)} of {len(rows)}.
+32×32, on {described(record)}. Ours: `accelerate(create_model(...))`, channels_last, bfloat16 autocast. The owner's:
+float32, contiguous; under "alike" with the settings of ours; under "plain" so, and ours without `accelerate`. Above 1
+ours is faster. Bold misses its goal: {len(below)} of {len(rows)}.
 Shares are of the best rates that the same run measured for a 3×3 convolution
 ({spread(rows, "convolution_bfloat16")} GFLOP/s in bfloat16) and a matrix product
 ({spread(rows, "product_bfloat16")}); "at goal" is the share of the product that the goal would take: above 100 % it is
-more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the owner's.
+more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the owner's;
+under "alike" and "plain" as above.
 
 | {" | ".join(COLUMNS)} |
-|---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|
+|---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(line(row) for row in rows)}
 """
 

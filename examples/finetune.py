@@ -39,9 +39,10 @@ from training.starting import Start, read_start
 from training.weights import save_weights
 
 # What is read where the last layer alone is trained; the other options of train.py would change nothing.
-READ_IF_FROZEN = {"model", "model_argument", "recipe", "seed", "final", "share", "no_test", "output", "name", "resume",
-    "tensorboard", "mean", "std", "data", "data_dir", "image_size", "epochs", "batch_size", "optimizer", "eps", "lr",
-    "final_lr", "schedule", "warmup_epochs", "weight_decay", "label_smoothing", "mirror", "precision"}  # fmt: skip
+READ_IF_FROZEN = {"model", "model_argument", "recipe", "seed", "final", "share", "no_test", "output", "name",
+    "resume", "tensorboard", "mean", "std", "accelerate", "data", "data_dir", "image_size", "epochs", "batch_size",
+    "optimizer", "eps", "lr", "final_lr", "schedule", "warmup_epochs", "weight_decay", "label_smoothing", "mirror",
+    "precision"}  # fmt: skip
 
 
 @runs.releasing_locks()

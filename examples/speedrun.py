@@ -54,7 +54,7 @@ from training.optimisation import supports_bfloat16
 from training.records import machine, versions
 from training.runs import write_json
 
-from cifarblocks.blocks import BatchNorm2d
+import cifarblocks
 
 CPU = torch.device("cpu")
 SIZE = 32  # of the images
@@ -105,9 +105,9 @@ def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def norm(channels: int) -> BatchNorm2d:
+def norm(channels: int) -> nn.BatchNorm2d:
     """BatchNorm without learned scales, its averages over few batches, for there are few."""
-    layer = BatchNorm2d(channels, momentum=0.4)
+    layer = nn.BatchNorm2d(channels, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer
 
@@ -158,7 +158,7 @@ def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan,
     torch.manual_seed(seed)
     drawn = torch.randperm(len(training), generator=random_stream("whitening", seed))[:5000]
     network = SpeedNet(whitening_filters(normalise(training.pixels[drawn])), plan.widths, len(data.classes))
-    return network.to(memory_format=torch.channels_last)
+    return cifarblocks.accelerate(network.to(memory_format=torch.channels_last))
 
 
 def batch_size_for(images: int) -> int:

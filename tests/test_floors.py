@@ -15,6 +15,7 @@ FLOORS = {
     "native": 0,
     "blocks": 1,
     "models": 2,
+    "accelerating": 3,
     "fuse": 3,
     "weights": 3,
     "__main__": 4,

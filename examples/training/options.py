@@ -63,4 +63,5 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="bfloat16 is autocast; auto takes it where the hardware has it (default: %(default)s)")  # fmt: skip
     add("--sync-batchnorm", action=switch, default=False, help="BatchNorm over the batches of all GPUs together")
     add("--gradient-checkpointing", action=switch, default=False, help="keep each block's input alone, to save memory")
+    add("--accelerate", action=switch, help="cifarblocks.accelerate: faster layers on a CPU (default: on a CPU)")
     add("--compile", action=switch, default=False, help="torch.compile: a minute to begin with, then faster on a GPU")

@@ -88,7 +88,8 @@ def describe_run(
         f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{cifarblocks.count_macs(model):,} multiply-adds\n"
         f"{data.name}: {training_images:,} images to train, {held_out:,} to select, {len(data.test):,} to test\n"
-        f"{processes.world_size} x {processes.device.type} in {options.precision}, batches of {options.batch_size}, "
+        f"{processes.world_size} x {processes.device.type} in {options.precision}, "
+        f"{'accelerated layers' if options.accelerate else 'the layers of torch'}, batches of {options.batch_size}, "
         f"learning rate {peak:g} ({options.lr:g} per 256 images)"
     )
 

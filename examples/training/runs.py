@@ -89,14 +89,14 @@ def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run, or a checkpoint, of something else; an empty `begun` says nothing.
+    """Refuse to go on with a run, or a checkpoint, of something else; older ones do not say what is newer than they.
 
     Raises:
         UserError: naming the first value that differs.
     """
     for key, value in now.items():
-        if begun and begun.get(key) != value:
-            raise UserError(f"--resume: {what} with {key} {begun.get(key)!r}, and now it is {value!r}")
+        if key in begun and begun[key] != value:
+            raise UserError(f"--resume: {what} with {key} {begun[key]!r}, and now it is {value!r}")
 
 
 def _new_folder(parent: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import cifarblocks
 from training import runs
 from training.batches import (
     Augmentation,
@@ -140,6 +141,8 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
     if options.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
+    if options.accelerate:
+        model = cifarblocks.accelerate(model)
     optimizer = build_optimizer(
         options.optimizer, model, options.weight_decay, options.eps, options.layer_decay, options.muon_share
     )
@@ -169,6 +172,8 @@ def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
     """Fill in the options that depend on the data and the device."""
     if options.precision == "auto":
         options.precision = "bfloat16" if supports_bfloat16(device) else "float32"
+    if options.accelerate is None:
+        options.accelerate = device.type == "cpu"
     if options.mirror is None:
         options.mirror = data.mirror
     mean, std = data.mean_and_std

@@ -1,6 +1,7 @@
 """Vision blocks for small images, each equal to its paper, and the classifiers made of them."""
 
 from cifarblocks import blocks, models
+from cifarblocks.accelerating import accelerate, restore
 from cifarblocks.fuse import fuse
 from cifarblocks.macs import count_macs
 from cifarblocks.registry import create_model, list_models, register_model
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "accelerate",
     "blocks",
     "count_macs",
     "create_model",
@@ -18,4 +20,5 @@ __all__ = [
     "load_published",
     "models",
     "register_model",
+    "restore",
 ]

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from cifarblocks.blocks.basic import LayerScale
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.convnext import ConvNeXtBlock
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.gnconv import HorNetBlock
 from cifarblocks.blocks.lsk import LSKBlock
 from cifarblocks.blocks.mbconv import MBConv
@@ -106,7 +104,7 @@ def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Return True if it computes what torch's Conv2d does from its weight and bias."""
     return (
         isinstance(module, nn.Conv2d)
-        and computes_as(module, nn.Conv2d, DepthwiseConv2d)
+        and computes_as(module, nn.Conv2d)
         and type(module)._conv_forward is nn.Conv2d._conv_forward
     )
 
@@ -115,7 +113,7 @@ def is_fixed_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Return True if it is a factor and a shift in eval mode, as torch's BatchNorm2d with running statistics is."""
     return (
         isinstance(module, nn.BatchNorm2d)
-        and computes_as(module, nn.BatchNorm2d, BatchNorm2d)
+        and computes_as(module, nn.BatchNorm2d)
         and module.running_mean is not None
         and module.running_var is not None
     )

@@ -120,10 +120,6 @@ def _csp(c, half, depth, stride, block):
     )
 
 
-def _depthwise(c, kernel_size, stride, dilation):
-    return Case(lambda: blocks.DepthwiseConv2d(c, kernel_size, stride, dilation=dilation), c, c, stride)
-
-
 def _attention(kind):
     return lambda n, heads, width: Case(lambda: kind(heads * width, width), heads * width, heads * width, tokens=n)
 
@@ -146,7 +142,6 @@ filters = st.sampled_from([gnconv.depthwise_7x7, partial(blocks.GlobalLocalFilte
 
 CASES = {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
-    "BatchNorm2d": st.builds(_same(blocks.BatchNorm2d), channels),
     "Bottleneck": st.builds(_bottleneck, channels, st.integers(1, 3), st.integers(1, 3), strides, attentions),
     "CSPBottleneck": st.builds(lambda c: _same(blocks.CSPBottleneck)(2 * c), few),
     "CSPStage": st.builds(_csp, channels, few, st.integers(0, 3), strides, st.sampled_from(["ResNet", "Darknet"])),
@@ -155,7 +150,6 @@ CASES = {
     ),
     "CopyModule": st.builds(_copy, channels, channels, odd, few, strides),
     "DarknetBlock": st.builds(_same(blocks.DarknetBlock), channels, few),
-    "DepthwiseConv2d": st.builds(_depthwise, channels, st.tuples(odd, odd), strides, few),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
     "ECA": st.builds(_same(blocks.ECA), channels, st.sampled_from([None, 1, 3, 5, 7])),
     "GRN": st.builds(_same(blocks.GRN), channels),
@@ -196,14 +190,12 @@ CASES = {
 # Blocks wide enough that no part of them is dead by chance, and scales that do not hide a branch.
 GENERIC = {
     "BasicBlock": Case(lambda: blocks.BasicBlock(12, 16, 2, attention=blocks.ECA), 12, 16, 2),
-    "BatchNorm2d": Case(lambda: blocks.BatchNorm2d(6), 6, 6),
     "Bottleneck": Case(lambda: blocks.Bottleneck(12, 8, 2, groups=2, base_width=64, attention=blocks.ECA), 12, 32, 2),
     "CSPBottleneck": Case(lambda: blocks.CSPBottleneck(12), 12, 12),
     "CSPStage": Case(lambda: blocks.CSPStage(6, 10, 2, 2), 6, 10, 2),
     "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
     "CopyModule": Case(lambda: blocks.CopyModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "DarknetBlock": Case(lambda: blocks.DarknetBlock(8), 8, 8),
-    "DepthwiseConv2d": Case(lambda: blocks.DepthwiseConv2d(6, (3, 5), 2), 6, 6, 2),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
     "ECA": Case(lambda: blocks.ECA(12, 5), 12, 12),
     "GRN": Case(lambda: blocks.GRN(6), 6, 6),

@@ -12,14 +12,12 @@ from cifarblocks import blocks
 # How each block is built from the letters of its formula, and two choices of them.
 BUILDS = {
     "BasicBlock": (lambda c: blocks.BasicBlock(c, c), (6,), (9,)),
-    "BatchNorm2d": (lambda c: blocks.BatchNorm2d(c), (6,), (9,)),
     "Bottleneck": (lambda p: blocks.Bottleneck(4 * p, p), (6,), (9,)),
     "CSPBottleneck": (lambda c: blocks.CSPBottleneck(c), (6,), (10,)),
     "CSPStage": (lambda c, d, n: blocks.CSPStage(c, d, n), (5, 6, 2), (7, 10, 3)),
     "ConvNeXtBlock": (lambda c: blocks.ConvNeXtBlock(c), (6,), (9,)),
     "CopyModule": (lambda c, d: blocks.CopyModule(c, d), (6, 16), (9, 8)),
     "DarknetBlock": (lambda c: blocks.DarknetBlock(c), (6,), (9,)),
-    "DepthwiseConv2d": (lambda c: blocks.DepthwiseConv2d(c, 3), (6,), (9,)),
     "DropPath": (lambda c: blocks.DropPath(0.1), (6,), (9,)),
     "ECA": (lambda c, k: blocks.ECA(c, k), (6, 3), (9, 5)),
     "GRN": (lambda c: blocks.GRN(c), (6,), (9,)),

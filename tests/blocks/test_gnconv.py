@@ -1,4 +1,3 @@
-import copy
 from functools import partial
 
 import pytest
@@ -8,6 +7,7 @@ from test_msca import assert_equals_formula, depthwise, gelu, pointwise, shifted
 from torch import Tensor
 
 from cifarblocks.blocks import GlobalLocalFilter, GnConv, HorNetBlock
+from cifarblocks.blocks.gnconv import filtered
 
 X = torch.randn(2, 8, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -78,7 +78,7 @@ def test_weights_resized_to_another_map_lie_on_the_straight_lines_between_the_co
     for h, w in ((15, 9), (3, 12), (8, 7)):
         x = torch.randn(2, 3, h, w, dtype=torch.float64)
         expected = circular_filter(x, plane(h, w // 2 + 1))
-        torch.testing.assert_close(module.filter_globally(x), expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(filtered(x, module.spectrum), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_another_scale_divides_every_step():
@@ -134,14 +134,14 @@ def test_the_spectrum_is_resized_to_other_maps_and_is_kept_when_constant():
         module.spectrum[1] = 0
     for h, w in [(6, 6), (9, 5), (3, 8)]:
         x = torch.randn(1, 2, h, w, dtype=torch.float64)
-        torch.testing.assert_close(module.filter_globally(x), 2 * x)
+        torch.testing.assert_close(filtered(x, module.spectrum), 2 * x)
 
 
 def test_the_transform_is_computed_in_float32_under_bfloat16():
     module = GlobalLocalFilter(4, (6, 6)).bfloat16()
     x = torch.randn(1, 2, 6, 6).bfloat16()
-    expected = copy.deepcopy(module).float().filter_globally(x.float()).bfloat16()
-    assert torch.equal(module.filter_globally(x), expected)
+    expected = filtered(x.float(), module.spectrum.float()).bfloat16()
+    assert torch.equal(filtered(x, module.spectrum), expected)
 
 
 def test_refused_arguments_are_named():

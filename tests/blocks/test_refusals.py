@@ -64,7 +64,6 @@ def test_a_stage_may_have_no_blocks_but_not_fewer():
 @pytest.mark.parametrize(
     ("name", "argument", "others"),
     [
-        ("DepthwiseConv2d", "kernel_size", {}),
         ("ECA", "kernel_size", {}),
         ("GhostBottleneck", "kernel_size", {}),  # which stands in no convolution of this one
         ("GhostModule", "kernel_size", {}),

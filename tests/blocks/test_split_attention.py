@@ -4,6 +4,7 @@ from references import assert_equal_modules
 from timm.layers import SplitAttn
 from timm.models.resnest import ResNestBottleneck
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from cifarblocks.blocks import ResNeStBottleneck, SplitAttention
 
@@ -90,15 +91,30 @@ def test_refused_arguments_are_named():
         SplitAttention(64, groups=3)
     with pytest.raises(ValueError, match=r"must be divisible by groups \(3\), got 32"):
         SplitAttention(6, groups=3)
-    with pytest.raises(ValueError, match="^x must have at least 2 images .*, got 1$"):
-        SplitAttention(8)(torch.randn(1, 8, 4, 4))
-    assert SplitAttention(8).eval()(torch.randn(1, 8, 4, 4)).shape == (1, 8, 4, 4)
 
 
-def test_a_frozen_norm_takes_one_image():
-    block = SplitAttention(8).train()
+def replace_norms(module, build):
+    """Replace every BatchNorm by exact type, as tools for differential privacy do."""
+    for name, part in list(module.named_modules()):
+        if type(part) is nn.BatchNorm2d:
+            module.set_submodule(name, build(part.num_features))
+    return module
+
+
+@pytest.mark.parametrize(
+    "build", [lambda c: SplitAttention(8), lambda c: ResNeStBottleneck(8, 8, 2)], ids=["attention", "block"]
+)
+def test_only_a_norm_that_cannot_normalise_refuses_one_image(build):
     x = torch.randn(1, 8, 5, 4)
-    with pytest.raises(ValueError, match="^x must have at least 2 images .*, got 1$"):
-        block(x)
-    block.norm.eval()
-    assert block(x).shape == x.shape
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        build(8).train()(x)
+    frozen = build(8).train()
+    for part in frozen.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+    assert frozen(x).isfinite().all()
+    for norm in (lambda c: nn.GroupNorm(4, c), FrozenBatchNorm2d, lambda c: nn.Identity()):
+        assert replace_norms(build(8).train(), norm)(x).isfinite().all()
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(build(8))
+    assert not [part for part in converted.modules() if type(part) is nn.BatchNorm2d]
+    assert converted.eval()(x).isfinite().all()

@@ -195,7 +195,7 @@ CHANGES = {
 }
 COMPANIONS = {"eps": ("--optimizer", "adamw"), "mix_probability": ("--mixup", 1)}
 # These change how a run is computed, not what it comes to: other tests have them.
-SAME_RESULT = {"accumulate", "ema", "sync_batchnorm", "gradient_checkpointing", "compile"}
+SAME_RESULT = {"accelerate", "accumulate", "ema", "sync_batchnorm", "gradient_checkpointing", "compile"}
 
 
 def test_there_is_no_option_without_a_test():

@@ -1,4 +1,4 @@
-"""Whole networks with the loops where they are used without being asked for: a step of training is that of torch."""
+"""Whole networks through accelerate: a step of training is that of torch."""
 
 import copy
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from references import randomise
+from torch import nn
 
 import cifarblocks
 from cifarblocks import native
-from cifarblocks.blocks import BatchNorm2d, DepthwiseConv2d, batch_norm, depthwise
+from cifarblocks.native import batch_norm, depthwise
 
 NAMES = ["convnext_atto_cifar", "ghost_resnet_20", "hornet_nano_cifar", "lsknet_tiny_cifar", "segnext_mscan_tiny_cifar"]
 
@@ -19,8 +20,8 @@ def used(monkeypatch):
     """Which kinds of layers have gone through the loops."""
     kinds = set()
     loops, gradient = batch_norm.call, depthwise.weight_gradient
-    monkeypatch.setattr(batch_norm, "call", lambda *given: kinds.add(BatchNorm2d) or loops(*given))
-    monkeypatch.setattr(depthwise, "weight_gradient", lambda *given: kinds.add(DepthwiseConv2d) or gradient(*given))
+    monkeypatch.setattr(batch_norm, "call", lambda *given: kinds.add(nn.BatchNorm2d) or loops(*given))
+    monkeypatch.setattr(depthwise, "weight_gradient", lambda *given: kinds.add(nn.Conv2d) or gradient(*given))
     return kinds
 
 
@@ -46,6 +47,7 @@ def test_a_step_is_that_of_torch_and_of_gradient_checkpointing(name, used, monke
     assert not used
     monkeypatch.delenv("CIFARBLOCKS_NATIVE")
     native.library.cache_clear()
+    cifarblocks.accelerate(model)
     ours = gradients(model, x)
     assert used
     model.set_gradient_checkpointing(True)

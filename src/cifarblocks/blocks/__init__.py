@@ -2,10 +2,8 @@
 
 from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule
 from cifarblocks.blocks.gnconv import GlobalLocalFilter, GnConv, HorNetBlock
@@ -24,14 +22,12 @@ __all__ = [
     "GRN",
     "MSCA",
     "BasicBlock",
-    "BatchNorm2d",
     "Bottleneck",
     "CSPBottleneck",
     "CSPStage",
     "ConvNeXtBlock",
     "CopyModule",
     "DarknetBlock",
-    "DepthwiseConv2d",
     "DropPath",
     "GhostBottleneck",
     "GhostModule",

@@ -1,10 +1,13 @@
 """Multi-head self-attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, as Vision Transformers have it."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import require_at_least
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class SelfAttention(nn.Module):

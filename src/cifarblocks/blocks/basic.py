@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.batch_norm import BatchNorm2d
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
-from cifarblocks.blocks.sizes import require_at_least, require_odd
+from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least, require_odd
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class DropPath(nn.Module):
@@ -44,8 +44,8 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = torch.empty(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
-        return x * kept.bernoulli_(1 - self.rate).div_(1 - self.rate)
+        one_per_image = (x.shape[0],) + (1,) * (x.ndim - 1)
+        return x * F.dropout(x.new_ones(one_per_image), self.rate)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -109,7 +109,13 @@ class LayerScale(nn.Module):
     def __init__(self, channels: int, initial_value: float) -> None:
         super().__init__()
         require_at_least(1, channels=channels)
-        self.gamma = nn.Parameter(torch.full((channels,), float(initial_value)))
+        self.initial_value = float(initial_value)
+        self.gamma = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set each factor to `initial_value`."""
+        nn.init.constant_(self.gamma, self.initial_value)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * rearrange(self.gamma, "c -> c 1 1")
@@ -139,22 +145,29 @@ def conv_norm(
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
             raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")
-    if groups == in_channels == out_channels:
-        conv: nn.Conv2d = DepthwiseConv2d(in_channels, kernel_size, stride, bias=False)
-    else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, BatchNorm2d(out_channels), in_place(activation()))
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation())
 
 
-def in_place(activation: nn.Module) -> nn.Module:
-    """The activation made to overwrite its input, if it can: a fifth off some blocks' time.
+def depthwise_conv(
+    channels: int, kernel_size: Size, stride: int = 1, *, dilation: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """Convolution with one filter a channel, padded by half its kernel: Xception, https://arxiv.org/abs/1610.02357.
 
-    For what comes fresh out of BatchNorm or an addition, whose own gradients do not need it; where the activation's
-    own does, as SiLU's, torch keeps a copy in training.
+    Shape: (b, c, h, w) → (b, c, ⌈h / stride⌉, ⌈w / stride⌉)
+
+    Raises:
+        ValueError: if a number is below 1, or `kernel_size`, one number or a height and a width, is even.
+
+    >>> depthwise_conv(64, (1, 7))(torch.randn(2, 64, 8, 5)).shape
+    torch.Size([2, 64, 8, 5])
     """
-    if isinstance(activation, nn.ReLU | nn.ReLU6 | nn.LeakyReLU | nn.SiLU):
-        activation.inplace = True
-    return activation
+    require_at_least(1, channels=channels, stride=stride, dilation=dilation)
+    height, width = height_and_width(kernel_size, "kernel_size")
+    for size in (height, width):
+        require_odd(kernel_size=size)
+    padding = (dilation * (height // 2), dilation * (width // 2))
+    return nn.Conv2d(channels, channels, (height, width), stride, padding, dilation, groups=channels, bias=bias)
 
 
 def mlp(

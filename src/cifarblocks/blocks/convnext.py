@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv
 from cifarblocks.blocks.sizes import require_at_least
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class GRN(nn.Module):
@@ -39,8 +39,14 @@ class GRN(nn.Module):
         require_at_least(1, channels=channels)
         require_at_least(0, eps=eps)
         self.eps = eps
-        self.scale = nn.Parameter(torch.zeros(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
+        self.scale = nn.Parameter(torch.empty(channels))
+        self.shift = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set both to 0, so that y = x."""
+        nn.init.zeros_(self.scale)
+        nn.init.zeros_(self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
@@ -85,9 +91,10 @@ class ConvNeXtBlock(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, channels=channels)
-        self.depthwise = DepthwiseConv2d(channels, 7)
+        self.depthwise = depthwise_conv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)
+        self.activation = nn.GELU()
         self.response_norm = response_norm(4 * channels)
         self.project = nn.Linear(4 * channels, channels)
         self.scale = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
@@ -95,7 +102,7 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = rearrange(self.depthwise(x), "b c h w -> b h w c")
-        y = rearrange(F.gelu(self.expand(self.norm(y))), "b h w c -> b c h w")
+        y = rearrange(self.activation(self.expand(self.norm(y))), "b h w c -> b c h w")
         y = rearrange(self.response_norm(y), "b c h w -> b h w c")
         y = rearrange(self.project(y), "b h w c -> b c h w")
         return x + self.drop_path(self.scale(y))

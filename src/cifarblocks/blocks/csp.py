@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, conv_norm, in_place
+from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.sizes import require_at_least
 
 Activation = Callable[[], nn.Module]
@@ -58,7 +58,7 @@ class CSPBottleneck(nn.Module):
         self.conv = conv_norm(hidden_channels, hidden_channels, 3, groups=groups, activation=activation)
         self.expand = conv_norm(hidden_channels, channels, 1)
         self.drop_path = DropPath(drop_path)
-        self.activation = in_place(activation())
+        self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.expand(self.conv(self.reduce(x)))

@@ -187,7 +187,7 @@ class GhostBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.gate(self.depthwise(self.expand(x)))
-        return self.drop_path(self.project(y)).add_(self.shortcut(x))
+        return self.drop_path(self.project(y)) + self.shortcut(x)
 
 
 def primary_channels(out_channels: int, ratio: int) -> int:

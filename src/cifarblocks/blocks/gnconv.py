@@ -7,16 +7,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale, depthwise_conv
 from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 Filter = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 
 
-def depthwise_7x7(channels: int) -> DepthwiseConv2d:
+def depthwise_7x7(channels: int) -> nn.Conv2d:
     """The filter of most stages: a depthwise 7×7 convolution with bias, (b, c, h, w) → (b, c, h, w)."""
-    return DepthwiseConv2d(channels, 7)
+    return depthwise_conv(channels, 7)
 
 
 class GnConv(nn.Module):
@@ -64,10 +65,10 @@ class GnConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y, gates = self.expand(x).split([self.widths[0], sum(self.widths)], dim=1)
-        first, *others = (self.filter(gates) * self.scale).split(self.widths, dim=1)
-        y = y * first
-        for step, gate in zip(self.steps, others, strict=True):
-            y = step(y) * gate
+        gates = (self.filter(gates) * self.scale).split(self.widths, dim=1)
+        y = y * gates[0]
+        for k, step in enumerate(self.steps, start=1):
+            y = step(y) * gates[k]
         return self.project(y)
 
 
@@ -105,26 +106,33 @@ class GlobalLocalFilter(nn.Module):
             raise ValueError(f"channels must be even to be halved, got {channels}")
         height, width = height_and_width(size)
         self.norm_in = LayerNorm2d(channels)
-        self.local = DepthwiseConv2d(channels // 2, 3, bias=False)
-        self.spectrum = nn.Parameter(0.02 * torch.randn(2, channels // 2, height, width // 2 + 1))  # real, imaginary
+        self.local = depthwise_conv(channels // 2, 3, bias=False)
+        self.spectrum = nn.Parameter(torch.empty(2, channels // 2, height, width // 2 + 1))  # real, imaginary
         self.norm_out = LayerNorm2d(channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the spectrum from N(0, 0.02²)."""
+        with torch.no_grad():
+            nn.init.normal_(self.spectrum).mul_(0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         near, far = self.norm_in(x).chunk(2, dim=1)
-        halves = [half.permute(0, 2, 3, 1) for half in (self.local(near), self.filter_globally(far))]
+        halves = [half.permute(0, 2, 3, 1) for half in (self.local(near), filtered(far, self.spectrum))]
         both = torch.stack(halves, dim=4).flatten(3)  # (b, h, w, c), as the norm reads it: a fifth less time
         return self.norm_out(both.permute(0, 3, 1, 2))
 
-    def filter_globally(self, x: Tensor) -> Tensor:
-        """Multiply the spectrum: (b, c, h, w) → (b, c, h, w)."""
-        h, w = x.shape[-2:]
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        weights = self.spectrum.to(dtype)
-        if weights.shape[-2:] != (h, w // 2 + 1):
-            weights = F.interpolate(weights, size=(h, w // 2 + 1), mode="bilinear", align_corners=True)
-        spectrum = torch.fft.rfft2(x.to(dtype), norm="ortho")
-        filtered = spectrum * torch.complex(weights[0], weights[1])
-        return torch.fft.irfft2(filtered, s=(h, w), norm="ortho").to(x.dtype)
+
+@torch.fx.wrap  # a leaf for fx: the dtype and the size of the map decide what it does
+def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
+    """Multiply the Fourier transform of a map by a spectrum, resized to it: (b, c, h, w) → (b, c, h, w)."""
+    h, w = x.shape[-2:]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weights = spectrum.to(dtype)
+    if weights.shape[-2:] != (h, w // 2 + 1):
+        weights = F.interpolate(weights, size=(h, w // 2 + 1), mode="bilinear", align_corners=True)
+    product = torch.fft.rfft2(x.to(dtype), norm="ortho") * torch.complex(weights[0], weights[1])
+    return torch.fft.irfft2(product, s=(h, w), norm="ortho").to(x.dtype)
 
 
 class HorNetBlock(nn.Module):

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale
-from cifarblocks.blocks.batch_norm import BatchNorm2d
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv
 from cifarblocks.blocks.msca import convolutional_mlp
 from cifarblocks.blocks.sizes import mlp_width, require_at_least
 
@@ -42,8 +40,8 @@ class LSKAttention(nn.Module):
         super().__init__()
         require_at_least(2, channels=channels)
         half = channels // 2
-        self.small = DepthwiseConv2d(channels, 5)
-        self.large = DepthwiseConv2d(channels, 7, dilation=3)
+        self.small = depthwise_conv(channels, 5)
+        self.large = depthwise_conv(channels, 7, dilation=3)
         self.reduce_small = nn.Conv2d(channels, half, 1)
         self.reduce_large = nn.Conv2d(channels, half, 1)
         self.select = nn.Conv2d(2, 2, 7, padding=3)
@@ -119,10 +117,10 @@ class LSKBlock(nn.Module):
     def __init__(self, channels: int, mlp_ratio: float, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
         super().__init__()
         require_at_least(2, channels=channels)
-        self.attention_norm = BatchNorm2d(channels)
+        self.attention_norm = nn.BatchNorm2d(channels)
         self.attention = LSKUnit(channels)
         self.attention_scale = LayerScale(channels, 1e-2)
-        self.mlp_norm = BatchNorm2d(channels)
+        self.mlp_norm = nn.BatchNorm2d(channels)
         self.mlp = convolutional_mlp(channels, mlp_width(channels, mlp_ratio), dropout)
         self.mlp_scale = LayerScale(channels, 1e-2)
         self.drop_path = DropPath(drop_path)

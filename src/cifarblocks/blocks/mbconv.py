@@ -8,9 +8,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.blocks.sizes import require_at_least, require_odd
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class InvertedResidual(nn.Module):
@@ -113,7 +114,7 @@ class MBConv(nn.Module):
         hidden = expansion * out_channels
         if gate is None:
             gate = partial(SqueezeExcite, hidden_channels=max(1, out_channels // 4), activation=nn.SiLU)
-        self.norm = BatchNorm2d(in_channels)
+        self.norm = nn.BatchNorm2d(in_channels)
         self.expand = conv_norm(in_channels, hidden, 1, stride, activation=nn.GELU)
         self.depthwise = conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.GELU)
         self.gate = gate(hidden)
@@ -198,7 +199,7 @@ class LSKMBConv(nn.Module):
         branches = [branch(z) for branch in self.branches]
         averages = reduce(torch.add, [branch.mean((2, 3), keepdim=True) for branch in branches])
         weights = rearrange(self.select(averages), "b (k c) 1 1 -> k b c 1 1", k=len(branches)).softmax(0)
-        chosen = reduce(torch.add, [weight * branch for weight, branch in zip(weights, branches, strict=True)])
+        chosen = reduce(torch.add, [weights[k] * branch for k, branch in enumerate(branches)])
         y = self.project(self.gate(chosen))
         return x + self.drop_path(y) if self.has_shortcut else y
 

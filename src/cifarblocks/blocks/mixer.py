@@ -1,10 +1,13 @@
 """MLP-Mixer: Tolstikhin et al. 2021, https://arxiv.org/abs/2105.01601."""
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, mlp
 from cifarblocks.blocks.sizes import require_at_least
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class MixerLayer(nn.Module):
@@ -57,8 +60,19 @@ class MixerLayer(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.tokens:
-            raise ValueError(f"tokens is {self.tokens} and fixed in this layer's parameters, got {x.shape[1]}")
+        x = with_tokens(x, self.tokens)
         y = self.token_mlp(rearrange(self.token_norm(x), "b n c -> b c n"))
         x = x + self.drop_path(rearrange(y, "b c n -> b n c"))
         return x + self.drop_path(self.channel_mlp(self.channel_norm(x)))
+
+
+@torch.fx.wrap  # a leaf for fx, which returns its input, so that it is not left out as dead code
+def with_tokens(x: Tensor, tokens: int) -> Tensor:
+    """Return x; refuse another number of tokens.
+
+    Raises:
+        ValueError: if x is not (b, tokens, c).
+    """
+    if x.shape[1] != tokens:
+        raise ValueError(f"tokens is {tokens} and fixed in this layer's parameters, got {x.shape[1]}")
+    return x

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import Proxy
 
-from cifarblocks.blocks.basic import DropPath, LayerScale
-from cifarblocks.blocks.batch_norm import BatchNorm2d
-from cifarblocks.blocks.depthwise import DepthwiseConv2d
+from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv
 from cifarblocks.blocks.sizes import mlp_width, require_at_least, require_odd
 
 
@@ -40,21 +41,51 @@ class MSCA(nn.Module):
         require_at_least(1, channels=channels)
         for size in strips:
             require_odd(strips=size)
-        self.local = DepthwiseConv2d(channels, 5)
+        self.local = depthwise_conv(channels, 5)
         self.strips = nn.ModuleList(
             nn.Sequential(
-                DepthwiseConv2d(channels, (1, size)),
-                DepthwiseConv2d(channels, (size, 1)),
+                depthwise_conv(channels, (1, size)),
+                depthwise_conv(channels, (size, 1)),
             )
             for size in strips
         )
+        self.hangs = [channels < 24 and size >= 15 for size in strips]  # in half precision, see `in_float32`
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         scales = local = self.local(x)
-        for strip in self.strips:
-            scales = scales + strip(local)
+        for strip, hangs in zip(self.strips, self.hangs, strict=True):
+            scales = scales + (in_float32(strip, local) if hangs else strip(local))
         return self.mix(scales) * x
+
+
+def in_float32(strip: nn.Module, x: Tensor) -> Tensor:
+    """Call a narrow strip in float32 on a CPU: torch 2.14 never returns from it in half precision with AMX."""
+    if isinstance(x, Proxy) or torch._C._get_tracing_state() is not None:
+        return strip(refuse_half(x))  # a graph calls layers as they are
+    if not is_half(x):
+        return strip(x)
+    with torch.autocast("cpu", enabled=False):
+        parameters = {name: parameter.float() for name, parameter in strip.named_parameters()}
+        return functional_call(strip, parameters, x.float()).to(x.dtype)
+
+
+def is_half(x: Tensor) -> bool:
+    """Return True if a convolution of x is computed in bfloat16 or float16 on a CPU."""
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
+    return x.device.type == "cpu" and (autocast or x.dtype in (torch.bfloat16, torch.float16))
+
+
+@torch.fx.wrap  # a leaf for fx, which returns its input, so that it is not left out as dead code
+def refuse_half(x: Tensor) -> Tensor:
+    """Return x; refuse half precision where the strip after it would never return.
+
+    Raises:
+        RuntimeError: If a convolution of x is computed in half precision on a processor with AMX.
+    """
+    if is_half(x) and getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)():
+        raise RuntimeError("x must be float32 here: torch hangs in strips of fewer than 24 channels in half precision")
+    return x
 
 
 class MSCAUnit(nn.Module):
@@ -130,10 +161,10 @@ class MSCABlock(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, channels=channels)
-        self.attention_norm = BatchNorm2d(channels)
+        self.attention_norm = nn.BatchNorm2d(channels)
         self.attention = MSCAUnit(channels, strips)
         self.attention_scale = LayerScale(channels, 1e-2)
-        self.mlp_norm = BatchNorm2d(channels)
+        self.mlp_norm = nn.BatchNorm2d(channels)
         self.mlp = convolutional_mlp(channels, mlp_width(channels, mlp_ratio), dropout)
         self.mlp_scale = LayerScale(channels, 1e-2)
         self.drop_path = DropPath(drop_path)
@@ -147,7 +178,7 @@ def convolutional_mlp(channels: int, hidden_channels: int, dropout: float = 0.0)
     """1×1 convolution, depthwise 3×3, GELU, 1×1 convolution, all with bias: (b, c, h, w) → (b, c, h, w)."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden_channels, 1),
-        DepthwiseConv2d(hidden_channels, 3),
+        depthwise_conv(hidden_channels, 3),
         nn.GELU(),
         nn.Dropout(dropout),
         nn.Conv2d(hidden_channels, channels, 1),

@@ -9,6 +9,8 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d
 from cifarblocks.blocks.mbconv import pooled_shortcut
 from cifarblocks.blocks.sizes import Size, height_and_width, mlp_width, require_at_least
 
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
+
 
 class RelativeAttention(nn.Module):
     """Self-attention over a map, its logits shifted by a learned bias for each relative position (equation 3).
@@ -52,6 +54,10 @@ class RelativeAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * out_channels, 1)
         self.relative_bias = nn.Parameter(torch.empty(self.heads, 2 * height - 1, 2 * width - 1))
         self.project = nn.Conv2d(out_channels, out_channels, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the biases from N(0, 0.02²), cut off at ±2."""
         nn.init.trunc_normal_(self.relative_bias, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,6 +130,7 @@ class RelativeTransformerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.mlp_norm(x)))
 
 
+@torch.fx.wrap  # a leaf for fx: the size of the map decides what it does
 def pairwise_bias(table: Tensor, h: int, w: int) -> Tensor:
     """The bias of each pair of places on a map of h·w: (g, 2·h' - 1, 2·w' - 1) → (g, h·w queries, h·w keys).
 

@@ -2,13 +2,10 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
-from cifarblocks.blocks.batch_norm import BatchNorm2d
-from cifarblocks.blocks.depthwise import layout_of
 from cifarblocks.blocks.sizes import require_at_least
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
@@ -38,7 +35,7 @@ class ProjectionShortcut(nn.Sequential):
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if stride != 1 or in_channels != out_channels:
             self.conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.norm = BatchNorm2d(out_channels)
+            self.norm = nn.BatchNorm2d(out_channels)
 
 
 class PaddingShortcut(nn.Module):
@@ -72,8 +69,7 @@ class PaddingShortcut(nn.Module):
         self.after = out_channels - in_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        layout = layout_of(x)  # of an odd map the slice has none
-        x = x[:, :, :: self.stride, :: self.stride].contiguous(memory_format=layout)
+        x = F.avg_pool2d(x, 1, self.stride)  # every stride-th pixel; of an odd map a slice is in no memory format
         return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
@@ -88,8 +84,7 @@ class BasicBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
-        attention: builds a gate for `out_channels` channels, for example `ECA`; by default none. What it gives is
-            overwritten, so it may not end in an activation whose gradient needs that, such as Sigmoid.
+        attention: builds a gate for `out_channels` channels, for example `ECA`; by default none.
         attention_position: where it stands: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
             SENet), 3 after the addition.
         shortcut: builds the shortcut, `ProjectionShortcut` or `PaddingShortcut`.
@@ -123,20 +118,22 @@ class BasicBlock(nn.Module):
             raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position!r}")
         attentions = {place: nn.Identity() for place in (1, 2, 3)} | {attention_position: attention(out_channels)}
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm1 = BatchNorm2d(out_channels)
+        self.norm1 = nn.BatchNorm2d(out_channels)
         self.attention1 = attentions[1]
+        self.activation1 = nn.ReLU()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = BatchNorm2d(out_channels)
+        self.norm2 = nn.BatchNorm2d(out_channels)
         self.attention2 = attentions[2]
         self.drop_path = DropPath(drop_path)
         self.shortcut = shortcut(in_channels, out_channels, stride)
         self.attention3 = attentions[3]
+        self.activation2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu_(self.attention1(self.norm1(self.conv1(x))))
+        y = self.activation1(self.attention1(self.norm1(self.conv1(x))))
         y = self.attention2(self.norm2(self.conv2(y)))
-        y = self.drop_path(y).add_(self.shortcut(x))  # in place: BatchNorm's gradient does not need what it gave
-        return torch.relu_(self.attention3(y))
+        y = self.attention3(self.drop_path(y) + self.shortcut(x))
+        return self.activation2(y)
 
 
 class Bottleneck(nn.Module):
@@ -156,8 +153,7 @@ class Bottleneck(nn.Module):
         groups: groups of the 3×3 convolution, ResNeXt's cardinality.
         base_width: width of one group where `bottleneck_channels` is 64; the 3×3 convolution has
             ⌊bottleneck_channels · base_width / 64⌋ · groups channels.
-        attention: builds a gate for the output channels, after the last BatchNorm; by default none. What it gives is
-            overwritten, so it may not end in an activation whose gradient needs that, such as Sigmoid.
+        attention: builds a gate for the output channels, after the last BatchNorm; by default none.
         shortcut: builds the shortcut.
         drop_path: probability of dropping the branch of an image in training.
 
@@ -189,20 +185,23 @@ class Bottleneck(nn.Module):
         width = bottleneck_width(bottleneck_channels, base_width, groups)
         out_channels = 4 * bottleneck_channels
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.norm1 = BatchNorm2d(width)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.activation1 = nn.ReLU()
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=groups, bias=False)
-        self.norm2 = BatchNorm2d(width)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.activation2 = nn.ReLU()
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.norm3 = BatchNorm2d(out_channels)
+        self.norm3 = nn.BatchNorm2d(out_channels)
         self.attention = attention(out_channels)
         self.drop_path = DropPath(drop_path)
         self.shortcut = shortcut(in_channels, out_channels, stride)
+        self.activation3 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu_(self.norm1(self.conv1(x)))
-        y = torch.relu_(self.norm2(self.conv2(y)))
+        y = self.activation1(self.norm1(self.conv1(x)))
+        y = self.activation2(self.norm2(self.conv2(y)))
         y = self.attention(self.norm3(self.conv3(y)))
-        return torch.relu_(self.drop_path(y).add_(self.shortcut(x)))
+        return self.activation3(self.drop_path(y) + self.shortcut(x))
 
 
 class PreActBlock(nn.Module):
@@ -238,9 +237,11 @@ class PreActBlock(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
-        self.norm1 = BatchNorm2d(in_channels)
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.activation1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm2 = BatchNorm2d(out_channels)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.activation2 = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.drop_path = DropPath(drop_path)
@@ -248,9 +249,9 @@ class PreActBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu_(self.norm1(x))
+        y = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        y = self.conv2(self.dropout(torch.relu_(self.norm2(self.conv1(y)))))
+        y = self.conv2(self.dropout(self.activation2(self.norm2(self.conv1(y)))))
         return shortcut + self.drop_path(y)
 
 

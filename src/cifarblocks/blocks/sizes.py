@@ -11,7 +11,7 @@ def require_at_least(minimum: int, **values: float) -> None:
     ValueError: stride must be at least 1, got 0
     """
     for name, value in values.items():
-        if value < minimum:
+        if not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 

@@ -7,9 +7,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.residual import bottleneck_width
 from cifarblocks.blocks.sizes import require_at_least
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class SplitAttention(nn.Module):
@@ -28,14 +29,14 @@ class SplitAttention(nn.Module):
         radix: splits of each group.
         groups: cardinality.
 
-    Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training b is at least 2, for the averages are normalised.
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training BatchNorm needs at least 2 images.
 
     Cost: 9·c² + 3·r·c + (1 + r)·c·d + 3·d parameters, 9·c²·h·w + (1 + r)·c·d multiply-adds, with d = max(c·r/4, 32);
         r is the radix, one group.
 
     Raises:
-        ValueError: if a size is below 1, groups · radix does not divide `channels`, or groups the hidden channels; in
-            training if b is 1.
+        ValueError: if a size is below 1, groups · radix does not divide `channels`, or groups the hidden channels; by
+            BatchNorm in training if b is 1.
 
     >>> SplitAttention(64, radix=2)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -54,18 +55,17 @@ class SplitAttention(nn.Module):
         self.radix, self.groups = radix, groups
         self.splits = conv_norm(channels, channels * radix, 3, groups=groups * radix, activation=nn.ReLU)
         self.reduce = nn.Conv2d(channels, hidden_channels, 1, groups=groups)
-        self.norm = BatchNorm2d(hidden_channels)
+        self.norm = nn.BatchNorm2d(hidden_channels)
+        self.activation = nn.ReLU()
         self.expand = nn.Conv2d(hidden_channels, channels * radix, 1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm.training and x.shape[0] == 1:
-            raise ValueError("x must have at least 2 images in training, to normalise averages over the batch, got 1")
         splits = self.splits(x).chunk(self.radix, dim=1)  # radix times (b, c, h, w)
-        averages = reduce(torch.add, [split.mean((2, 3), keepdim=True) for split in splits])
-        logits = self.expand(torch.relu_(self.norm(self.reduce(averages))))
+        averages = reduce(torch.add, [splits[i].mean((2, 3), keepdim=True) for i in range(self.radix)])
+        logits = self.expand(self.activation(self.norm(self.reduce(averages))))
         logits = rearrange(logits, "b (g r c) 1 1 -> r b (g c) 1 1", g=self.groups, r=self.radix)
         weights = logits.softmax(0) if self.radix > 1 else logits.sigmoid()
-        return reduce(torch.add, [weight * split for weight, split in zip(weights, splits, strict=True)])
+        return reduce(torch.add, [weights[i] * splits[i] for i in range(self.radix)])
 
 
 class ResNeStBottleneck(nn.Module):
@@ -88,7 +88,7 @@ class ResNeStBottleneck(nn.Module):
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, 4 · bottleneck_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w; in training
-    b is at least 2.
+    BatchNorm needs at least 2 images.
 
     Cost: 17·p² + 16·p + 3·p·d + 3·d parameters, 17·p²·h·w + 3·p·d multiply-adds, with d = max(p/2, 32); keeping 4·p
         channels and the map, radix 2, one group.
@@ -133,7 +133,8 @@ class ResNeStBottleneck(nn.Module):
                 conv_norm(in_channels, out_channels),
             )
         )
+        self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pool(self.attention(self.reduce(x)))
-        return torch.relu_(self.drop_path(self.expand(y)).add_(self.shortcut(x)))
+        return self.activation(self.drop_path(self.expand(y)) + self.shortcut(x))

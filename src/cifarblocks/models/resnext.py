@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.residual import Bottleneck
 from cifarblocks.models.classifier import (
     Classifier,
@@ -72,7 +71,7 @@ def biased_conv_norm(
 ) -> nn.Sequential:
     """Convolution with bias and padded by half its kernel, BatchNorm."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
-    return nn.Sequential(conv, BatchNorm2d(out_channels))
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 @register_model

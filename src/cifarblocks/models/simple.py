@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.sizes import height_and_width
 from cifarblocks.models.classifier import (
     Classifier,
@@ -152,7 +151,7 @@ def patch_lstm(
 def _conv_pool(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
-        BatchNorm2d(out_channels),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
     )

@@ -1,12 +1,13 @@
-"""Loops for CPUs that torch has no fast form of, in C++; what may be given to them, and where torch's own serve."""
+"""Faster layers for CPUs: C++ kernels, the layers that call them, and the conditions under which torch's own serve."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.fx import Proxy
 
 from cifarblocks.native.compiling import library
 
-__all__ = ["is_vector", "library", "may_serve"]
+__all__ = ["call_module", "is_vector", "library", "may_serve"]
 
 
 def may_serve(*tensors: Tensor) -> bool:
@@ -14,8 +15,9 @@ def may_serve(*tensors: Tensor) -> bool:
     return (
         torch._C._get_tracing_state() is None
         and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
-        and all(not dispatch_keys(tensor) & ~PLAIN for tensor in tensors)
+        and all(map(is_plain, tensors))
     )
 
 
@@ -26,8 +28,21 @@ def is_vector(tensor: Tensor | None, length: int, dtype: torch.dtype | None) -> 
         and tensor.dtype == dtype
         and tensor.shape == (length,)
         and tensor.is_contiguous()
-        and not dispatch_keys(tensor) & ~PLAIN
+        and is_plain(tensor)
     )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return True if a tensor is on the CPU and nothing else, and its memory is there; FSDP frees it at times."""
+    if dispatch_keys(tensor) & ~PLAIN:
+        return False
+    needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
+    return tensor.untyped_storage().nbytes() >= needed
+
+
+def call_module(module: nn.Module, x: Proxy) -> Proxy:
+    """Record a call of one of our layers as fx records those of torch: as a leaf of the graph."""
+    return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x,), {})  # type: ignore[attr-defined]
 
 
 def dispatch_keys(tensor: Tensor) -> int:

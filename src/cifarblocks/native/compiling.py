@@ -1,5 +1,6 @@
 """The C++ kernels as a shared library: compiled on first use and kept in a cache that nobody else can write to."""
 
+import contextlib
 import hashlib
 import os
 import shlex
@@ -56,7 +57,7 @@ def compiled() -> Path:
         for path in sorted(folder.glob(f"loops-{key}-*.so")):
             if is_private(path) and path.stem.endswith(f"-{short_hash(path.read_bytes())}"):
                 return path
-            path.unlink()  # cut off or changed: to load it could end the process
+            path.unlink(missing_ok=True)  # cut off or changed: to load it could end the process
         print("cifarblocks: compiling loops for this processor, once", file=sys.stderr)
         return compile_into(folder, key, [*compiler, *FLAGS, *map(str, sources)])
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
@@ -96,7 +97,8 @@ def run(command: list[str]) -> bytes:
         try:
             output, errors = process.communicate(timeout=SECONDS)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output, errors)
@@ -112,13 +114,15 @@ def private_folder() -> Path:
         OSError: If neither can be had.
     """
     temporary = Path(tempfile.gettempdir()) / f"cifarblocks-{os.geteuid()}"
-    cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for folder in (Path(cache_home).absolute() / "cifarblocks", temporary):
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache_home.is_absolute():  # as the XDG specification asks
+        cache_home = Path(os.path.expanduser("~/.cache"))
+    for folder in (cache_home / "cifarblocks", temporary):
         try:
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            if is_private(folder) and all(map(keeps_names, folder.parents)):
-                return folder
+            if is_private(folder) and all(map(keeps_names, folder.resolve().parents)):
+                return folder.resolve()
         except OSError:
             continue
     raise OSError(f"{temporary} cannot be used: another user owns it or can write to it")

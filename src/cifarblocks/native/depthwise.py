@@ -1,4 +1,4 @@
-"""Depthwise convolution, one filter a channel: Xception, Chollet 2017, https://arxiv.org/abs/1610.02357."""
+"""Depthwise convolutions on CPUs: dilated ones on smaller maps, and gradients by our kernels."""
 
 from ctypes import byref, c_int64, c_void_p
 from typing import Any
@@ -7,55 +7,20 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.fx import Proxy
 
-from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least, require_odd
-from cifarblocks.native import library, may_serve
+from cifarblocks.native import call_module, library, may_serve
 
 Pair = tuple[int, int]
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """A convolution of each channel by itself, padded by half its kernel.
-
-    It is torch's convolution, and is exported, compiled, fused and counted as that. On a CPU, a dilated one is computed
-    on the smaller maps of every second, third, ... pixel; and in training, where they are faster, its gradients come
-    from loops of our own (`cifarblocks.native`), which sum in float32, or float64 for float64.
-
-    Formula: y[c, i, j] = bias[c] + Σ over u, v of w[c, u, v] · x[c, i·s + u·d - p, j·s + v·d - q], s the stride, d the
-        dilation, p and q the padding
-
-    Origin: written from the paper; it is torch's Conv2d (BSD-3) with one group a channel.
-
-    Args:
-        channels: channels of the input and of the output.
-        kernel_size: height and width of the kernel, or one number for both, odd.
-        stride: of the kernel's places.
-        dilation: distance of the kernel's taps.
-        bias: whether a bias is added.
-
-    Shape: (b, c, h, w) → (b, c, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
-
-    Cost: 10·c parameters, 9·c·h·w multiply-adds, 3×3 at stride 1.
-
-    Raises:
-        ValueError: if a size is below 1, or `kernel_size` even.
-
-    >>> DepthwiseConv2d(64, 3)(torch.randn(2, 64, 8, 5)).shape
-    torch.Size([2, 64, 8, 5])
-    """
-
-    def __init__(
-        self, channels: int, kernel_size: Size, stride: int = 1, *, dilation: int = 1, bias: bool = True
-    ) -> None:
-        require_at_least(1, channels=channels, stride=stride, dilation=dilation)
-        height, width = height_and_width(kernel_size, "kernel_size")
-        for size in (height, width):
-            require_odd(kernel_size=size)
-        padding = (dilation * (height // 2), dilation * (width // 2))
-        super().__init__(channels, channels, (height, width), stride, padding, dilation, groups=channels, bias=bias)
+class NativeDepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution with gradients by our kernels, and dilated kernels on smaller maps, on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Proxy):
+            return call_module(self, x)
         if not self.gains(x) or not may_serve(x, self.weight):
             return super().forward(x)
         weight, bias = self.weight, self.bias
@@ -67,8 +32,10 @@ class DepthwiseConv2d(nn.Conv2d):
         return convolved(x, weight, bias, self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
 
     def gains(self, x: Tensor) -> bool:
-        """Whether anything here is faster than torch's, a question that costs little."""
-        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.ndim != 4:
+        """Return True if anything here is faster than torch's."""
+        if torch.compiler.is_compiling() or x.ndim != 4 or type(self) is not NativeDepthwiseConv2d:
+            return False
+        if self.weight.shape != (x.shape[1], 1, *self.kernel_size) or not self.fits(self):  # changed since
             return False
         trained = torch.is_grad_enabled() and self.weight.requires_grad
         return self.is_spread or (trained and are_faster(computed_dtype(x), self.weight, x.shape[2], self.stride))
@@ -77,6 +44,19 @@ class DepthwiseConv2d(nn.Conv2d):
     def is_spread(self) -> bool:
         """Whether it is dilated, and so can be computed on smaller maps."""
         return self.stride == (1, 1) and self.dilation != (1, 1)
+
+    @staticmethod
+    def fits(conv: nn.Module) -> bool:
+        """Return True for a convolution with one filter a channel, odd and padded with zeros by half its kernel."""
+        assert isinstance(conv, nn.Conv2d)
+        half = tuple(d * (k // 2) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+        return (
+            "weight" in conv._parameters  # and not computed from others, as by pruning
+            and conv.groups == conv.in_channels == conv.out_channels
+            and conv.padding_mode == "zeros"
+            and conv.padding == half
+            and all(k % 2 for k in conv.kernel_size)
+        )
 
 
 def computed_dtype(x: Tensor) -> torch.dtype:
@@ -157,7 +137,7 @@ class DepthwiseConvolution(torch.autograd.Function):
 
 
 def fits(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
-    """Return True if the loops can read what the backward pass is given; hooks on saved tensors may have changed it."""
+    """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
     places = zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in places]
     return (
@@ -189,7 +169,7 @@ def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, pa
 
 
 def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """The gradient for the weight, (c, 1, k, k), by the compiled loops."""
+    """The gradient for the weight, (c, 1, k, k), by our kernels."""
     x, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, gradient))
     batch, channels, *size = x.shape
     sizes = (batch, channels, *size, *gradient.shape[2:], *weight.shape[2:], *stride, *padding, *dilation)

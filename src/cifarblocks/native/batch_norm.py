@@ -5,52 +5,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
-from cifarblocks.blocks.sizes import require_at_least
-from cifarblocks.native import is_vector, library, may_serve
+from cifarblocks.native import call_module, is_vector, library, may_serve
 
-# Of the input → of the parameters; other mixtures are left to torch.
+# Dtype of the input → dtype of the parameters; torch computes other mixtures.
 PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
-# Numbers in the input between which our loops are faster: calling them takes as long as what they save on fewer, and of
-# more in float32 torch is as fast, for then both wait for the memory.
+# Our kernels are faster between these numbers of values: a call costs what it saves on fewer, and in float32 both wait
+# for the memory on more.
 LEAST, MOST = 2**16, {torch.bfloat16: 2**62, torch.float32: 2**20, torch.float64: 2**20}
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Normalise each channel by its mean and variance over the batch, then scale and shift it (algorithm 1).
-
-    It is torch's, and is exported, compiled and fused as that. In training on a CPU, channels last, it is computed by
-    loops of our own (`cifarblocks.native`), which sum in float32 and float64, where they are faster.
-
-    Formula: y = weight ⊙ (x - mean_bhw x) / √(var_bhw x + eps) + bias; in eval mode with the running mean and variance
-
-    Origin: written from the paper; it is torch's BatchNorm2d (BSD-3).
-
-    Args:
-        channels: channels of the input.
-        eps: added to the variance.
-        momentum: the share that a batch has in the running mean and variance.
-
-    Shape: (b, c, h, w) → (b, c, h, w), any h and w.
-
-    Cost: 2·c parameters, 0 multiply-adds.
-
-    Raises:
-        ValueError: if `channels` is below 1, `eps` negative, `momentum` not in [0, 1], or in training if there is one
-            value a channel.
-
-    >>> BatchNorm2d(64)(torch.randn(2, 64, 8, 5)).shape
-    torch.Size([2, 64, 8, 5])
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        require_at_least(1, channels=channels)
-        require_at_least(0, eps=eps, momentum=momentum)
-        if momentum > 1:
-            raise ValueError(f"momentum must be at most 1, got {momentum}")
-        super().__init__(channels, eps, momentum)
+class NativeBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation by our kernels where they are faster: in training, on large channels_last maps of a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Proxy):
+            return call_module(self, x)
         if not self.gains(x) or not may_serve(x) or not library():
             return super().forward(x)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
@@ -58,26 +29,35 @@ class BatchNorm2d(nn.BatchNorm2d):
         return BatchNormalisation.apply(x, self.weight, self.bias, *running, self.eps, self.momentum)
 
     def gains(self, x: Tensor) -> bool:
-        """Whether our loops are faster than torch's, and compute what it would, a question that costs little."""
+        """Return True if our kernels are faster than torch's and can read all that they are given."""
         return (
-            self.training
+            type(self) is NativeBatchNorm2d  # and not parametrised since, which computes its parameters at each look
+            and self.training
             and not torch.compiler.is_compiling()
-            and isinstance(x, Tensor)
             and x.ndim == 4
             and LEAST <= x.numel() <= MOST.get(x.dtype, 0)
             and x.numel() > x.shape[1] == self.num_features
             and x.is_contiguous(memory_format=torch.channels_last)
-            and self.momentum is not None
+            and self.track_running_stats
             and self.num_batches_tracked is not None
+            and isinstance(self.momentum, float)
+            and 0 <= self.momentum <= 1
+            and self.eps > 0
             and all(
                 is_vector(tensor, self.num_features, PARAMETER_DTYPES[x.dtype])
                 for tensor in (self.weight, self.bias, self.running_mean, self.running_var)
             )
+            and not (self.running_mean.requires_grad or self.running_var.requires_grad)  # type: ignore[union-attr]
         )
+
+    @staticmethod
+    def fits(norm: nn.Module) -> bool:
+        """Return True for a norm whose weight is a parameter of its own, and not computed from others."""
+        return norm._parameters.get("weight") is not None
 
 
 class BatchNormalisation(torch.autograd.Function):
-    """Batch normalisation with the statistics of the batch, by the compiled loops."""
+    """Batch normalisation with the statistics of the batch, by our kernels."""
 
     @staticmethod
     def forward(
@@ -113,7 +93,7 @@ class BatchNormalisation(torch.autograd.Function):
 
 
 def fits(x: Tensor, gradient: Tensor, *vectors: Tensor) -> bool:
-    """Return True if the loops can read what the backward pass is given; hooks on saved tensors may have changed it."""
+    """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
     return (
         may_serve(x, gradient)
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -123,7 +103,7 @@ def fits(x: Tensor, gradient: Tensor, *vectors: Tensor) -> bool:
 
 
 def call(name: str, tensors: tuple[Tensor, ...], *numbers: c_double) -> None:
-    """Run the loops for the dtype of the first tensor, (b, c, h, w)."""
+    """Call the kernel for the dtype of the first tensor, (b, c, h, w)."""
     x = tensors[0]
     loops = getattr(library(), f"{name}_{str(x.dtype).removeprefix('torch.')}")
     rows, channels = x.numel() // x.shape[1], x.shape[1]

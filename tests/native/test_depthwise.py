@@ -1,4 +1,6 @@
-"""DepthwiseConv2d: torch's convolution, whose gradients are our own where it is trained on a CPU."""
+"""Accelerated depthwise convolutions: equal to torch's, with gradients by our kernels."""
+
+import copy
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
+import cifarblocks
 from cifarblocks import native
-from cifarblocks.blocks import DepthwiseConv2d, depthwise
+from cifarblocks.blocks.basic import depthwise_conv
+from cifarblocks.native import depthwise
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,12 +31,14 @@ def compiled_loops():
     native.library.cache_clear()
 
 
+def fast(*sizes, **options):
+    return cifarblocks.accelerate(depthwise_conv(*sizes, **options))
+
+
 def pair(channels, kernel_size, stride, dilation, bias):
     """Ours, and torch's with the same weights."""
-    ours = DepthwiseConv2d(channels, kernel_size, stride, dilation=dilation, bias=bias)
-    torchs = nn.Conv2d(channels, channels, ours.kernel_size, stride, ours.padding, dilation, channels, bias)
-    torchs.load_state_dict(ours.state_dict())
-    return ours, torchs
+    torchs = depthwise_conv(channels, kernel_size, stride, dilation=dilation, bias=bias)
+    return cifarblocks.accelerate(copy.deepcopy(torchs)), torchs
 
 
 def gradients(module, x):
@@ -65,7 +71,7 @@ def test_the_gradients_are_those_of_torch(channels, kernel_size, stride, dilatio
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 def test_gradcheck_and_gradgradcheck(stride, dilation):
-    module = DepthwiseConv2d(3, (3, 5), stride, dilation=dilation).double()
+    module = fast(3, (3, 5), stride, dilation=dilation).double()
     inputs = (torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True), module.weight, module.bias)
     places = module.stride, module.padding, module.dilation
     function = depthwise.DepthwiseConvolution.apply
@@ -92,7 +98,7 @@ def test_bfloat16_sums_in_float32(autocast):
 
 
 def test_any_number_of_threads_gives_the_same_bits():
-    module, x = DepthwiseConv2d(70, 5), torch.randn(33, 70, 9, 8)
+    module, x = fast(70, 5), torch.randn(33, 70, 9, 8)
     single = gradients(module, x)
     module.zero_grad()
     threads = torch.get_num_threads()
@@ -132,7 +138,7 @@ def loops_used(monkeypatch):
 
 def test_it_is_absent_in_inference_under_transforms_and_when_turned_off(monkeypatch):
     used = loops_used(monkeypatch)
-    module, x = DepthwiseConv2d(8, 3), torch.randn(2, 8, 5, 4)
+    module, x = fast(8, 3), torch.randn(2, 8, 5, 4)
     asked = []
     monkeypatch.setattr(depthwise, "library", lambda: asked.append(1) or native.library())
     with torch.no_grad():
@@ -230,7 +236,7 @@ def gradient_of(module, x):
 HOLDERS = sorted(
     name
     for name, case in GENERIC.items()
-    if any(isinstance(part, DepthwiseConv2d) for part in case.build().modules()) and name != "DepthwiseConv2d"
+    if any(type(part) is depthwise.NativeDepthwiseConv2d for part in cifarblocks.accelerate(case.build()).modules())
 )
 
 
@@ -238,7 +244,7 @@ HOLDERS = sorted(
 def test_blocks_that_hold_one_train_as_without_the_loops(name, monkeypatch):
     """The other tests see them without."""
     case = GENERIC[name]
-    module, x = case.build().double(), case.input(4, 9, 7, torch.float64)
+    module, x = cifarblocks.accelerate(case.build().double()), case.input(4, 9, 7, torch.float64)
     used = loops_used(monkeypatch)
     with_loops = [gradient.clone() for gradient in gradients(module, x)]
     assert used
@@ -253,3 +259,64 @@ def test_an_input_of_another_dtype_is_refused_as_by_torch(dilation):
     for module in pair(4, 5, 1, dilation, True):
         with pytest.raises(RuntimeError, match="should be the same"):
             module(torch.randn(1, 4, 6, 6).bfloat16())
+
+
+def changed_by(change):
+    """Apply a change to both of a pair: ours must see it at the call."""
+    ours, torchs = pair(8, (3, 5), 1, 2, True)
+    for module in (ours, torchs):
+        torch.manual_seed(2)
+        change(module)
+    return ours, torchs
+
+
+def outcome(module, x):
+    try:
+        return gradients(module, x)
+    except (RuntimeError, ValueError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: setattr(module, "padding_mode", "circular"),
+        lambda module: setattr(module, "groups", 1),
+        lambda module: setattr(module, "dilation", (2, 1)),
+        lambda module: setattr(module, "padding", (0, 0)),
+        lambda module: setattr(module, "weight", nn.Parameter(torch.randn(8, 1, 7, 7))),
+        lambda module: setattr(module, "weight", nn.Parameter(torch.randn(8, 1, 4, 4))),
+        lambda module: setattr(module, "weight", nn.Parameter(torch.randn(16, 1, 3, 5))),
+        lambda module: setattr(module, "bias", nn.Parameter(torch.randn(8).double())),
+        lambda module: module.weight.data.untyped_storage().resize_(0),
+    ],
+    ids=["circular", "dense", "dilation", "unpadded", "wider", "even", "doubled", "float64 bias", "freed"],
+)
+def test_what_was_changed_after_accelerate_is_torchs(change):
+    torch.manual_seed(1)
+    ours = outcome(changed_by(change)[0], torch.randn(2, 8, 6, 7, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(1)
+    torchs = outcome(changed_by(change)[1], torch.randn(2, 8, 6, 7, generator=torch.Generator().manual_seed(0)))
+    if isinstance(torchs, list):
+        torch.testing.assert_close(ours, torchs)
+    else:
+        assert ours is torchs
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        torch.Tensor.double,
+        lambda saved: saved[:1],
+        lambda saved: saved[..., :1],
+    ],
+    ids=["dtype", "channels", "size"],
+)
+def test_what_a_hook_on_saved_tensors_changes_is_never_read_past_its_end(hook, monkeypatch):
+    used = loops_used(monkeypatch)
+    module, x = fast(8, 3), torch.randn(4, 8, 6, 7, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, hook):
+        y = module(x)
+        with pytest.raises((RuntimeError, ValueError, IndexError)):
+            y.sum().backward()
+    assert not used
