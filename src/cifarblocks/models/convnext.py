@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
@@ -206,10 +205,11 @@ class InvertedBottleneck(nn.Module):
         self.project = conv_norm(width, out_channels)
         self.drop_path = DropPath(drop_path)
         self.shortcut = ProjectionShortcut(in_channels, out_channels, stride)
+        self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.convolution(self.expand(x)))
-        return torch.relu_(self.shortcut(x) + self.drop_path(y))
+        return self.activation(self.shortcut(x) + self.drop_path(y))
 
 
 CONVOLUTIONS = {"depthwise_7x7": depthwise_7x7, "dense_3x3": dense_3x3}

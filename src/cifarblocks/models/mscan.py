@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.basic import LayerNorm2d
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.msca import MSCABlock
 from cifarblocks.blocks.sizes import require_at_least
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
@@ -71,7 +70,7 @@ def overlapping_patches(in_channels: int, out_channels: int, stride: int, kernel
     """
     require_at_least(1, in_channels=in_channels)
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
-    return nn.Sequential(conv, BatchNorm2d(out_channels))
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 def two_patches(in_channels: int, out_channels: int, strides: tuple[int, int]) -> nn.Sequential:

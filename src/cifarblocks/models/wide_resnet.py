@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from cifarblocks.blocks.batch_norm import BatchNorm2d
 from cifarblocks.blocks.residual import PreActBlock
 from cifarblocks.models.classifier import (
     Classifier,
@@ -43,7 +42,7 @@ def wide_resnet(
     """
     widths, strides = (16 * factor, 32 * factor, 64 * factor), (1, 2, 2)
     block = partial(PreActBlock, dropout=dropout)
-    activated = nn.Sequential(BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
+    activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
     model = Classifier(
         nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
         build_stages(block, 16, widths, ((depth - 4) // 6,) * 3, strides, drop_path),
