@@ -33,6 +33,7 @@ class Classifier(nn.Module):
         in_channels: channels of the images.
         image_size: height and width of the images the network is made for, or one number for both.
         as_map: a stage's output → its map, for networks whose stages give tokens.
+        initialise_layer: draws the weights of one layer, for `Module.apply`; by default torch's own stay.
 
     Shape: (b, in_channels, h, w) → (b, num_classes)
 
@@ -51,6 +52,7 @@ class Classifier(nn.Module):
         in_channels: int = 3,
         image_size: ImageSize = 32,
         as_map: nn.Module | None = None,
+        initialise_layer: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels)
@@ -67,6 +69,16 @@ class Classifier(nn.Module):
             raise ValueError(f"image_size must be at least {stride}, the stride of the last map, got {height}x{width}")
         self.as_map = nn.Identity() if as_map is None else as_map
         self.gradient_checkpointing = False
+        self.initialise_layer = initialise_layer
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights as the network's paper does; layers that its rule leaves out keep theirs.
+
+        After `to_empty`, first call `reset_parameters()` of every module that has it.
+        """
+        if self.initialise_layer is not None:
+            self.apply(self.initialise_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -196,13 +208,19 @@ class FixedSize(nn.Module):
         self.image_size = height_and_width(image_size, "image_size")
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != self.image_size:
-            height, width = self.image_size
-            raise ValueError(
-                f"image_size is {height}x{width} and fixed in this network's parameters, "
-                f"got images of {x.shape[-2]}x{x.shape[-1]}"
-            )
-        return x
+        return require_size(x, self.image_size)
+
+
+@torch.fx.wrap  # a leaf for fx; what it returns is used, so that no pass removes it
+def require_size(x: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return the images, or raise ValueError if they are of another size."""
+    if x.shape[-2:] != image_size:
+        height, width = image_size
+        raise ValueError(
+            f"image_size is {height}x{width} and fixed in this network's parameters, "
+            f"got images of {x.shape[-2]}x{x.shape[-1]}"
+        )
+    return x
 
 
 def last_layer(features: int, num_classes: int) -> nn.Module:

@@ -50,15 +50,15 @@ def convnext(
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
     scaled = [partial(block, layer_scale=layer_scale) for block in blocks]
-    model = Classifier(
+    return Classifier(
         patches(in_channels, widths[0], patch_size),
         build_transition_stages(scaled, transition, widths, depths, strides, drop_path),
         PooledHead(widths[-1], num_classes, dropout, after=nn.LayerNorm(widths[-1], eps=1e-6)),
         stage_info(widths, strides, patch_size),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise,
     )
-    return model.apply(initialise)
 
 
 def patches(in_channels: int, out_channels: int, size: int) -> nn.Sequential:

@@ -126,12 +126,12 @@ def resnext18_dropout(
     for stage in body:
         stage.append(nn.Dropout(dropout))
     body[0].insert(1, nn.Dropout(dropout / 2))
-    model = Classifier(
+    return Classifier(
         stem,
         body,
         PooledHead(widths[-1], num_classes),
         stage_info(widths, strides, 4),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise_convolutions,
     )
-    return model.apply(initialise_convolutions)
