@@ -109,6 +109,17 @@ class Classifier(nn.Module):
             maps.append(self.as_map(x))
         return maps
 
+    def backbone(self, out_indices: Sequence[int] | None = None) -> "Backbone":
+        """Return the part of this network that gives the maps of some stages, and shares its parameters.
+
+        Args:
+            out_indices: stages whose maps are given, negative ones counted from the end; by default all.
+
+        Raises:
+            ValueError: if the network has no maps, or `out_indices` does not name stages of it, each once.
+        """
+        return Backbone(self, out_indices)
+
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features that it would see.
 
@@ -137,6 +148,62 @@ class Classifier(nn.Module):
             contexts = partial(_first_and_second_pass, block)
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
+
+
+class Backbone(nn.Module):
+    """The stem and stages of a classifier up to the last map that is asked for.
+
+    Every parameter takes part in a map, as DistributedDataParallel needs; names of parameters are the classifier's.
+
+    Args:
+        model: the classifier, whose parts are taken, not copied.
+        out_indices: stages whose maps are given, negative ones counted from the end; by default all.
+
+    Shape: (b, in_channels, h, w) → a list of (b, c, h / stride, w / stride), as `feature_info` says
+
+    Raises:
+        ValueError: if `model` has no maps, or `out_indices` does not name stages of it, each once.
+    """
+
+    def __init__(self, model: Classifier, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        count = len(model.feature_info)
+        if not count:
+            raise ValueError("this network has no feature maps: its stem flattens the image")
+        self.out_indices = stage_indices(range(count) if out_indices is None else out_indices, count)
+        self.stem = model.stem
+        self.stages = model.stages[: max(self.out_indices) + 1]
+        self.as_map = model.as_map
+        self.feature_info = [model.feature_info[index] for index in self.out_indices]
+        self.in_channels = model.in_channels
+        self.image_size = model.image_size
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return [self.as_map(outputs[index]) for index in self.out_indices]
+
+
+def stage_indices(indices: Sequence[int], count: int) -> list[int]:
+    """Return the indices counted from the first of `count` stages.
+
+    Raises:
+        ValueError: if there are none, or they are not whole numbers, or out of range, or name a stage twice.
+
+    >>> stage_indices((0, -1), 4)
+    [0, 3]
+    """
+    whole = isinstance(indices, Sequence) and all(type(index) is int for index in indices)
+    counted = [index + count if index < 0 else index for index in indices] if whole else []
+    if not counted or len(set(counted)) < len(counted) or min(counted) < 0 or max(counted) >= count:
+        raise ValueError(
+            f"out_indices must name some of the {count} stages, each once, by whole numbers "
+            f"from {-count} to {count - 1}, got {indices!r}"
+        )
+    return counted
 
 
 def _first_and_second_pass(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
