@@ -18,6 +18,8 @@ PAPER_SIZE = {"coatnet_0", "coatnet_0_custom_enhanced", "coatnet_1", "coatnet_2"
 PAPER_SIZE |= {"mlp_mixer_b16", "mlp_mixer_s16", "vit_b_16", "vit_tiny_16"}  # 224 pixels unless told otherwise
 NO_MAPS = {"mlp"}
 NO_DROP_PATH = {"cnn", "mlp", "patch_lstm"}
+NO_BATCH_NORM = {"mlp", "patch_lstm", *cifarblocks.list_models("mlp_mixer_*"), *cifarblocks.list_models("*vit*")}
+NO_BATCH_NORM |= {*cifarblocks.list_models("convnext_*"), *cifarblocks.list_models("hornet_*")}
 NOT_WHOLE = {"patch_lstm"}  # torch compiles an LSTM as a graph of its own
 # One a family, for what takes many seconds.
 ONE_A_FAMILY = {"cnn", "coatnet_nano_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20", "nano_vit"}

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from networks import FIXED_SIZE, NAMES, NO_DROP_PATH, OTHERS, images, small, walk
+from networks import FIXED_SIZE, NAMES, NO_BATCH_NORM, NO_DROP_PATH, OTHERS, images, small, walk
 from test_counts import on_meta
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
@@ -29,10 +29,6 @@ def regularised(name: str) -> dict[str, float]:
     return {"dropout": 0.1} | ({} if name in NO_DROP_PATH else {"drop_path": 0.1})
 
 
-def norms(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-
-
 def leaves(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if not list(module.children())]
 
@@ -52,7 +48,8 @@ def test_layers_are_torchs_own(name):
         if isinstance(module, nn.Conv2d):
             assert type(module) is nn.Conv2d
         assert not getattr(module, "inplace", False), module
-    assert {type(module) for module in norms(model)} <= {nn.BatchNorm2d}
+    norms = {type(module) for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)}
+    assert norms == (set() if name in NO_BATCH_NORM else {nn.BatchNorm2d})
     activations = [
         id(module)
         for _, module in model.named_modules(remove_duplicate=False)
@@ -144,7 +141,7 @@ def test_vmap_computes_stacked_models(name, training):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("name", walk([name for name in BATCHED if not norms(on_meta(name))], OTHERS))
+@pytest.mark.parametrize("name", walk(sorted(NO_BATCH_NORM & set(BATCHED)), OTHERS))
 def test_gradients_of_each_sample_equal_those_of_a_loop(name):
     model = small(name, dropout=0.0).double()
     x = images(model, 2)
