@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 import cifarblocks
@@ -49,3 +50,31 @@ def test_names_are_sorted_and_match_wildcards():
     assert cifarblocks.list_models("resnet_?8") == ["resnet_18"]
     assert cifarblocks.list_models("RESNET*") == []
     assert set(cifarblocks.list_models("*eca*")) < set(names)
+
+
+def test_a_model_is_built_on_a_device_and_in_a_dtype():
+    model = cifarblocks.create_model("resnet_20", device="meta", dtype=torch.bfloat16)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    model = cifarblocks.create_model("resnet_20", device=torch.device("cpu"), dtype=torch.float64)
+    assert model(torch.randn(2, 3, 8, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_dtype_changes_no_initial_value_but_by_rounding():
+    torch.manual_seed(0)
+    expected = cifarblocks.create_model("resnet_20").state_dict()
+    torch.manual_seed(0)
+    model = cifarblocks.create_model("resnet_20", dtype=torch.bfloat16)
+    for path, value in model.state_dict().items():
+        assert torch.equal(value, expected[path].to(value.dtype))
+
+
+def test_a_device_that_is_not_named_is_torchs_default():
+    with torch.device("meta"):
+        model = cifarblocks.create_model("resnet_20")
+    assert next(model.parameters()).device.type == "meta"
+
+
+def test_a_dtype_of_whole_numbers_is_refused():
+    with pytest.raises(TypeError, match="only accepts floating point"):
+        cifarblocks.create_model("resnet_20", dtype=torch.int64)

@@ -1,10 +1,12 @@
 """Names of classifiers → the functions that build them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -38,22 +40,41 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     return _factories[name]
 
 
-def create_model(name: str, **arguments: Any) -> nn.Module:
-    """Build the classifier of that name.
+def create_model(
+    name: str,
+    *,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    device: torch.device | str | int | None = None,
+    dtype: torch.dtype | None = None,
+    **arguments: Any,
+) -> nn.Module:
+    """Build the classifier of that name, or its backbone.
 
     Args:
         name: one of `list_models()`.
+        features_only: return the backbone, which gives a list of maps and has no head.
+        out_indices: stages whose maps the backbone gives, negative ones counted from the end; by default all.
+        device: where it is built, "meta" included; by default torch's default device.
+        dtype: floating-point type of its parameters and buffers; by default torch's default type.
         arguments: `num_classes=100, in_channels=3, image_size=32, drop_path=0.0, dropout=0.0` and the model's own.
 
     Raises:
-        ValueError: if the name is unknown; the message suggests near ones.
+        ValueError: if the name is unknown; the message suggests near ones. If `out_indices` does not name stages, or
+            is given without `features_only`; if `features_only` is asked of a network that has no maps.
         TypeError: if the model has no such argument.
 
-    >>> import torch
     >>> create_model("eca_resnet_20", num_classes=10)(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])
+    >>> backbone = create_model("resnet_18", features_only=True, out_indices=(1, 3))
+    >>> [tuple(x.shape) for x in backbone(torch.randn(2, 3, 32, 32))]
+    [(2, 128, 16, 16), (2, 512, 4, 4)]
     """
-    return find_model(name)(**arguments)
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices needs features_only=True, got out_indices={out_indices!r} without it")
+    with nullcontext() if device is None else torch.device(device):
+        model: Any = find_model(name)(**arguments)
+    return (model.backbone(out_indices) if features_only else model).to(dtype=dtype)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -3,13 +3,12 @@
 import onnxruntime
 import pytest
 import torch
-from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, build, give_branches_weight, walk
+from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, OTHERS, build, give_branches_weight, walk
 
 from cifarblocks.registry import find_model
 
 # The exporter's own notices; nothing here depends on them.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-OTHERS = set(NAMES) - ONE_A_FAMILY
 # Loops that the C++ compiler neither vectorises nor optimises compute the same, and take less than half as long to get.
 UNOPTIMISED = {"aot_inductor.debug_compile": True, "cpp.simdlen": 1}
 

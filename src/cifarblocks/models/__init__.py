@@ -16,9 +16,10 @@ from cifarblocks.models import (
     vit,
     wide_resnet,
 )
-from cifarblocks.models.classifier import Classifier, FeatureInfo
+from cifarblocks.models.classifier import Backbone, Classifier, FeatureInfo
 
 __all__ = [
+    "Backbone",
     "Classifier",
     "FeatureInfo",
     "coatnet",

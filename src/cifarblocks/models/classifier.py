@@ -33,6 +33,7 @@ class Classifier(nn.Module):
         in_channels: channels of the images.
         image_size: height and width of the images the network is made for, or one number for both.
         as_map: a stage's output → its map, for networks whose stages give tokens.
+        initialise_layer: draws the weights of one layer, for `Module.apply`; by default torch's own stay.
 
     Shape: (b, in_channels, h, w) → (b, num_classes)
 
@@ -51,6 +52,7 @@ class Classifier(nn.Module):
         in_channels: int = 3,
         image_size: ImageSize = 32,
         as_map: nn.Module | None = None,
+        initialise_layer: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels)
@@ -67,6 +69,16 @@ class Classifier(nn.Module):
             raise ValueError(f"image_size must be at least {stride}, the stride of the last map, got {height}x{width}")
         self.as_map = nn.Identity() if as_map is None else as_map
         self.gradient_checkpointing = False
+        self.initialise_layer = initialise_layer
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights as the network's paper does; layers that its rule leaves out keep theirs.
+
+        After `to_empty`, first call `reset_parameters()` of every module that has it.
+        """
+        if self.initialise_layer is not None:
+            self.apply(self.initialise_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -97,6 +109,17 @@ class Classifier(nn.Module):
             maps.append(self.as_map(x))
         return maps
 
+    def backbone(self, out_indices: Sequence[int] | None = None) -> "Backbone":
+        """Return the part of this network that gives the maps of some stages, and shares its parameters.
+
+        Args:
+            out_indices: stages whose maps are given, negative ones counted from the end; by default all.
+
+        Raises:
+            ValueError: if the network has no maps, or `out_indices` does not name stages of it, each once.
+        """
+        return Backbone(self, out_indices)
+
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features that it would see.
 
@@ -125,6 +148,62 @@ class Classifier(nn.Module):
             contexts = partial(_first_and_second_pass, block)
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
+
+
+class Backbone(nn.Module):
+    """The stem and stages of a classifier up to the last map that is asked for.
+
+    Every parameter takes part in a map, as DistributedDataParallel needs; names of parameters are the classifier's.
+
+    Args:
+        model: the classifier, whose parts are taken, not copied.
+        out_indices: stages whose maps are given, negative ones counted from the end; by default all.
+
+    Shape: (b, in_channels, h, w) → a list of (b, c, h / stride, w / stride), as `feature_info` says
+
+    Raises:
+        ValueError: if `model` has no maps, or `out_indices` does not name stages of it, each once.
+    """
+
+    def __init__(self, model: Classifier, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        count = len(model.feature_info)
+        if not count:
+            raise ValueError("this network has no feature maps: its stem flattens the image")
+        self.out_indices = stage_indices(range(count) if out_indices is None else out_indices, count)
+        self.stem = model.stem
+        self.stages = model.stages[: max(self.out_indices) + 1]
+        self.as_map = model.as_map
+        self.feature_info = [model.feature_info[index] for index in self.out_indices]
+        self.in_channels = model.in_channels
+        self.image_size = model.image_size
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return [self.as_map(outputs[index]) for index in self.out_indices]
+
+
+def stage_indices(indices: Sequence[int], count: int) -> list[int]:
+    """Return the indices counted from the first of `count` stages.
+
+    Raises:
+        ValueError: if there are none, or they are not whole numbers, or out of range, or name a stage twice.
+
+    >>> stage_indices((0, -1), 4)
+    [0, 3]
+    """
+    whole = isinstance(indices, Sequence) and all(type(index) is int for index in indices)
+    counted = [index + count if index < 0 else index for index in indices] if whole else []
+    if not counted or len(set(counted)) < len(counted) or min(counted) < 0 or max(counted) >= count:
+        raise ValueError(
+            f"out_indices must name some of the {count} stages, each once, by whole numbers "
+            f"from {-count} to {count - 1}, got {indices!r}"
+        )
+    return counted
 
 
 def _first_and_second_pass(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -196,13 +275,19 @@ class FixedSize(nn.Module):
         self.image_size = height_and_width(image_size, "image_size")
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != self.image_size:
-            height, width = self.image_size
-            raise ValueError(
-                f"image_size is {height}x{width} and fixed in this network's parameters, "
-                f"got images of {x.shape[-2]}x{x.shape[-1]}"
-            )
-        return x
+        return require_size(x, self.image_size)
+
+
+@torch.fx.wrap  # a leaf for fx; what it returns is used, so that no pass removes it
+def require_size(x: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return the images, or raise ValueError if they are of another size."""
+    if x.shape[-2:] != image_size:
+        height, width = image_size
+        raise ValueError(
+            f"image_size is {height}x{width} and fixed in this network's parameters, "
+            f"got images of {x.shape[-2]}x{x.shape[-1]}"
+        )
+    return x
 
 
 def last_layer(features: int, num_classes: int) -> nn.Module:

@@ -71,15 +71,15 @@ def coatnet(
             blocks.append(block(channels, widths[place], strides[place] if position == 0 else 1, drop_path=rate))
             channels = widths[place]
         stages.append(nn.Sequential(*blocks))
-    model = Classifier(
+    return Classifier(
         stem.build(in_channels, stem_channels),
         stages,
         head(channels, num_classes, dropout),
         infos,
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise,
     )
-    return model.apply(initialise)
 
 
 def giving(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
@@ -51,15 +50,15 @@ def convnext(
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
     scaled = [partial(block, layer_scale=layer_scale) for block in blocks]
-    model = Classifier(
+    return Classifier(
         patches(in_channels, widths[0], patch_size),
         build_transition_stages(scaled, transition, widths, depths, strides, drop_path),
         PooledHead(widths[-1], num_classes, dropout, after=nn.LayerNorm(widths[-1], eps=1e-6)),
         stage_info(widths, strides, patch_size),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise,
     )
-    return model.apply(initialise)
 
 
 def patches(in_channels: int, out_channels: int, size: int) -> nn.Sequential:
@@ -206,10 +205,11 @@ class InvertedBottleneck(nn.Module):
         self.project = conv_norm(width, out_channels)
         self.drop_path = DropPath(drop_path)
         self.shortcut = ProjectionShortcut(in_channels, out_channels, stride)
+        self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.convolution(self.expand(x)))
-        return torch.relu_(self.shortcut(x) + self.drop_path(y))
+        return self.activation(self.shortcut(x) + self.drop_path(y))
 
 
 CONVOLUTIONS = {"depthwise_7x7": depthwise_7x7, "dense_3x3": dense_3x3}

@@ -59,15 +59,15 @@ def cspnet(
     for stage, width, depth, stride, stage_rates in zip(stages, widths, depths, strides, rates, strict=True):
         body.append(nn.Sequential(stage(channels, width, depth, stride, drop_path=stage_rates)))
         channels = width
-    model = Classifier(
+    return Classifier(
         stem.build(in_channels, stem_channels),
         body,
         PooledHead(channels, num_classes, dropout),
         stage_info(widths, strides, stem.stride),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise_convolutions,
     )
-    return model.apply(initialise_convolutions)
 
 
 def resnet_stage(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
@@ -77,7 +76,7 @@ def ghostnet(
         num_classes,
         dropout,
         before=conv_norm(channels, last, activation=nn.ReLU),
-        after=nn.Sequential(nn.Linear(last, 1280), nn.ReLU(inplace=True)),
+        after=nn.Sequential(nn.Linear(last, 1280), nn.ReLU()),
         hidden_features=1280,
     )
     return Classifier(
@@ -111,10 +110,11 @@ class GhostBasicBlock(nn.Module):
         self.ghost2 = module(out_channels, out_channels, 3, activation=nn.Identity)
         self.drop_path = DropPath(drop_path)
         self.shortcut = ProjectionShortcut(in_channels, out_channels, stride)
+        self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.ghost2(self.ghost1(x))
-        return torch.relu_(self.shortcut(x) + self.drop_path(y))
+        return self.activation(self.shortcut(x) + self.drop_path(y))
 
 
 def ghost_resnet(depth: int, /, *, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:

@@ -48,7 +48,7 @@ def mlp_mixer(
     layers = [
         MixerLayer(tokens, width, token_hidden, channel_hidden, dropout=dropout, drop_path=rate) for rate in rates
     ]
-    model = Classifier(
+    return Classifier(
         patch_tokens(in_channels, width, patch_size, image_size),
         [nn.Sequential(*layers)],
         PooledHead(width, num_classes, before=nn.Sequential(nn.LayerNorm(width, eps=1e-6), as_map)),
@@ -56,8 +56,8 @@ def mlp_mixer(
         in_channels=in_channels,
         image_size=image_size,
         as_map=as_map,
+        initialise_layer=initialise,
     )
-    return model.apply(initialise)
 
 
 def initialise(module: nn.Module) -> None:

@@ -51,15 +51,15 @@ def mscan(
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
     blocks = [partial(block, mlp_ratio=ratio) for ratio in MLP_RATIOS]
-    model = Classifier(
+    return Classifier(
         stem.build(in_channels, widths[0]),
         build_transition_stages(blocks, overlapping_patches, widths, depths, strides, drop_path, norm),
         PooledHead(widths[-1], num_classes, dropout),
         stage_info(widths, strides, stem.stride),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise,
     )
-    return model.apply(initialise)
 
 
 def overlapping_patches(in_channels: int, out_channels: int, stride: int, kernel_size: int = 3) -> nn.Sequential:

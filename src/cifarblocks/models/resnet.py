@@ -58,15 +58,15 @@ def resnet(
         drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
         dropout: dropout rate before the linear layer.
     """
-    model = Classifier(
+    return Classifier(
         stem.build(in_channels, stem_channels),
         build_stages(block, stem_channels, widths, depths, strides, drop_path),
         PooledHead(widths[-1], num_classes, dropout),
         stage_info(widths, strides, stem.stride),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise_convolutions,
     )
-    return model.apply(initialise_convolutions)
 
 
 def cifar_resnet(

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
@@ -55,15 +54,18 @@ class StraightBottleneck(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> None:
         super().__init__()
         self.reduce = biased_conv_norm(in_channels, out_channels)
+        self.activation1 = nn.ReLU()
         self.conv = biased_conv_norm(out_channels, out_channels, 3, stride, groups=out_channels // 32)
+        self.activation2 = nn.ReLU()
         self.expand = biased_conv_norm(out_channels, out_channels)
         self.drop_path = DropPath(drop_path)
         self.shortcut = nn.Identity() if stride == 1 else biased_conv_norm(in_channels, out_channels, 1, stride)
+        self.activation3 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu_(self.reduce(x))
-        y = torch.relu_(self.conv(y))
-        return torch.relu_(self.shortcut(x) + self.drop_path(self.expand(y)))
+        y = self.activation1(self.reduce(x))
+        y = self.activation2(self.conv(y))
+        return self.activation3(self.shortcut(x) + self.drop_path(self.expand(y)))
 
 
 def biased_conv_norm(
@@ -118,18 +120,18 @@ def resnext18_dropout(
         raise ValueError(f"stages must be 3, 4 or 5, got {stages}")
     widths, strides = (64, 128, 256, 512, 512)[:stages], (1, 2, 2, 2, 2)[:stages]
     stem = nn.Sequential(
-        *biased_conv_norm(in_channels, 64, 7, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
+        *biased_conv_norm(in_channels, 64, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
     )
     body = build_stages(StraightBottleneck, 64, widths, (2,) * stages, strides, drop_path)
     for stage in body:
         stage.append(nn.Dropout(dropout))
     body[0].insert(1, nn.Dropout(dropout / 2))
-    model = Classifier(
+    return Classifier(
         stem,
         body,
         PooledHead(widths[-1], num_classes),
         stage_info(widths, strides, 4),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise_convolutions,
     )
-    return model.apply(initialise_convolutions)

@@ -24,7 +24,7 @@ class FlatHead(nn.Module):
     def __init__(self, features: int, hidden_features: int, num_classes: int, dropout: float) -> None:
         super().__init__()
         self.hidden_features = hidden_features
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(features, hidden_features), nn.ReLU(inplace=True))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(features, hidden_features), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.classifier = last_layer(hidden_features, num_classes)
 
@@ -77,9 +77,7 @@ def mlp(
     """
     _refuse_drop_path("mlp", drop_path)
     height, width = height_and_width(image_size, "image_size")
-    stem = nn.Sequential(
-        FixedSize(image_size), nn.Flatten(), nn.Linear(in_channels * height * width, 512), nn.ReLU(inplace=True)
-    )
+    stem = nn.Sequential(FixedSize(image_size), nn.Flatten(), nn.Linear(in_channels * height * width, 512), nn.ReLU())
     head = FlatHead(512, 256, num_classes, dropout)
     return Classifier(stem, [], head, [], num_features=512, in_channels=in_channels, image_size=image_size)
 
@@ -152,7 +150,7 @@ def _conv_pool(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
         nn.MaxPool2d(2),
     )
 

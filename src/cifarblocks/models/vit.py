@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import height_and_width, require_at_least
@@ -20,6 +19,8 @@ from cifarblocks.models.classifier import (
     last_layer,
 )
 from cifarblocks.registry import register_model
+
+torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 def vit(
@@ -61,7 +62,7 @@ def vit(
         nn.Dropout(dropout),
     )
     (rates,) = drop_path_rates(drop_path, (depth,))
-    model = Classifier(
+    return Classifier(
         stem,
         [nn.Sequential(*[block(width, dropout=dropout, drop_path=rate) for rate in rates])],
         ClassTokenHead(norm(width), width, num_classes),
@@ -69,8 +70,8 @@ def vit(
         in_channels=in_channels,
         image_size=image_size,
         as_map=TokenMap(height, width_in_patches),
+        initialise_layer=initialise,
     )
-    return model.apply(initialise)
 
 
 def patch_grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
@@ -98,8 +99,15 @@ def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: I
     return nn.Sequential(
         FixedSize(image_size),
         nn.Conv2d(in_channels, channels, patch_size, stride=patch_size),
-        Rearrange("b c h w -> b (h w) c"),
+        MapTokens(),
     )
+
+
+class MapTokens(nn.Module):
+    """The places of a map as tokens, row by row: (b, c, h, w) → (b, h · w, c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b c h w -> b (h w) c")
 
 
 class ClassToken(nn.Module):
@@ -107,7 +115,12 @@ class ClassToken(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(channels))
+        self.token = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the token to 0."""
+        nn.init.zeros_(self.token)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((self.token.expand(x.shape[0], 1, -1), x), dim=1)
@@ -119,6 +132,10 @@ class Positions(nn.Module):
     def __init__(self, tokens: int, channels: int) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(tokens, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors from N(0, 0.02²)."""
         nn.init.trunc_normal_(self.positions, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

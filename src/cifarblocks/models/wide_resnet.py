@@ -42,16 +42,16 @@ def wide_resnet(
     """
     widths, strides = (16 * factor, 32 * factor, 64 * factor), (1, 2, 2)
     block = partial(PreActBlock, dropout=dropout)
-    activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
-    model = Classifier(
+    activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
+    return Classifier(
         nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
         build_stages(block, 16, widths, ((depth - 4) // 6,) * 3, strides, drop_path),
         PooledHead(widths[-1], num_classes, before=activated),
         stage_info(widths, strides, 1),
         in_channels=in_channels,
         image_size=image_size,
+        initialise_layer=initialise_convolutions,
     )
-    return model.apply(initialise_convolutions)
 
 
 @register_model

@@ -1,0 +1,103 @@
+"""Backbones give the maps that are asked for, and have no parameter that takes part in none."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from networks import NAMES, NO_MAPS, OTHERS, images, small, walk
+from torch import Tensor, nn
+
+import cifarblocks
+
+WITH_MAPS = [name for name in NAMES if name not in NO_MAPS]
+SIX = ["eca_resnet_20", "cnn", "ghost_resnet_20", "mlp_mixer_tiny", "nano_vit", "resnest_nano_cifar"]
+
+
+def without_gradient(model: nn.Module, outputs: list[Tensor]) -> list[str]:
+    torch.stack([output.sum() for output in outputs]).sum().backward()
+    return [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("name", walk(WITH_MAPS, OTHERS))
+def test_a_backbone_gives_the_maps_of_its_classifier(name):
+    whole = small(name).eval()
+    x = images(whole, dtype=torch.float32)
+    maps, count = whole.feature_maps(x), len(whole.stages)
+    for indices in (None, (0,), (-1, 0) if count > 1 else (-1,)):
+        model = small(name, features_only=True, out_indices=indices).eval()
+        chosen = range(count) if indices is None else indices
+        assert model.load_state_dict(whole.state_dict(), strict=False).missing_keys == []
+        for ours, index in zip(model(x), chosen, strict=True):
+            assert torch.equal(ours, maps[index])
+        assert model.feature_info == [whole.feature_info[index] for index in chosen]
+        assert (model.in_channels, model.image_size) == (whole.in_channels, whole.image_size)
+
+
+@pytest.mark.parametrize("name", walk(WITH_MAPS, OTHERS))
+def test_every_parameter_of_a_backbone_has_a_gradient(name):
+    for indices in (None, (0,)):
+        model = small(name, features_only=True, out_indices=indices).train()
+        assert without_gradient(model, model(images(model, dtype=torch.float32))) == []
+        assert {path.split(".")[0] for path, _ in model.named_parameters()} <= {"stem", "stages"}
+        assert len(model.stages) == 1 or indices is None
+
+
+@pytest.mark.parametrize("name", walk(NAMES, OTHERS))
+def test_every_parameter_of_a_network_without_classes_has_a_gradient(name):
+    model = small(name, num_classes=0).train()
+    assert without_gradient(model, [model(images(model, dtype=torch.float32))]) == []
+
+
+def test_a_backbone_starts_with_the_values_of_its_classifier():
+    torch.manual_seed(0)
+    whole = cifarblocks.create_model("resnet_20").state_dict()
+    torch.manual_seed(0)
+    for path, value in cifarblocks.create_model("resnet_20", features_only=True).state_dict().items():
+        assert torch.equal(value, whole[path])
+
+
+@pytest.mark.parametrize("indices", [(0, 3), (-4,), (1, 1), (2, -1), (), (1.0,), (True,), 1, "1", ("1",)])
+def test_wrong_indices_are_refused(indices):
+    with pytest.raises(ValueError, match="out_indices must name some of the 3 stages, each once, .* got ") as error:
+        cifarblocks.create_model("resnet_20", features_only=True, out_indices=indices)
+    assert str(error.value).endswith(f"got {indices!r}")
+
+
+def test_indices_without_a_backbone_are_refused():
+    with pytest.raises(ValueError, match=r"out_indices needs features_only=True, got out_indices=\(1, 2\) without it"):
+        cifarblocks.create_model("resnet_20", out_indices=(1, 2))
+
+
+def test_a_network_without_maps_has_no_backbone():
+    with pytest.raises(ValueError, match="this network has no feature maps"):
+        cifarblocks.create_model("mlp", features_only=True)
+
+
+def run_in_two_processes(folder: Path, *names: str) -> list[subprocess.CompletedProcess[str]]:
+    script = Path(__file__).parent / "two_processes.py"
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), folder / "rendezvous", *names],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_backbones_train_in_two_processes(tmp_path):
+    for done in run_in_two_processes(tmp_path, *SIX):
+        assert done.returncode == 0, done.stdout
+        assert done.stdout.split() == SIX
