@@ -65,7 +65,10 @@ class RelativeAttention(nn.Module):
         heads = rearrange(self.qkv(x), "b (qkv g c) h w -> qkv b g (h w) c", qkv=3, g=self.heads).contiguous()
         query, key, value = heads  # not contiguous, or with a bias of 3 axes, torch does not fuse: 3 times slower
         bias = rearrange(pairwise_bias(self.relative_bias, h, w).to(query.dtype), "g q k -> 1 g q k")
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
+            y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        else:  # under torch.func the fused kernel refuses a bias that is trained
+            y = (query @ key.mT * query.shape[-1] ** -0.5 + bias).softmax(-1) @ value
         return self.project(rearrange(y, "b g (h w) c -> b (g c) h w", h=h))
 
 
