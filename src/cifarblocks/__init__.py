@@ -1,7 +1,7 @@
 """Vision blocks for small images, each equal to its paper, and the classifiers made of them."""
 
 from cifarblocks import blocks, models
-from cifarblocks.fuse import fuse
+from cifarblocks.fusing import fuse
 from cifarblocks.macs import count_macs
 from cifarblocks.registry import create_model, list_models, register_model
 from cifarblocks.weights import load_published
