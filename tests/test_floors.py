@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cifarblocks"
 FLOORS = {
     "registry": 0,
+    "copying": 0,
     "macs": 0,
     "native": 0,
     "blocks": 1,
     "models": 2,
     "accelerating": 3,
-    "fuse": 3,
+    "fusing": 3,
     "weights": 3,
     "__main__": 4,
     "__init__": 4,

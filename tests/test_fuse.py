@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from in_use import FOLDED, USES, WRAPPED, Group, train_one_step
 from networks import LARGE, NAMES, NO_MAPS, build, walk
 from properties import GENERIC
 from references import randomise
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 import cifarblocks
 from cifarblocks import blocks
@@ -192,3 +194,251 @@ def test_no_part_of_the_fused_network_is_in_training():
     fused = cifarblocks.fuse(cifarblocks.create_model("resnest_nano_cifar", num_classes=10).eval())
     assert not any(module.training for module in fused.modules())
     assert fused(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+@pytest.mark.parametrize("name", ["resnet_20", "coatnet_nano_cifar"])
+def test_a_model_in_use_is_fused_where_it_is_right_to(name, use):
+    with Group():
+        model = USES[use](randomise(cifarblocks.create_model(name).double()))
+        x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+        train_one_step(model, x)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        fused = cifarblocks.fuse(model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    inner = model.module if use in WRAPPED else model
+    assert type(fused) is type(inner)
+    assert_same(fused, inner, x)
+    left = len(of_kind(fused, nn.BatchNorm2d))
+    assert left < len(of_kind(model, nn.BatchNorm2d)) if use in FOLDED else left == len(of_kind(model, nn.BatchNorm2d))
+
+
+def assert_same(fused, model, x):
+    with torch.no_grad():
+        expected = model.eval()(x)
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(fused(x), expected, rtol=1e-10, atol=1e-10 * scale)
+
+
+def test_hooks_run_in_the_copy():
+    calls, model = [], nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    model = randomise(model.double())
+    model[0].register_forward_hook(lambda module, inputs, output: calls.append(output))
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    fused = cifarblocks.fuse(model)
+    assert len(of_kind(fused, nn.BatchNorm2d)) == 1
+    assert_same(fused, model, x)
+    assert len(calls) == 2
+    torch.testing.assert_close(*calls)
+
+
+def register_each(layer, hook):
+    layer.register_forward_pre_hook(hook)
+    yield
+    layer._forward_pre_hooks.clear()
+    layer.register_forward_hook(hook)
+    yield
+    layer._forward_hooks.clear()
+    layer.register_full_backward_hook(hook)
+    yield
+    layer._backward_hooks.clear()
+    layer.register_full_backward_pre_hook(hook)
+    yield
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_with_a_hook_of_any_kind_stays(place):
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    for _ in register_each(model[place], lambda *_: None):
+        assert of_kind(cifarblocks.fuse(model), nn.BatchNorm2d) == ["1"]
+
+
+NORMS = {
+    "BatchNorm2d": nn.BatchNorm2d,
+    "no momentum": lambda c: nn.BatchNorm2d(c, momentum=None),
+    "no affine weights": lambda c: nn.BatchNorm2d(c, affine=False),
+    "no bias": lambda c: without_bias(nn.BatchNorm2d(c)),
+    "another eps": lambda c: nn.BatchNorm2d(c, eps=0.1),
+    "SyncBatchNorm": nn.SyncBatchNorm,
+    "FrozenBatchNorm2d": lambda c: FrozenBatchNorm2d(c, eps=0.1),
+    "a subclass of BatchNorm2d": lambda c: SubclassedNorm(c),
+    "a subclass of FrozenBatchNorm2d": lambda c: SubclassedFrozenNorm(c),
+}
+
+
+def without_bias(norm):
+    norm.register_parameter("bias", None)
+    return norm
+
+
+class SubclassedNorm(nn.BatchNorm2d):
+    pass
+
+
+class SubclassedFrozenNorm(FrozenBatchNorm2d):
+    pass
+
+
+class DoubledFrozenNorm(FrozenBatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def replace_norms(module, build):
+    for name, part in module.named_modules():
+        if isinstance(part, nn.BatchNorm2d):
+            module.set_submodule(name, build(part.num_features))
+    return module
+
+
+def kinds(module, name):
+    return [path for path, part in module.named_modules() if name in [kind.__name__ for kind in type(part).__mro__]]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", sorted(NORMS))
+@pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck", "LSKBlock", "MBConv", "GhostModule"])
+def test_norms_of_other_kinds_are_folded(block, norm, training):
+    case = GENERIC[block]
+    model = randomise(replace_norms(case.build(), NORMS[norm]).double()).train(training)
+    for part in model.modules():  # statistics of a FrozenBatchNorm2d too
+        if "running_var" in part._buffers:
+            for buffer in ("running_mean", "running_var"):
+                part._buffers[buffer].uniform_(0.5, 2)
+    fused = cifarblocks.fuse(model)
+    assert_same(fused, model, case.input(2, 7, 5, torch.float64))
+    names = kinds(fused, "_BatchNorm") + kinds(fused, "FrozenBatchNorm2d")
+    assert names == REMAINING.get(block, [])
+
+
+def test_converted_to_synchronised_norms_of_a_process_group():
+    with Group():
+        group = torch.distributed.new_group([0])  # deepcopy refuses it
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(blocks.BasicBlock(4, 4), group)
+        fused = cifarblocks.fuse(randomise(model.double()))
+        assert cifarblocks.count_macs(model, (1, 4, 5, 5)) == 2 * 4 * 4 * 9 * 25
+    assert not of_kind(fused, nn.SyncBatchNorm)
+    assert_same(fused, model, torch.randn(2, 4, 5, 5, dtype=torch.float64))
+
+
+class NotFrozen(nn.Module):
+    """The four buffers and no parameters, under another name, and computing something else."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.eps = 1e-5
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.ones(channels))
+
+    def forward(self, x):
+        return x.relu()
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        DoubledFrozenNorm,
+        NotFrozen,
+        lambda c: nn.BatchNorm2d(c, track_running_stats=False),
+        lambda c: nn.GroupNorm(1, c),
+        lambda c: nn.InstanceNorm2d(c, affine=True),
+    ],
+)
+def test_what_is_no_fixed_norm_stays(norm):
+    model = randomise(replace_norms(blocks.BasicBlock(4, 4), norm).double())
+    kept = type(model.norm1)
+    fused = cifarblocks.fuse(model)
+    assert type(fused.norm1) is kept
+    assert_same(fused, model, torch.randn(2, 4, 5, 5, dtype=torch.float64))
+
+
+class Named(blocks.BasicBlock):
+    """A subclass whose `forward` is ours."""
+
+    def __init__(self, channels):
+        super().__init__(channels, channels)
+        self.name = "mine"
+
+
+class WithSquare(blocks.BasicBlock):
+    """A subclass with a `forward` of its own."""
+
+    def forward(self, x):
+        return self.norm1(self.conv1(x) ** 2)
+
+
+@pytest.mark.parametrize(("block", "left"), [(Named(4), 0), (WithSquare(4, 4), 2)])
+def test_a_subclass_is_folded_if_its_forward_is_ours(block, left):
+    model = randomise(block.double())
+    fused = cifarblocks.fuse(model)
+    assert type(fused) is type(model)
+    assert len(of_kind(fused, nn.BatchNorm2d)) == left
+    assert_same(fused, model, torch.randn(2, 4, 5, 5, dtype=torch.float64))
+
+
+class NegatedGnConv(blocks.GnConv):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def changed(block, path, build):
+    block.set_submodule(path, build(block.get_submodule(path)))
+    return block
+
+
+def hooked_inside(block, path, hook):
+    block.get_submodule(path).register_forward_hook(hook)
+    return block
+
+
+def with_relu(layer):
+    return nn.Sequential(*layer, nn.ReLU())
+
+
+AROUND = {
+    "a hook on the MLP of LSKBlock": lambda: hooked_inside(blocks.LSKBlock(4, 2), "mlp", lambda m, i, o: o.relu()),
+    "a hook on the gnConv of HorNetBlock": lambda: hooked_inside(
+        blocks.HorNetBlock(4, 2), "gnconv", lambda m, i, o: o.sin()
+    ),
+    "a hook on the dropout after the MLP": lambda: hooked_inside(blocks.LSKBlock(4, 2), "mlp.5", lambda m, i, o: o + 1),
+    "a gnConv of another forward": lambda: changed(blocks.HorNetBlock(4, 2), "gnconv", lambda _: NegatedGnConv(4, 2)),
+    "an MLP that ends in ReLU": lambda: changed(blocks.MSCABlock(4, 2), "mlp", with_relu),
+    "an MLP that begins with padding": lambda: changed(
+        blocks.MSCABlock(4, 2), "mlp.0", lambda _: nn.Conv2d(4, 8, 3, padding=1)
+    ),
+    "an MLP that begins with groups": lambda: changed(
+        blocks.MSCABlock(4, 2), "mlp.0", lambda _: nn.Conv2d(4, 8, 1, groups=2)
+    ),
+    "an MLP that begins with ReLU": lambda: changed(
+        blocks.MSCABlock(4, 2), "mlp", lambda mlp: nn.Sequential(nn.ReLU(), *mlp)
+    ),
+    "an MLP that two blocks share": lambda: shared(blocks.LSKBlock(4, 2), blocks.LSKBlock(4, 2)),
+}
+
+
+def shared(first, second):
+    second.mlp = first.mlp
+    return nn.Sequential(first, second)
+
+
+@pytest.mark.parametrize("case", sorted(AROUND))
+def test_nothing_is_folded_across_what_does_more_than_its_parts(case):
+    model = randomise(AROUND[case]().double())
+    for part in model.modules():
+        if isinstance(part, LayerScale):
+            nn.init.normal_(part.gamma)  # negative ones too: a ReLU cannot be exchanged with them
+    assert_same(cifarblocks.fuse(model), model, torch.randn(2, 4, 5, 5, dtype=torch.float64))
+
+
+def test_weights_that_are_not_plain_parameters_stay():
+    """A tensor subclass in a parameter, as torchao's quantised weights are."""
+
+    class Quantised(torch.Tensor):
+        def __deepcopy__(self, memo):
+            return nn.Parameter(self.detach().clone().as_subclass(Quantised))
+
+    model = randomise(blocks.ConvNeXtBlock(4).double())
+    model.project.weight = nn.Parameter(model.project.weight.detach().as_subclass(Quantised))
+    fused = cifarblocks.fuse(model)
+    assert isinstance(fused.project.weight, Quantised)
+    assert isinstance(fused.scale, LayerScale)

@@ -1,10 +1,16 @@
+import functools
+import threading
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from in_use import USES, Group, train_one_step
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 import cifarblocks
+from cifarblocks.macs import count_macs_of_parts
 
 
 @given(*[st.integers(1, 9)] * 4, st.sampled_from([1, 3, 5]), st.integers(1, 3))
@@ -34,3 +40,82 @@ def test_the_model_is_left_as_it_is():
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert next(model.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+@pytest.mark.parametrize("name", ["resnet_20", "vit_nano_cifar"])
+def test_a_model_in_use_costs_the_same(name, use):
+    expected = count_macs_of_parts(cifarblocks.create_model(name))
+    with Group():
+        model = USES[use](cifarblocks.create_model(name))
+        train_one_step(model, torch.randn(2, 3, 32, 32))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        assert count_macs_of_parts(model) == expected
+        assert cifarblocks.count_macs(model) == cifarblocks.count_macs(cifarblocks.create_model(name))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_hooks_of_the_user_do_not_run():
+    calls, model = [], nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+
+    class Unusual:
+        def __init__(self):
+            self.lock = threading.Lock()  # which deepcopy refuses
+
+        def __call__(self, *_, **__):
+            calls.append(self)
+
+    def called(*_, **__):
+        calls.append(called)
+
+    for part in model.modules():
+        for hook in (called, Unusual(), functools.partial(called, 1)):
+            part.register_forward_hook(hook)
+            part.register_forward_pre_hook(hook, with_kwargs=True)
+            part.register_forward_hook(hook, always_call=True)
+    handles = [register_module_forward_hook(called), register_module_forward_pre_hook(called)]
+    try:
+        assert cifarblocks.count_macs(model, (1, 4)) == 48
+        assert not calls
+        model(torch.randn(1, 4))
+        assert len(calls) == 3 * 9 + 3 * 2  # they are still there
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class FromHook(nn.Module):
+    """A model that needs its own hook, as timm's FeatureHookNet does."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.body.register_forward_hook(functools.partial(self.keep, "features"))
+
+    def keep(self, name, module, inputs, output):
+        setattr(self, name, output)
+
+    def forward(self, x):
+        self.body(x)
+        return self.head(self.features)
+
+
+def test_hooks_of_the_model_itself_run_in_its_copy():
+    model = FromHook()
+    model(torch.randn(1, 4))
+    assert cifarblocks.count_macs(model, (1, 4)) == 48
+    assert not model.features.is_meta
+
+
+def test_plain_tensors_of_a_module_are_counted_with():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = torch.randn(4, 8)
+
+        def forward(self, x):
+            return x @ self.matrix
+
+    model = Scaled()
+    assert cifarblocks.count_macs(model, (3, 4)) == 3 * 4 * 8
+    assert not model.matrix.is_meta

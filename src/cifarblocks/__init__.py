@@ -2,7 +2,7 @@
 
 from cifarblocks import blocks, models
 from cifarblocks.accelerating import accelerate, restore
-from cifarblocks.fuse import fuse
+from cifarblocks.fusing import fuse
 from cifarblocks.macs import count_macs
 from cifarblocks.registry import create_model, list_models, register_model
 from cifarblocks.weights import load_published

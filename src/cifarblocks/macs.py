@@ -1,25 +1,29 @@
 """Exact multiply-adds of any module: convolutions, linear layers and matrix products, counted without computing."""
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from cifarblocks.copying import copied, unwrapped
 
 
 def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> int:
     """Count the multiply-adds of one forward pass in eval mode.
 
     One multiplication and one addition together are one multiply-add, so this is half of what is called FLOPs.
-    Normalisation, activations, pooling, element-wise products and Fourier transforms are not counted.
+    Normalisation, activations, pooling, element-wise products and Fourier transforms are not counted. Hooks do not
+    run, so a pruned or weight-normed layer counts as the plain layer.
 
     Args:
-        module: any module; it is left as it is.
-        input_shape: the whole shape of the input, batch included; by default one image of the model's own channels
-            and size, (1, module.in_channels, *module.image_size).
+        module: Any module, also in DistributedDataParallel or DataParallel; it is not changed.
+        input_shape: Whole shape of the input, batch included. Default: one image of the model's own channels and
+            size, (1, module.in_channels, *module.image_size).
 
     Raises:
-        ValueError: if `input_shape` is missing and the module does not say its own.
+        ValueError: If `input_shape` is missing and the module has no `in_channels` and `image_size`.
 
     >>> count_macs(nn.Conv2d(3, 16, 3, padding=1), (1, 3, 32, 32)) == 16 * 3 * 3 * 3 * 32 * 32
     True
@@ -28,7 +32,7 @@ def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> i
 
 
 def count_macs_of_parts(module: nn.Module, input_shape: Sequence[int] | None = None) -> dict[str, int]:
-    """As `count_macs`, for each module inside that multiplies, by its path.
+    """Count as `count_macs` does, for each submodule that multiplies, by its path.
 
     >>> count_macs_of_parts(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), (1, 4))
     {'0': 32, '2': 16}
@@ -38,18 +42,35 @@ def count_macs_of_parts(module: nn.Module, input_shape: Sequence[int] | None = N
 
 
 def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, int]:
-    """Multiply-adds by the counter's own paths: "Global", and the class's name before the path inside."""
+    """Return multiply-adds by the counter's own paths: "Global", and the class's name before the path inside."""
     from torch.utils.flop_counter import FlopCounterMode  # 0.3 s to import, so only where it is used
 
+    module = unwrapped(module)
     if input_shape is None:
         if not (hasattr(module, "in_channels") and hasattr(module, "image_size")):
             raise ValueError(f"input_shape must be given for {type(module).__name__}, which has no image_size")
         input_shape = (1, module.in_channels, *module.image_size)  # type: ignore[misc, arg-type]
-    twin = copy.deepcopy(module).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    twin = copied(module, keep_hooks=False).to("meta").eval()
+    for part in twin.modules():  # `to` leaves plain attributes, such as the weight of a pruned layer, where they are
+        vars(part).update({name: value.to("meta") for name, value in vars(part).items() if isinstance(value, Tensor)})
+    with without_global_hooks(), FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(torch.empty(*input_shape, device="meta", dtype=_dtype(twin)))
     counts = {path: sum(by_operation.values()) // 2 for path, by_operation in counter.get_flop_counts().items()}
     return {"Global": 0} | counts
+
+
+@contextmanager
+def without_global_hooks() -> Iterator[None]:
+    """Take away the forward hooks that run for every module, and put them back."""
+    places = [torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks]
+    kept = [dict(hooks) for hooks in places]
+    for hooks in places:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, before in zip(places, kept, strict=True):
+            hooks.update(before)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
