@@ -430,6 +430,21 @@ def test_nothing_is_folded_across_what_does_more_than_its_parts(case):
     assert_same(cifarblocks.fuse(model), model, torch.randn(2, 4, 5, 5, dtype=torch.float64))
 
 
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_with_a_parametrised_weight_or_bias_stays(place, name):
+    model = randomise(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).double())
+    nn.utils.parametrize.register_parametrization(model[place], name, Doubled())
+    fused = cifarblocks.fuse(model)
+    assert of_kind(fused, nn.BatchNorm2d) == ["1"]
+    assert_same(fused, model, torch.randn(2, 4, 5, 5, dtype=torch.float64))
+
+
 def test_weights_that_are_not_plain_parameters_stay():
     """A tensor subclass in a parameter, as torchao's quantised weights are."""
 
