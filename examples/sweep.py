@@ -46,9 +46,9 @@ class Planned:
 def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
     """The command line of a run, read as train.py would."""
     settings = run.settings if epochs is None else {**run.settings, "epochs": epochs}
-    folder = output / run.settings["model"] / run.name
     arguments = [*command_line(settings), "--output", str(output), "--name", run.name, "--resume"]
-    return Planned(run.label, arguments, folder, parse(f"run {run.label}", arguments))
+    options = parse(f"run {run.label}", arguments)
+    return Planned(run.label, arguments, options.output / options.model / options.name, options)
 
 
 def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:

@@ -82,11 +82,15 @@ def load_whole(content: bytes) -> dict[str, Any]:
                 raise ValueError("its digest does not fit")
         elif (part := file.testzip()) is not None:  # written before there were digests
             raise ValueError(f"the checksum of {part} does not fit")
-        elif content[-22:-18] != b"PK\5\6" or any(entry.external_attr for entry in file.infolist()):
+        elif (
+            content[-22:-18] != b"PK\5\6"
+            or content[-2:] != b"\0\0"
+            or any(entry.external_attr for entry in file.infolist())
+        ):
             raise ValueError("it does not end, or has not the attributes, that torch writes")
     checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f"it holds a {type(checkpoint).__name__}")
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("run", {}), dict):
+        raise ValueError("it does not hold the state of a run")
     return checkpoint
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from training.datasets import load_data
-from training.errors import RunError
+from training.errors import RunError, UserError
 from training.launching import Process, Settings, command_line, parse
 from training.records import machine, versions
 from training.runs import read_json, read_metrics, write_json
@@ -32,6 +32,8 @@ def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, flo
     here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
     folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = read_json(path) if path.exists() else {}
+    if not isinstance(record, dict) or (record and record.keys() != {*here, "speeds"}):
+        raise UserError(f"{path} is not what a sweep wrote; move it, or give another --output")
     if {key: record.get(key) for key in here} != here:
         record = {**here, "speeds": {}}
     for settings in all_settings:
@@ -56,8 +58,9 @@ def measure_speed(folder: Path, settings: Settings) -> float:
     """
     few = {**settings, "share": few_images(settings), "epochs": 10_000, "final": True, "no-test": True}
     with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as scratch:
-        run, log = Path(scratch) / settings["model"] / "speed", Path(scratch) / "speed.log"
-        process = Process([*command_line(few), "--output", scratch, "--name", "speed"], log)
+        arguments = [*command_line(few), "--output", scratch, "--name", "speed"]
+        run = Path(scratch) / parse("[equal-time]", arguments).model / "speed"
+        process = Process(arguments, Path(scratch) / "speed.log")
         try:
             while (status := process.status) is None:
                 time.sleep(0.2)

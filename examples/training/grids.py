@@ -106,6 +106,8 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
         values = [number for one in as_list(value) for number in as_list(one)]
         if not values or not all(isinstance(one, str | int | float) for one in values):
             raise UserError(f"{path}: {key} must be a text, a number, true, false or a list of these, got {value!r}")
+        if any(isinstance(one, str) and one.startswith("-") for one in values):  # it would be read as an option
+            raise UserError(f"{path}: {key} must not begin with -, got {value!r}")
     return flat
 
 

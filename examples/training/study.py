@@ -65,6 +65,8 @@ def open_study(path: Path, settings: dict[str, Any], space: Space, epochs: int) 
     """
     # Learning rates that are good in the end look bad while they are high: a third of the epochs is waited for.
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 3)
+    if "?" in str(path):  # SQLite's address would end there, and another file be written
+        raise UserError(f"--output and --name of a search must not contain '?', got {str(path.parent)!r}")
     try:
         study = optuna.create_study(
             storage=f"sqlite:///{path}", study_name="search", load_if_exists=True, pruner=pruner

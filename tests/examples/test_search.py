@@ -116,6 +116,12 @@ def test_a_study_is_written_in_its_folder_alone(stand_in, capsys, name):
     assert not Path("runs").exists()
 
 
+def test_a_question_mark_does_not_end_the_address_of_the_study(stand_in, capsys):
+    assert run("--search", "lr=1,2", "--trials", 1, "--name", "x?y") == 2
+    assert "must not contain '?', got 'runs/search/x?y'" in capsys.readouterr().err
+    assert not Path("runs/search/x").exists()
+
+
 def test_what_is_removed_of_a_trial_is_what_training_wrote(tmp_path):
     for name in ("last.safetensors", "checkpoint.pt", "mine.pt", "mine.safetensors"):
         (tmp_path / name).touch()

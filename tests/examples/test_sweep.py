@@ -265,6 +265,27 @@ def test_equal_time_gives_a_network_four_times_as_slow_a_fourth_of_the_epochs(st
     assert capsys.readouterr().out.count("images/s") == 3
 
 
+@pytest.mark.parametrize(
+    "values",
+    ["mean = [[0.5, 0.5, 0.5, '--output', '/tmp/elsewhere']]", "data = '--output'", "std = [['-x', 0.5, 0.5]]"],
+)
+def test_a_value_of_a_grid_is_never_read_as_an_option(stand_in, capsys, values):
+    Path("grid.toml").write_text(f"runs = [{{model = '../../escape', {values}}}]")
+    assert sweep.main(["grid.toml"]) == 2
+    assert "must not begin with -" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_speeds_file_of_somebody_elses_is_left_alone(stand_in, capsys):
+    Path("grid.toml").write_text("equal-time = {model = 'mlp', epochs = 2}\nruns = [{model = 'mlp'}]")
+    Path("runs/grid").mkdir(parents=True)
+    for content in ("[1]", '{"mine": 1}'):
+        Path("runs/grid/speeds.json").write_text(content)
+        assert sweep.main(["grid.toml"]) == 2
+        assert "speeds.json is not what a sweep wrote" in capsys.readouterr().err
+        assert Path("runs/grid/speeds.json").read_text() == content
+
+
 def test_equal_time_leaves_the_users_own_folders_alone(stand_in):
     Path("grid.toml").write_text("equal-time = {model = 'mlp', epochs = 2}\nruns = [{model = 'mlp'}]")
     own = Path("runs/grid/speeds/notes.txt")
