@@ -1,14 +1,10 @@
 """Backbones give the maps that are asked for, and have no parameter that takes part in none."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from networks import NAMES, NO_MAPS, OTHERS, images, small, walk
 from torch import Tensor, nn
+from two_processes import run
 
 import cifarblocks
 
@@ -76,28 +72,8 @@ def test_a_network_without_maps_has_no_backbone():
         cifarblocks.create_model("mlp", features_only=True)
 
 
-def run_in_two_processes(folder: Path, *names: str) -> list[subprocess.CompletedProcess[str]]:
-    script = Path(__file__).parent / "two_processes.py"
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), folder / "rendezvous", *names],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, output)
-        for process, output in zip(processes, outputs, strict=True)
-    ]
-
-
 @pytest.mark.slow
 def test_backbones_train_in_two_processes(tmp_path):
-    for done in run_in_two_processes(tmp_path, *SIX):
-        assert done.returncode == 0, done.stdout
-        assert done.stdout.split() == SIX
+    for status, output in run(tmp_path, "backbone", *SIX):
+        assert status == 0, output
+        assert output.split() == SIX

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.distributed.fsdp
 from networks import NAMES, OTHERS, build, walk
+from two_processes import run
 
 
 @pytest.mark.parametrize("name", walk(NAMES, OTHERS))
@@ -38,3 +40,12 @@ def test_other_values_are_seen():
         assert not as_drawn(other, x)
     assert not as_drawn(torch.zeros(3), torch.ones(3))
     assert not as_drawn(torch.zeros(3), torch.randn(3))
+
+
+def test_networks_are_sharded_from_the_meta_device_over_two_processes(tmp_path):
+    if not hasattr(torch.distributed.fsdp, "fully_shard"):
+        pytest.skip("fully_shard is in torch 2.6 and later")
+    names = ["resnet_20", "coatnet_nano_cifar", "vit_nano_cifar"]
+    for status, output in run(tmp_path, "sharded", *names):
+        assert status == 0, output
+        assert output.split() == names
