@@ -16,7 +16,7 @@ from cifarblocks.models.classifier import (
     initialise_convolutions,
     stage_info,
 )
-from cifarblocks.models.stems import Stem
+from cifarblocks.models.stems import Stem, imagenet_stem
 from cifarblocks.registry import register_model
 
 # timm's slope, with which its weights were trained; Darknet's is 0.1.
@@ -123,13 +123,7 @@ def darknet_stage(
     )
 
 
-def pooled_stem(in_channels: int, out_channels: int) -> nn.Sequential:
-    """7×7/2 convolution, BatchNorm, LeakyReLU, 3×3/2 max pool."""
-    convolution = conv_norm(in_channels, out_channels, 7, stride=2, activation=leaky_relu)
-    return nn.Sequential(*convolution, nn.MaxPool2d(3, stride=2, padding=1))
-
-
-POOLED = Stem(pooled_stem, 4)
+POOLED = Stem(partial(imagenet_stem, activation=leaky_relu), 4)
 PLAIN = Stem(partial(conv_norm, kernel_size=3, activation=leaky_relu), 1)
 
 

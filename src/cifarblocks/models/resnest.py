@@ -1,6 +1,7 @@
 """ResNeSt, Zhang et al. 2020, https://arxiv.org/abs/2004.08955."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.split_attention import ResNeStBottleneck
 from cifarblocks.models.classifier import Classifier
-from cifarblocks.models.resnet import resnet
+from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stems import Stem
 from cifarblocks.registry import register_model
 
@@ -26,12 +27,7 @@ def resnest(depths: Sequence[int], stem: Stem, width: int = 64, /, **arguments: 
         arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
     """
     widths = [4 * width * 2**stage for stage in range(4)]
-    return resnet(bottleneck, stem, width, widths, depths, (1, 2, 2, 2), **arguments)
-
-
-def bottleneck(in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> ResNeStBottleneck:
-    """A `ResNeStBottleneck` named by its output channels, as stages are."""
-    return ResNeStBottleneck(in_channels, out_channels // 4, stride, drop_path=drop_path)
+    return resnet(partial(by_output, ResNeStBottleneck), stem, width, widths, depths, (1, 2, 2, 2), **arguments)
 
 
 def small_stem(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:

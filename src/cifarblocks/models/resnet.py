@@ -137,9 +137,11 @@ def imagenet_resnet(
     return resnet(block, STEMS[stem], 64, widths, depths, (1, 2, 2, 2), **arguments)
 
 
-def bottleneck(in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> Bottleneck:
-    """A `Bottleneck` named by its output channels, as stages are."""
-    return Bottleneck(in_channels, out_channels // 4, stride, drop_path=drop_path)
+def by_output(
+    block: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int, *, drop_path: float
+) -> nn.Module:
+    """Build a bottleneck, called by its bottleneck's channels, for the output channels by which stages are called."""
+    return block(in_channels, out_channels // 4, stride, drop_path=drop_path)
 
 
 @register_model
@@ -204,81 +206,33 @@ def eca_resnet_56(*, kernel_size: int | None = None, position: int = 2, **argume
 
 
 @register_model
-def ecanet20_fixed_k3(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 3.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=3), **arguments)
-
-
-@register_model
-def ecanet20_fixed_k5(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 5.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=5), **arguments)
-
-
-@register_model
-def ecanet20_fixed_k7(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 7.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=7), **arguments)
-
-
-@register_model
-def ecanet20_fixed_k9(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with kernel 9.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=9), **arguments)
-
-
-@register_model
-def ecanet20_adaptive(**arguments: Any) -> Classifier:
-    """The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=None), **arguments)
-
-
-@register_model
 def resnet20_no_eca(**arguments: Any) -> Classifier:
     """The kernel ablation's baseline: `resnet_20`."""
     return resnet_20(**arguments)
 
 
-@register_model
-def eca_resnet20_pos1(**arguments: Any) -> Classifier:
-    """The position ablation: ECA after the first BatchNorm of every block, before its ReLU.
+def register_ablation(name: str, change: str, **fixed: Any) -> None:
+    """Make `eca_resnet_20` with some arguments fixed known under a name of its own, for tables and grids."""
 
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=3), 1, **arguments)
+    def build(**arguments: Any) -> Classifier:
+        return eca_resnet_20(**fixed, **arguments)
 
-
-@register_model
-def eca_resnet20_pos2(**arguments: Any) -> Classifier:
-    """The position ablation: ECA after the second BatchNorm, as in `eca_resnet_20`.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=3), 2, **arguments)
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"{change}.\n\n    ECA-Net, https://arxiv.org/abs/1910.03151.\n    "
+    register_model(build)
 
 
-@register_model
-def eca_resnet20_pos3(**arguments: Any) -> Classifier:
-    """The position ablation: ECA after the addition, before the last ReLU.
-
-    ECA-Net, https://arxiv.org/abs/1910.03151.
-    """
-    return cifar_resnet(20, partial(ECA, kernel_size=3), 3, **arguments)
+for size in (3, 5, 7, 9):
+    kernel = f"The kernel ablation: `eca_resnet_20` with kernel {size}"
+    register_ablation(f"ecanet20_fixed_k{size}", kernel, kernel_size=size)
+adaptive = "The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64"
+register_ablation("ecanet20_adaptive", adaptive, kernel_size=None)
+for place, where in {
+    1: "after the first BatchNorm of every block, before its ReLU",
+    2: "after the second BatchNorm, as in `eca_resnet_20`",
+    3: "after the addition, before the last ReLU",
+}.items():
+    register_ablation(f"eca_resnet20_pos{place}", f"The position ablation: ECA {where}", position=place)
 
 
 @register_model
@@ -296,4 +250,4 @@ def resnet_34(**arguments: Any) -> Classifier:
 @register_model
 def resnet_50(**arguments: Any) -> Classifier:
     """ResNet-50 (table 1) with a 3×3 stem for small images; `stem="imagenet"` is the paper's."""
-    return imagenet_resnet(bottleneck, (3, 4, 6, 3), 4, **arguments)
+    return imagenet_resnet(partial(by_output, Bottleneck), (3, 4, 6, 3), 4, **arguments)

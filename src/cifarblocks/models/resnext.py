@@ -15,7 +15,7 @@ from cifarblocks.models.classifier import (
     initialise_convolutions,
     stage_info,
 )
-from cifarblocks.models.resnet import resnet
+from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stems import STEMS
 from cifarblocks.registry import register_model
 
@@ -28,15 +28,8 @@ def cifar_resnext(cardinality: int, base_width: int, /, **arguments: Any) -> Cla
         base_width: channels of a group in the first stage.
         arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
     """
-    block = partial(bottleneck, cardinality, base_width)
+    block = partial(by_output, partial(Bottleneck, groups=cardinality, base_width=base_width))
     return resnet(block, STEMS["cifar"], 64, (256, 512, 1024), (3, 3, 3), (1, 2, 2), **arguments)
-
-
-def bottleneck(
-    cardinality: int, base_width: int, in_channels: int, out_channels: int, stride: int, *, drop_path: float
-) -> Bottleneck:
-    """A `Bottleneck` named by its output channels, as stages are."""
-    return Bottleneck(in_channels, out_channels // 4, stride, cardinality, base_width, drop_path=drop_path)
 
 
 class StraightBottleneck(nn.Module):

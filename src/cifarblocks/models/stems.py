@@ -20,10 +20,10 @@ def cifar_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     return conv_norm(in_channels, out_channels, 3, activation=nn.ReLU)
 
 
-def imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:
-    """7×7/2 convolution, BatchNorm, ReLU, 3×3/2 max pool: (b, in_channels, h, w) → (b, out_channels, ⌈h/4⌉, ⌈w/4⌉)."""
+def imagenet_stem(in_channels: int, out_channels: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """7×7/2 convolution, BatchNorm, activation, 3×3/2 max pool: (b, c, h, w) → (b, out_channels, ⌈h/4⌉, ⌈w/4⌉)."""
     pool = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(*conv_norm(in_channels, out_channels, 7, stride=2, activation=nn.ReLU), pool)
+    return nn.Sequential(*conv_norm(in_channels, out_channels, 7, stride=2, activation=activation), pool)
 
 
 STEMS = {"cifar": Stem(cifar_stem, 1), "imagenet": Stem(imagenet_stem, 4)}

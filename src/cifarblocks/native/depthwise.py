@@ -114,7 +114,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         dilation: Pair,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.has_bias, ctx.places = bias is not None, (stride, padding, dilation)
+        ctx.places = (stride, padding, dilation)
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=len(weight))
 
     @staticmethod
@@ -125,7 +125,11 @@ class DepthwiseConvolution(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled() or not fits(*arguments):
                 # Torch's own can be differentiated, batched and recorded.
-                return *built_in_gradients(needed, *arguments), None, None, None
+                channels, stride, padding, dilation = len(weight), *ctx.places
+                gradients = torch.ops.aten.convolution_backward(
+                    gradient, x, weight, [channels], stride, padding, dilation, False, (0, 0), channels, needed
+                )
+                return *gradients, None, None, None
             return (
                 input_gradient(*arguments) if for_x else None,
                 weight_gradient(*arguments) if for_weight else None,
@@ -178,19 +182,3 @@ def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, p
     pointers = [c_void_p(tensor.data_ptr()) for tensor in (x, gradient, sums)]
     loops(*pointers, byref((c_int64 * len(sizes))(*sizes)), torch.get_num_threads())
     return sums.to(weight.dtype)
-
-
-def built_in_gradients(
-    needed: tuple[bool, ...],
-    x: Tensor,
-    weight: Tensor,
-    gradient: Tensor,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Torch's gradients for the input, the weight and the bias, those that are needed."""
-    channels = len(weight)
-    return torch.ops.aten.convolution_backward(
-        gradient, x, weight, [channels], stride, padding, dilation, False, (0, 0), channels, needed
-    )
