@@ -125,10 +125,8 @@ class DepthwiseConvolution(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled() or not fits(*arguments):
                 # Torch's own can be differentiated, batched and recorded.
-                channels, stride, padding, dilation = len(weight), *ctx.places
-                gradients = torch.ops.aten.convolution_backward(
-                    gradient, x, weight, [channels], stride, padding, dilation, False, (0, 0), channels, needed
-                )
+                groups, places = len(weight), (*ctx.places, False, (0, 0))
+                gradients = torch.ops.aten.convolution_backward(gradient, x, weight, [groups], *places, groups, needed)
                 return *gradients, None, None, None
             return (
                 input_gradient(*arguments) if for_x else None,
