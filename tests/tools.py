@@ -152,16 +152,18 @@ def as_drawn(ours: Tensor, theirs: Tensor) -> bool:
     return max(apart) <= (0.05 + 5 * (2 / ours.numel()) ** 0.5) * torch.cat((ours.flatten(), theirs.flatten())).std()
 
 
-def assert_compiles_whole(model: nn.Module, x: Tensor, backend: str = "eager") -> None:
+def assert_compiles_whole(model: nn.Module, x: Tensor, theirs: nn.Module | None = None) -> None:
+    """Without a break in the graph, to what the model, or another, computes."""
     torch._dynamo.reset()  # it counts how often it has compiled one forward
-    expected = copy.deepcopy(model)(x)  # in training the running statistics move
-    assert_close(torch.compile(model, fullgraph=True, backend=backend)(x), expected, 1e-9)
+    expected = (copy.deepcopy(model) if theirs is None else theirs)(x)  # in training the running statistics move
+    assert_close(torch.compile(model, fullgraph=True, backend="eager")(x), expected, 1e-9)
 
 
-def assert_exports_with_any_batch(model: nn.Module, x: Tensor, more: Tensor) -> None:
+def assert_exports_with_any_batch(model: nn.Module, x: Tensor, more: Tensor, theirs: nn.Module | None = None) -> None:
+    """Exported with x, it computes for `more` images what the model, or another, computes."""
     assert len(more) != len(x)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
-    assert_close(exported(more), model(more), 1e-9)
+    assert_close(exported(more), (model if theirs is None else theirs)(more), 1e-9)
 
 
 def without_batch_norm(modules: Iterable[nn.Module]) -> bool:
