@@ -8,11 +8,27 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from properties import CASES, GENERIC, WITHOUT_GRADIENT_IN_TRAINING, assert_every_parameter_learns, gradients
+from tools import (
+    as_drawn,
+    assert_equal_outputs,
+    assert_gradients_of_each_sample,
+    assert_hooks_keep_what_they_see,
+    assert_jit_traces,
+    assert_layers_are_torchs_own,
+    assert_vmap_computes_stacked,
+    filled_in,
+    fx_traced,
+    with_drop_path,
+    without_batch_norm,
+)
 
 from cifarblocks import blocks
 
 NAMES = blocks.__all__
 MAPS = [name for name in NAMES if GENERIC[name].tokens is None]
+with torch.device("meta"):
+    BUILT = {name: GENERIC[name].build() for name in NAMES}
+TRAINED_IMAGE_BY_IMAGE = [n for n in NAMES if list(BUILT[n].parameters()) and without_batch_norm(BUILT[n].modules())]
 sizes = st.integers(1, 9)
 
 
@@ -127,3 +143,76 @@ def test_blocks_compile_and_export_whole_with_any_batch(name):
     exported = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     more = case.input(5, 6, 8)
     torch.testing.assert_close(exported(more), module(more))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_are_torchs_own(name):
+    assert_layers_are_torchs_own(BUILT[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [True, False])
+def test_fx_traces_it(name, training):
+    case = GENERIC[name]
+    module = with_drop_path(case.build()).double().train(training)
+    traced = fx_traced(module)
+    for h, w in ((6, 8), (9, 7)):
+        assert_equal_outputs(traced, module, case.input(4, h, w, torch.float64))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_jit_traces_it(name, training, gradients):
+    case = GENERIC[name]
+    module = with_drop_path(case.build()).double().train(training)
+    assert_jit_traces(module, case.input(2, 6, 8, torch.float64), case.input(4, 6, 8, torch.float64), gradients)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention is not batched, but computed in a loop
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [True, False])
+def test_vmap_computes_stacked_blocks(name, training):
+    case = GENERIC[name]
+    models = [case.build().double().train(training) for _ in range(2)]
+    x = torch.stack([case.input(2, 6, 8, torch.float64) for _ in models])
+    assert_vmap_computes_stacked(models, x, x_dim=0)
+
+
+def test_vmap_drops_other_images_of_each_copy():
+    y = torch.vmap(blocks.DropPath(0.5).train(), randomness="different")(torch.ones(16, 4, 2, 3, 3))
+    images = y.flatten(2)
+    assert ((images == 0).all(2) | (images == 2).all(2)).all()  # whole ones
+    assert len(images[:, :, 0].unique(dim=0)) > 4
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", TRAINED_IMAGE_BY_IMAGE)
+def test_gradients_of_each_sample_equal_those_of_a_loop(name):
+    case = GENERIC[name]
+    assert_gradients_of_each_sample(case.build().double(), case.input(3, 6, 8, torch.float64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_forward_hook_keeps_stays(name):
+    case = GENERIC[name]
+    module = with_drop_path(case.build()).train()
+    assert_hooks_keep_what_they_see(module, case.input(4, 6, 8).requires_grad_())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_block_filled_in_is_as_a_fresh_one(name):
+    build = GENERIC[name].build
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        module = build()
+    ours = filled_in(module).state_dict()
+    torch.manual_seed(0)
+    theirs = build().state_dict()
+    drawn_in_another_order = [path for path, tensor in ours.items() if not torch.equal(tensor, theirs[path])]
+    if not drawn_in_another_order:
+        return
+    ours, theirs = ([draw().state_dict() for _ in range(200)] for draw in (lambda: filled_in(module.to("meta")), build))
+    for path in drawn_in_another_order:
+        assert as_drawn(*(torch.stack([state[path] for state in states]) for states in (ours, theirs))), path

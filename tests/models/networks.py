@@ -61,3 +61,8 @@ def small(name: str, **arguments: object) -> Classifier:
 def images(model: Classifier, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
     """Images of the size that the network is made for."""
     return torch.randn(batch, model.in_channels, *model.image_size, dtype=dtype)
+
+
+def regularised(name: str) -> dict[str, float]:
+    """Arguments that make training random."""
+    return {"dropout": 0.1} | ({} if name in NO_DROP_PATH else {"drop_path": 0.1})

@@ -3,7 +3,8 @@
 import onnxruntime
 import pytest
 import torch
-from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, OTHERS, build, give_branches_weight, walk
+from networks import NAMES, NOT_WHOLE, ONE_A_FAMILY, OTHERS, build, give_branches_weight, images, small, walk
+from tools import assert_compiles_whole, assert_exports_with_any_batch
 
 from cifarblocks.registry import find_model
 
@@ -41,3 +42,16 @@ def test_inductor_computes_the_same(name):
     expected = model(x)
     result = torch.compile(model, fullgraph=True, options=UNOPTIMISED)(x)
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS))
+def test_it_compiles_whole(name, training):
+    model = small(name, dropout=0.0, drop_path=0.0).double().train(training)
+    assert_compiles_whole(model, images(model))
+
+
+@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS))
+def test_it_is_exported_with_any_batch(name):
+    model = small(name).double().eval()
+    assert_exports_with_any_batch(model, images(model), images(model, 5))

@@ -4,33 +4,19 @@ import pytest
 import torch
 import torch.distributed.fsdp
 from networks import NAMES, OTHERS, build, walk
+from tools import as_drawn, filled_in
 from two_processes import run
 
 
 @pytest.mark.parametrize("name", walk(NAMES, OTHERS))
 def test_a_network_filled_in_is_as_a_fresh_one(name):
-    model = build(name, device="meta").to_empty(device="cpu")
-    for tensor in model.state_dict().values():  # so that what nobody sets is seen
-        tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
     torch.manual_seed(0)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+    model = filled_in(build(name, device="meta"))
     model.initialise()
     torch.manual_seed(0)
     fresh = build(name).state_dict()
     for path, tensor in model.state_dict().items():
         assert as_drawn(tensor, fresh[path]), path
-
-
-def as_drawn(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    """Return True if the tensors are equal, or have one mean and deviation to 5 % and five standard errors."""
-    if torch.equal(ours, theirs):
-        return True
-    if not (ours.std() > 0 and theirs.std() > 0):
-        return False
-    apart = (ours.mean() - theirs.mean()).abs().item(), (ours.std() - theirs.std()).abs().item()
-    return max(apart) <= (0.05 + 5 * (2 / ours.numel()) ** 0.5) * torch.cat((ours.flatten(), theirs.flatten())).std()
 
 
 def test_other_values_are_seen():

@@ -11,8 +11,7 @@ from cifarblocks.native import call_module, is_vector, library, may_serve
 
 # Dtype of the input → dtype of the parameters; torch computes other mixtures.
 PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
-# Our kernels are faster between these numbers of values: a call costs what it saves on fewer, and in float32 both wait
-# for the memory on more.
+# Our kernels are faster between these numbers: on fewer values the call costs more, on more both wait for the memory.
 LEAST, MOST = 2**16, {torch.bfloat16: 2**62, torch.float32: 2**20, torch.float64: 2**20}
 
 
@@ -22,7 +21,7 @@ class NativeBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(x, Proxy):
             return call_module(self, x)
-        if not self.gains(x) or not may_serve(x) or not library():
+        if not self.gains(x) or not library():
             return super().forward(x)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         running = (self.running_mean, self.running_var)
@@ -37,6 +36,7 @@ class NativeBatchNorm2d(nn.BatchNorm2d):
             and x.ndim == 4
             and LEAST <= x.numel() <= MOST.get(x.dtype, 0)
             and x.numel() > x.shape[1] == self.num_features
+            and may_serve(x)  # first: under vmap torch cannot tell whether x is channels_last
             and x.is_contiguous(memory_format=torch.channels_last)
             and self.track_running_stats
             and self.num_batches_tracked is not None
