@@ -285,9 +285,10 @@ class DoubledFrozenNorm(FrozenBatchNorm2d):
 
 
 def replace_norms(module, build):
-    for name, part in module.named_modules():
-        if isinstance(part, nn.BatchNorm2d):
-            module.set_submodule(name, build(part.num_features))
+    for owner in list(module.modules()):
+        for name, part in owner.named_children():
+            if isinstance(part, nn.BatchNorm2d):
+                setattr(owner, name, build(part.num_features))
     return module
 
 
@@ -382,7 +383,8 @@ class NegatedGnConv(blocks.GnConv):
 
 
 def changed(block, path, build):
-    block.set_submodule(path, build(block.get_submodule(path)))
+    owner, _, name = path.rpartition(".")  # torch 2.4 has no `set_submodule`
+    setattr(block.get_submodule(owner), name, build(block.get_submodule(path)))
     return block
 
 

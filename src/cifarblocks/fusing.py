@@ -161,7 +161,7 @@ def fold_norm_after(parent: nn.Module, layer_path: str, norm_path: str) -> None:
         factor, shift = factor_and_shift(norm)
         scale_output(layer, factor)
         add_bias(layer, shift)
-        parent.set_submodule(norm_path, nn.Identity())
+        take_out(parent, norm_path)
 
 
 def fold_norm_before(parent: nn.Module, norm_path: str, layer_path: str) -> None:
@@ -172,7 +172,7 @@ def fold_norm_before(parent: nn.Module, norm_path: str, layer_path: str) -> None
         weight = layer.weight.detach().double()
         add_bias(layer, weight.sum((2, 3)) @ shift)
         set_parameter(layer, "weight", weight * factor.view(-1, 1, 1))
-        parent.set_submodule(norm_path, nn.Identity())
+        take_out(parent, norm_path)
 
 
 def fold_scale_after(parent: nn.Module, layer_path: str, scale_path: str) -> None:
@@ -180,7 +180,13 @@ def fold_scale_after(parent: nn.Module, layer_path: str, scale_path: str) -> Non
     layer, scale = parent.get_submodule(layer_path), parent.get_submodule(scale_path)
     if (is_convolution(layer) or is_linear(layer)) and computes_as(scale, LayerScale):
         scale_output(layer, scale.gamma.detach().double())  # type: ignore[operator]
-        parent.set_submodule(scale_path, nn.Identity())
+        take_out(parent, scale_path)
+
+
+def take_out(parent: nn.Module, path: str) -> None:
+    """Put an Identity in the place of a submodule; torch 2.4 has no `set_submodule`."""
+    owner, _, name = path.rpartition(".")
+    setattr(parent.get_submodule(owner), name, nn.Identity())
 
 
 def factor_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -95,9 +95,10 @@ def test_refused_arguments_are_named():
 
 def replace_norms(module, build):
     """Replace every BatchNorm by exact type, as tools for differential privacy do."""
-    for name, part in list(module.named_modules()):
-        if type(part) is nn.BatchNorm2d:
-            module.set_submodule(name, build(part.num_features))
+    for owner in list(module.modules()):
+        for name, part in owner.named_children():
+            if type(part) is nn.BatchNorm2d:
+                setattr(owner, name, build(part.num_features))
     return module
 
 

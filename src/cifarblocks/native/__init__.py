@@ -34,7 +34,9 @@ def is_vector(tensor: Tensor | None, length: int, dtype: torch.dtype | None) -> 
 
 def is_plain(tensor: Tensor) -> bool:
     """Return True if a tensor is on the CPU and nothing else, and its memory is there; FSDP frees it at times."""
-    if dispatch_keys(tensor) & ~PLAIN:
+    # By its keys torch tells kinds of tensors: subclass, fake, batched, negated, ... Their difference ignores devices.
+    keys = torch._C._dispatch_keys(tensor)
+    if (keys - PLAIN).highestPriorityTypeId() != torch._C.DispatchKey.Undefined or not tensor.is_cpu:
         return False
     needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
     return tensor.untyped_storage().nbytes() >= needed
@@ -45,9 +47,4 @@ def call_module(module: nn.Module, x: Proxy) -> Proxy:
     return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x,), {})  # type: ignore[attr-defined]
 
 
-def dispatch_keys(tensor: Tensor) -> int:
-    """Return the bits by which torch tells kinds of tensors: device, subclass, fake, batched, negated, ..."""
-    return torch._C._dispatch_keys(tensor).raw_repr()
-
-
-PLAIN = dispatch_keys(torch.empty(0, device="cpu"))
+PLAIN = torch._C._dispatch_keys(torch.empty(0, device="cpu"))
