@@ -1,11 +1,12 @@
-"""Images per second of inference: ours fused, in bfloat16 and channels_last, against the owners' networks.
+"""Images per second of inference: ours through `cifarblocks.fuse`, in bfloat16, against the owners' networks.
 
     python benchmarks/inference.py            # all networks: about 20 minutes on 2 CPU cores, nothing else running
     python benchmarks/inference.py ConvNeXt   # this one anew, the others as they were measured
 
-The owner's network runs eagerly at its defaults, float32 and contiguous. Beside ours run torch.compile of ours, and
-ONNX Runtime of ours fused in float32. All have the same weights, see the same batch and take turns in one process.
-Writes benchmarks/results/inference.json, after each network, and inference.md.
+The owner's network runs eagerly at its defaults, float32 and contiguous. Ours is fused, in bfloat16 and channels_last,
+and not accelerated. Beside it run torch.compile of the same, and ONNX Runtime of ours fused in float32. All have the
+same weights, see the same batch and take turns in one process. Writes benchmarks/results/inference.json, after each
+network, and inference.md.
 """
 
 import statistics
@@ -19,13 +20,14 @@ from typing import Any
 import onnxruntime
 import peak
 import torch
-from measuring import described, in_turns, renew, seconds, spread, typed
+from measuring import before_accelerate, described, in_turns, renew, seconds, spread, typed
 from peers import INFERENCE_GOALS, PEERS, build
 from torch import Tensor, nn
 
 import cifarblocks
 
 TURNS, TURN_SECONDS = 9, 0.1
+BEFORE = " Today `accelerate(fuse(model))` has these layers: it changes the dilated convolutions of LSKNet, no others."
 
 
 def compare(name: str) -> list[dict[str, Any]]:
@@ -118,13 +120,13 @@ def table(record: dict[str, Any]) -> str:
     text = f"""# Inference against the owners' networks
 
 Made by `python benchmarks/inference.py`: time of the owner's network, eager, float32 and contiguous, divided by time of
-ours: fused, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours fused in float32.
+ours: `fuse`, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours fused in float32.
 Medians and quartiles of {TURNS} alternating turns in one process, images of 32×32, on {described(record)}. Above 1 is
 faster than the owner's. The share is of the best bfloat16 matrix product of the same run
 ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is more
 than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm, with
 random weights.
-"""
+{before_accelerate(record, BEFORE)}"""
     for batch, goal in INFERENCE_GOALS.items():
         below = sum(row[str(batch)]["ours"] < goal for row in rows)
         text += f"""

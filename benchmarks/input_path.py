@@ -4,8 +4,8 @@
 
 Both crop, mirror and normalise the same 50,000 random 32×32 images; the DataLoader has 2 persistent workers and
 batches of 256. Their turns alternate, and the table has medians and quartiles of the ratio inside one run. It also
-times a resnet_20 training step, to say what share of it a batch costs. Takes 3 minutes on 2 CPU cores; writes
-benchmarks/results/input_path.json and input_path.md.
+times a training step of a resnet_20 through `cifarblocks.accelerate`, to say what share of it a batch costs. Takes 3
+minutes on 2 CPU cores; writes benchmarks/results/input_path.json and input_path.md.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import RESULTS, typed
+from measuring import RESULTS, before_accelerate, surroundings, typed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -24,7 +24,6 @@ from torchvision.datasets import CIFAR10
 from training.batches import Augmentation, Normalisation, training_batches
 from training.datasets import Images
 from training.optimisation import build_optimizer, supports_bfloat16
-from training.records import machine, versions
 
 import cifarblocks
 
@@ -60,7 +59,8 @@ def epoch_seconds(batches: Iterable[Any]) -> float:
 def step_time(batch: Tensor, labels: Tensor, steps: int = 10) -> float:
     """Median seconds of a resnet_20 training step by SGD."""
     torch.manual_seed(0)
-    model = cifarblocks.create_model("resnet_20", num_classes=10).to(memory_format=torch.channels_last)
+    model = cifarblocks.accelerate(cifarblocks.create_model("resnet_20", num_classes=10))
+    model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer("sgd", model, 5e-4)
     times = []
     for _ in range(steps + 2):
@@ -97,8 +97,7 @@ def measure() -> dict[str, Any]:
         "ratios": [other / own for own, other in turns],
         "share_of_step": statistics.median(own for own, _ in turns) / (seen // BATCH) / step_time(batch, batch_labels),
         "precision_of_step": "bfloat16" if supports_bfloat16(CPU) else "float32",
-        "machine": machine(CPU),
-        "versions": versions(),
+        **surroundings(),
     }
 
 
@@ -118,8 +117,8 @@ torch {versions["torch"]}, torchvision {versions["torchvision"]}.
 | images/s, this input path | {ours:,.0f} | |
 | images/s, a torchvision data set and transforms in a DataLoader of 2 workers | {theirs:,.0f} | |
 | ratio inside a turn | {middle:.1f}× | {low:.1f} to {high:.1f} |
-| share of a resnet_20 training step in {result["precision_of_step"]} | {share:.2f} % | |
-"""
+| share of a resnet_20 training step, through `accelerate`, in {result["precision_of_step"]} | {share:.2f} % | |
+{before_accelerate(result)}"""
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
     python benchmarks/loss_curves.py            # all networks: about 30 minutes on 2 CPU cores
     python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
 
-The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16, and ours, in
-bfloat16, is to lie as near to the first. On the digits. Writes benchmarks/results/loss_curves.json and .md.
+The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16. Ours, through
+`cifarblocks.accelerate` and in bfloat16, is to lie as near to the first. On the digits. Writes
+benchmarks/results/loss_curves.json and .md.
 """
 
 import sys
@@ -14,11 +15,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import described, renew, typed
+from measuring import before_accelerate, described, renew, typed
 from peers import PEERS, build
 from torch import Tensor, nn
 from training.batches import Normalisation, random_stream
 from training.datasets import load_data
+
+import cifarblocks
 
 STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 32, 0.02, 20
 
@@ -48,7 +51,7 @@ def compare(name: str) -> list[dict[str, Any]]:
     for kind, own, as_ours in (("ours", True, True), ("owner", False, False), ("owner_bfloat16", False, True)):
         torch.manual_seed(0)
         ours, theirs = build(name)
-        curves[kind] = losses(ours if own else theirs, images, data.train.labels, as_ours)
+        curves[kind] = losses(cifarblocks.accelerate(ours) if own else theirs, images, data.train.labels, as_ours)
     return [{"name": name, **curves}]
 
 
@@ -74,10 +77,10 @@ def table(record: dict[str, Any]) -> str:
     return f"""# The loss over {STEPS} steps, ours and the owners'
 
 Made by `python benchmarks/loss_curves.py`: SGD with Nesterov's momentum at a learning rate of {LEARNING_RATE:g},
-batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. The loss is the
-mean of the last {WINDOW} steps; a distance is the mean difference of two curves smoothed over {WINDOW} steps. The
-owner's network in bfloat16 tells how large the noise of bfloat16 is.
-
+batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. Ours goes
+through `accelerate`. The loss is the mean of the last {WINDOW} steps; a distance is the mean difference of two curves
+smoothed over {WINDOW} steps. The owner's network in bfloat16 tells how large the noise of bfloat16 is.
+{before_accelerate(record)}
 | network | owner, float32 | owner, bfloat16 | ours, bfloat16 | distance of the owner's own | distance of ours |
 |---|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}

@@ -60,8 +60,23 @@ def peak_memory(run: Run) -> int:
 
 
 def surroundings() -> dict[str, Any]:
-    """The machine and the versions, for the record."""
-    return {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
+    """Return the machine, the versions and how layers of ours are made fast, for the record."""
+    about = {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
+    return about | {"fast_layers": "accelerate"}
+
+
+def before_accelerate(record: dict[str, Any], today: str = "") -> str:
+    """Return a paragraph for a table measured before `cifarblocks.accelerate` existed; nothing for a later one.
+
+    Args:
+        record: what was measured.
+        today: a sentence about the same measurement today.
+    """
+    if "fast_layers" in record:
+        return ""
+    return f"""
+These numbers were measured before `accelerate` existed, when the layers of ours were fast by themselves.{today}
+"""
 
 
 def described(record: dict[str, Any]) -> str:
@@ -102,7 +117,7 @@ def renew(
     for name in chosen:
         if name not in known:
             return refuse(f"{kind}.py: error: unknown name {name!r}; known are {', '.join(known)}")
-    if record["rows"] and any(record[key] != here[key] for key in here):
+    if record["rows"] and any(record.get(key) != here[key] for key in here):
         return refuse(f"{kind}.py: error: {path.name} is of another machine or version; measure all, without names")
     record |= here
     shared = about()

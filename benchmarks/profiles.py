@@ -2,8 +2,9 @@
 
     python benchmarks/profiles.py     # about 3 minutes on 2 CPU cores, nothing else running
 
-torch.profiler's own time of each operation, put together by kinds. A training step is that of train_step.py, the
-inference that of inference.py at batch 1. Writes benchmarks/results/profiles.json and profiles.md.
+torch.profiler's own time of each operation, put together by kinds. A training step is that of train_step.py, through
+`cifarblocks.accelerate`; the inference is that of inference.py at batch 1, through `cifarblocks.fuse`. Writes
+benchmarks/results/profiles.json and profiles.md.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from inference import settle
-from measuring import described, surroundings, typed, write
+from measuring import before_accelerate, described, surroundings, typed, write
 from peers import CLASSES, PEERS, build
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, prepared
@@ -56,7 +57,7 @@ def measure(name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     ours, _ = build(name)
     x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
-    training = shares(prepared(ours, x, labels, True), STEPS[BATCH])
+    training = shares(prepared(cifarblocks.accelerate(ours), x, labels, True), STEPS[BATCH])
     settle(ours)
     fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
     one = x[:1].bfloat16().to(memory_format=torch.channels_last)
@@ -80,9 +81,9 @@ def table(record: dict[str, Any]) -> str:
     return f"""# What the time goes into
 
 Made by `python benchmarks/profiles.py`: shares of the time that torch.profiler sees in operations, of networks of
-cifarblocks, on {described(record)}. A convolution's time has its loops and its gradients in it.
-
-## A training step, {BATCH} images, bfloat16 autocast
+cifarblocks, on {described(record)}. A convolution's time has its kernels and its gradients in it.
+{before_accelerate(record)}
+## A training step, {BATCH} images, through `accelerate`, bfloat16 autocast
 
 | network | {kinds} |
 |---|{"---:|" * (len(KINDS) + 1)}

@@ -2,9 +2,10 @@
 
     python benchmarks/scale.py     # about 5 minutes on 2 CPU cores, nothing else running
 
-Blocks, forward and backward in bfloat16, channels_last: one size is doubled from setting to setting, the settings take
-turns, and each is divided by the first. Then examples/train.py with a resnet_20, by one process with all threads and by
-two processes with half of them each. Writes benchmarks/results/scale.json and scale.md.
+Blocks through `cifarblocks.accelerate`, forward and backward in bfloat16, channels_last: one size is doubled from
+setting to setting, the settings take turns, and each is divided by the first. Then examples/train.py with a resnet_20,
+by one process with all threads and by two processes with half of them each. Writes benchmarks/results/scale.json and
+scale.md.
 """
 
 import json
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import described, in_turns, peak_memory, surroundings, typed, write
+from measuring import before_accelerate, described, in_turns, peak_memory, surroundings, typed, write
 from torch import Tensor, nn
 
-from cifarblocks import blocks
+from cifarblocks import accelerate, blocks
 
 TURNS, LAUNCHES, BATCH = 7, 3, 128
 Build = Callable[[int, int], nn.Module]  # channels, height and width
@@ -44,7 +45,8 @@ TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
 def prepared(build: Build, setting: dict[str, int]) -> Callable[[], None]:
     """A forward and backward pass of blocks one after the other."""
     batch, c, size = setting["batch"], setting["width"], setting["image size"]
-    model = nn.Sequential(*[build(c, size) for _ in range(setting["depth"])]).to(memory_format=torch.channels_last)
+    model = accelerate(nn.Sequential(*[build(c, size) for _ in range(setting["depth"])]))
+    model = model.to(memory_format=torch.channels_last)
     x = torch.randn(batch, c, size, size).to(memory_format=torch.channels_last)
     if isinstance(model[0], blocks.MixerLayer):
         x = torch.randn(batch, size * size, c)
@@ -106,10 +108,11 @@ def table(record: dict[str, Any]) -> str:
     ratios = [two / one for one, two in record["processes"]]
     return f"""# How time and memory grow
 
-Made by `python benchmarks/scale.py` on {described(record)}: blocks forward and backward in bfloat16, channels_last, at
-2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]}, {FIRST["width"]} channels, one block,
-maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns, in brackets the quartiles.
-
+Made by `python benchmarks/scale.py` on {described(record)}: blocks through `accelerate`, forward and
+backward in bfloat16, channels_last, at 2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]},
+{FIRST["width"]} channels, one block, maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns, in
+brackets the quartiles.
+{before_accelerate(record)}
 ![Time and memory against each size](../../docs/scale.png)
 
 | block | size that grows | first, ms | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |

@@ -17,7 +17,7 @@ from typing import Any
 import peak
 import torch
 import torch.nn.functional as F
-from measuring import described, in_turns, peak_memory, renew, spread, typed
+from measuring import before_accelerate, described, in_turns, peak_memory, renew, spread, typed
 from peers import CLASSES, PEERS, build
 from torch import Tensor, nn
 
@@ -96,14 +96,14 @@ def line(row: dict[str, Any]) -> str:
         speedup if row["speedup"] >= peer.goal else f"**{speedup}**",
         f"{first:.2f}–{third:.2f}",
         f"{row['speedup_alike']:.2f}",
-        f"{row['speedup_plain']:.2f}",
+        f"{row['speedup_plain']:.2f}" if "speedup_plain" in row else "",
         f"{row['images_per_second']:,.0f}",
         f"{100 * row['operations_per_second'] / row['rates']['convolution_bfloat16']:.1f} %",
         f"{100 * share:.1f} %",
         f"{100 * share * peer.goal / row['speedup']:.1f} %",
         f"{row['memory']:.2f}",
         f"{row['memory_alike']:.2f}",
-        f"{row['memory_plain']:.2f}",
+        f"{row['memory_plain']:.2f}" if "memory_plain" in row else "",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -124,7 +124,7 @@ Shares are of the best rates that the same run measured for a 3×3 convolution
 ({spread(rows, "product_bfloat16")}); "at goal" is the share of the product that the goal would take: above 100 % it is
 more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the owner's;
 under "alike" and "plain" as above.
-
+{before_accelerate(record)}
 | {" | ".join(COLUMNS)} |
 |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(line(row) for row in rows)}

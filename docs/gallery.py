@@ -17,9 +17,9 @@ from cifarblocks import blocks
 GROUPS = {
     "Channel gates": ["eca", "se", "split_attention"],
     "Spatial attention": ["msca", "lsk", "attention", "relative_attention", "transformer"],
-    "Convolutions": ["depthwise", "ghost", "mbconv", "gnconv"],
+    "Convolutions": ["ghost", "mbconv", "gnconv"],
     "Whole residual blocks": ["residual", "convnext", "csp", "mixer"],
-    "Small parts": ["basic", "batch_norm"],
+    "Small parts": ["basic"],
 }
 HEAD = """# Gallery
 

@@ -31,25 +31,23 @@ LABELS = {
     "Sigmoid": "σ",
     "add": "+",
     "amax": "max",
-    "bernoulli": "random 0 or 1",
     "cat": "concat",
     "chunk": "split",
-    "conv2d": "depthwise",
     "div": "÷",
     "fft_irfft2": "inverse Fourier",
     "fft_rfft2": "Fourier",
-    "gelu": "GELU",
     "layer_norm": "LayerNorm",
     "linalg_vector_norm": "norm",
     "mul": "×",
     "pad": "pad with zeros",
-    "relu": "ReLU",
     "scaled_dot_product_attention": "softmax(q · k) v",
     "sigmoid": "σ",
     "stack": "interleave",
 }
-REARRANGE = {"__getitem__", "complex", "contiguous", "interpolate", "permute", "reshape", "to", "unbind", "unsqueeze"}
-SOURCES = {"bernoulli"}  # operations that need no input
+REARRANGE = {"__getitem__", "complex", "contiguous", "flatten", "flip", "interpolate", "permute", "reshape", "to"}
+REARRANGE |= {"unbind", "unfold", "unsqueeze"}
+CONSTANTS = {"new_ones"}  # operations that take only the shape and dtype of their input
+RANDOM = {"dropout"}  # operations that need no input
 WRITTEN_OUT = {"addcmul": lambda total, a, b: total + a * b}  # several operations in one
 ARITHMETIC = {"+", "×", "÷"}
 REDUCTIONS = {"mean", "max", "norm"}
@@ -98,26 +96,25 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.root = root
         self.depth = 0  # of layers that are running: what they do inside is not recorded
-        self.made_by: dict[int, tuple[Tensor, Node, int]] = {}  # the tensor is kept, so that no other takes its id
+        self.made_by: dict[int, tuple[Tensor, Node]] = {}  # the tensor is kept, so that no other takes its id
         self.remember(x, Node("end", ["x"]))
         for name, parameter in root.named_parameters():
             self.remember(parameter, Node("parameter", [name]))
 
     def remember(self, y: Any, node: Node) -> None:
-        self.made_by |= {id(tensor): (tensor, node, tensor._version) for tensor in tensors(y)}
+        self.made_by |= {id(tensor): (tensor, node) for tensor in tensors(y)}
 
     def sources(self, inputs: Any) -> list[Node]:
         return unique(self.made_by[id(tensor)][1] for tensor in tensors(inputs) if id(tensor) in self.made_by)
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = re.sub(r"(?<=[a-z])_$", "", function.__name__)  # in place or not
+        kwargs, name = kwargs or {}, function.__name__
         if name in WRITTEN_OUT and not self.depth:
             with self:
                 return WRITTEN_OUT[name](*args)
-        sources = self.sources((args, kwargs))
+        sources = [] if name in CONSTANTS else self.sources((args, kwargs))
         y = function(*args, **kwargs)
-        if not self.depth and tensors(y) and (sources or name in SOURCES):
+        if not self.depth and tensors(y) and (sources or name in RANDOM):
             label = operation(name, args, kwargs, y)
             kind = "join" if label in ARITHMETIC else "operation"
             self.remember(y, Node(kind, [label], sources) if label else sources[0])
@@ -128,13 +125,9 @@ class Recorder(TorchFunctionMode):
 
     def leave(self, module: nn.Module, args: Any, y: Any) -> None:
         self.depth -= self.is_layer(module)
-        if self.is_layer(module) and not self.depth and self.is_new(y):
+        if self.is_layer(module) and not self.depth and id(y) not in self.made_by:  # not returned as it came
             kind = "layer" if any(True for _ in module.parameters()) else "operation"
             self.remember(y, Node(kind, [layer(module)], self.sources(args)))
-
-    def is_new(self, y: Tensor) -> bool:
-        """Not returned as it came: another tensor, or the same one changed in place."""
-        return id(y) not in self.made_by or y._version != self.made_by[id(y)][2]
 
     def is_layer(self, module: nn.Module) -> bool:
         return module is not self.root and not isinstance(module, nn.Sequential)
@@ -142,12 +135,14 @@ class Recorder(TorchFunctionMode):
 
 def operation(name: str, args: Any, kwargs: Any, y: Any) -> str:
     """What to call an operation; nothing if it only rearranges."""
-    if name == "__getitem__" and y.stride(-1) != args[0].stride(-1):
-        return f"stride {y.stride(-1) // args[0].stride(-1)}"
+    if name == "avg_pool2d" and args[1] == 1:  # a pool of one pixel
+        return f"stride {args[2]}"
     if name == "permute" and y.ndim == 3 and y.stride(0) == args[0].stride(0):
         return "transpose"
     if name in REARRANGE:
         return ""
+    if name == "dropout":
+        return f"random 0 or {1 / (1 - kwargs['p']):.3g}"
     label = LABELS.get(name, name)
     if label in ARITHMETIC and not isinstance(args[1], Tensor):
         return f"{label} {args[1]:.3g}"

@@ -58,3 +58,12 @@ def test_what_a_run_measures_once_stands_in_its_own_rows_alone(results):
     again("a", rate=2)
     rows = json.loads((results / "table.json").read_text())["rows"]
     assert {row["name"]: row["rate"] for row in rows} == {"b": 1, "a": 2}
+
+
+def test_rows_measured_before_accelerate_say_so_and_do_not_stay(results, capsys):
+    before = {key: value for key, value in measuring.surroundings().items() if key != "fast_layers"}
+    (results / "table.json").write_text(json.dumps({"rows": [{"name": "b", "value": 1}], **before}))
+    assert renew("a") == 2
+    assert "measure all, without names" in capsys.readouterr().err
+    assert measuring.before_accelerate(before, " Today.").endswith("by themselves. Today.\n")
+    assert measuring.before_accelerate(measuring.surroundings()) == ""
