@@ -251,3 +251,17 @@ def test_the_commands_of_the_examples_readme_have_options_that_exist():
     for command in commands:
         if "--recipe resnet_cifar100_sgd" not in command or "300_epochs" in command:  # the misspelt one
             assert parse(*shlex.split(command)).epochs >= 1
+
+
+def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(fitted):
+    from training.records import describe_run
+
+    from cifarblocks.native.batch_norm import NativeBatchNorm2d
+
+    for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
+        run = fitted("--name", name, *arguments)
+        assert any(isinstance(part, NativeBatchNorm2d) for part in run.state.model.modules()) is (name == "a")
+        assert words in describe_run(run.options, run.data, run.state.model, len(run.training), run.processes)
+        assert run.record["options"]["accelerate"] is (name == "a")
+    with pytest.raises(UserError, match="was begun with accelerate True, and now it is False"):
+        fitted("--name", "a", "--resume", "--no-accelerate")
