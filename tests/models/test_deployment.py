@@ -44,14 +44,17 @@ def test_inductor_computes_the_same(name):
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
+# The quick suite does this for accelerated networks, in tests/native/test_tools.py.
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NOT_WHOLE))
 def test_it_compiles_whole(name, training):
     model = small(name, dropout=0.0, drop_path=0.0).double().train(training)
     assert_compiles_whole(model, images(model))
 
 
-@pytest.mark.parametrize("name", walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NOT_WHOLE))
 def test_it_is_exported_with_any_batch(name):
     model = small(name).double().eval()
     assert_exports_with_any_batch(model, images(model), images(model, 5))

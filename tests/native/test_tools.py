@@ -15,7 +15,7 @@ from tools import (
     assert_vmap_computes_stacked,
     fx_traced,
 )
-from torch import nn
+from torch import Tensor, nn
 
 import cifarblocks
 from cifarblocks import native
@@ -24,6 +24,8 @@ from cifarblocks.native import batch_norm
 
 QUICK = walk(NAMES, OTHERS)
 WHOLE = walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS)
+# In eval mode only dilated convolutions are computed in another way.
+TRAINING_FIRST = [True, pytest.param(False, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,7 @@ def both(name: str, training: bool = True, **arguments: object) -> tuple[Classif
     return plain, faster
 
 
-def inputs(model: Classifier, batch: int = 2) -> torch.Tensor:
+def inputs(model: Classifier, batch: int = 2) -> Tensor:
     return images(model, batch).to(memory_format=torch.channels_last)
 
 
@@ -83,7 +85,7 @@ def test_fx_traces_it_in_training_and_eval(name, normalised):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", TRAINING_FIRST)
 @pytest.mark.parametrize("name", QUICK)
 def test_jit_traces_it(name, training):
     plain, faster = both(name, training)
@@ -108,7 +110,7 @@ def test_what_a_forward_hook_keeps_stays(name, normalised):
     assert bool(normalised) == (name not in NO_BATCH_NORM)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", TRAINING_FIRST)
 @pytest.mark.parametrize("name", WHOLE)
 def test_it_compiles_whole(name, training):
     plain, faster = both(name, training, dropout=0.0, drop_path=0.0)
