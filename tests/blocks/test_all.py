@@ -140,6 +140,8 @@ def test_blocks_compile_and_export_whole_with_any_batch(name):
     x = case.input(2, 6, 8)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), module(x))
+    if name == "GlobalLocalFilter" and torch.__version__ < (2, 7):
+        pytest.skip("before 2.7, torch exports Fourier transforms only for one size of batch (pytorch#145080)")
     exported = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     more = case.input(5, 6, 8)
     torch.testing.assert_close(exported(more), module(more))

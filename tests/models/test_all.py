@@ -200,6 +200,8 @@ def test_compiles_and_exports_whole_with_any_batch(name):
     model = give_branches_weight(build(name), 0.1).eval()
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x))
+    if name.endswith("_gf") and torch.__version__ < (2, 7):
+        pytest.skip("before 2.7, torch exports Fourier transforms only for one size of batch (pytorch#145080)")
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     more = torch.randn(5, 3, 32, 32)
     torch.testing.assert_close(exported(more), model(more))

@@ -67,8 +67,8 @@ class GnConv(nn.Module):
         y, gates = self.expand(x).split([self.widths[0], sum(self.widths)], dim=1)
         gates = (self.filter(gates) * self.scale).split(self.widths, dim=1)
         y = y * gates[0]
-        for k, step in enumerate(self.steps, start=1):
-            y = step(y) * gates[k]
+        for k, step in enumerate(self.steps):
+            y = step(y) * gates[k + 1]
         return self.project(y)
 
 
