@@ -46,9 +46,8 @@ class NativeDepthwiseConv2d(nn.Conv2d):
         return self.stride == (1, 1) and self.dilation != (1, 1)
 
     @staticmethod
-    def fits(conv: nn.Module) -> bool:
+    def fits(conv: Any) -> bool:
         """Return True for a convolution with one filter a channel, odd and padded with zeros by half its kernel."""
-        assert isinstance(conv, nn.Conv2d)
         half = tuple(d * (k // 2) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
         return (
             "weight" in conv._parameters  # and not computed from others, as by pruning
@@ -60,13 +59,13 @@ class NativeDepthwiseConv2d(nn.Conv2d):
 
 
 def computed_dtype(x: Tensor) -> torch.dtype:
-    """What autocast would compute in; float64 it leaves alone."""
+    """Return the dtype that autocast computes in; it leaves float64 alone."""
     autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     return torch.get_autocast_dtype("cpu") if autocast else x.dtype
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """Torch's convolution, with our gradients where one is asked for and the loops can be had."""
+    """Convolve by torch, with our gradients where they are faster and the kernels can be had."""
     trained = torch.is_grad_enabled() and weight.requires_grad and x.dtype == weight.dtype and x.dtype in DTYPES
     if trained and are_faster(x.dtype, weight, x.shape[2], stride) and library():
         return DepthwiseConvolution.apply(x, weight, bias, stride, padding, dilation)
@@ -74,7 +73,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padd
 
 
 def are_faster(dtype: torch.dtype, weight: Tensor, height: int, stride: tuple[int, ...]) -> bool:
-    """Whether our gradients take less time than torch's, as measured with AVX-512 on maps from 4×4 to 32×32.
+    """Return True if our gradients take less time than torch's, as measured with AVX-512 on maps from 4×4 to 32×32.
 
     Torch has fast ones for narrow kernels that are not higher than the map, and strided ones for float32.
     """
@@ -84,7 +83,7 @@ def are_faster(dtype: torch.dtype, weight: Tensor, height: int, stride: tuple[in
 
 
 def dilated(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: Pair) -> Tensor:
-    """The same at stride 1 on the smaller maps of every `dilation`-th pixel, for which torch has fast code."""
+    """Convolve the smaller maps of every `dilation`-th pixel at stride 1, for which torch has fast code."""
     (h, w), (rows, columns) = x.shape[2:], dilation
     layout = layout_of(x)
     x = F.pad(x, (0, -w % columns, 0, -h % rows))
@@ -96,7 +95,7 @@ def dilated(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: Pair) -> T
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """Channels last, or contiguous."""
+    """Return channels_last or the contiguous format."""
     return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
