@@ -36,7 +36,8 @@ def copied(model: Model, keep_hooks: bool = True) -> Model:
             memo[id(module.process_group)] = module.process_group
         if not keep_hooks:
             for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-                if not any(getattr(hook, "__self__", None) is own for own in modules):
+                method = getattr(hook, "func", hook)  # inside functools.partial
+                if not any(getattr(method, "__self__", None) is own for own in modules):
                     memo[id(hook)] = do_nothing
     with DetachedCopies():
         return copy.deepcopy(model, memo)
