@@ -174,3 +174,18 @@ def test_the_variable_turns_it_off(monkeypatch, capfd):
     monkeypatch.setenv("CIFARBLOCKS_NATIVE", "0")
     assert native.library() is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_link_does_not_hide_who_can_write_above_it(tmp_path, monkeypatch):
+    (tmp_path / "open" / "mine").mkdir(parents=True)
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path / "open" / "mine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "link"))
+    assert native.private_folder().is_relative_to(tmp_path / "temporary")
+
+
+def test_a_relative_cache_home_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "home")
+    assert native.private_folder() == tmp_path / "user" / ".cache" / "cifarblocks"
