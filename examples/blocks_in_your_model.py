@@ -44,15 +44,22 @@ def add_eca(resnet: ResNet) -> None:
     """
     for block in residual_blocks(resnet):
         norm = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        norm.eca = ECA(norm.num_features)
+        norm.eca = HookedECA(norm.num_features)
         # nn.Sequential(norm, ECA(...)) in its place would rename the norm's tensors; a hook does not. But a norm that
         # is replaced later loses its hook: call SyncBatchNorm.convert_sync_batchnorm before this, not after.
-        norm.register_forward_hook(apply_eca)
+        norm.register_forward_hook(norm.eca.gate)
 
 
-def apply_eca(norm: nn.Module, _inputs: object, y: Tensor) -> Tensor:
-    """The hook. It is no closure, so that a copy of the model, or a pickled one, has gates of its own."""
-    return norm.get_submodule("eca")(y)
+class HookedECA(ECA):
+    """An ECA that gates what another module returns, by a forward hook of that module.
+
+    The hook is a method of the model's own part: a copy of the model, or a pickled one, has gates of its own, and
+    `count_macs`, which runs no other hooks, counts them.
+    """
+
+    def gate(self, _module: nn.Module, _inputs: object, y: Tensor) -> Tensor:
+        """Return the gated output."""
+        return self(y)
 
 
 def use_ghost_modules(resnet: ResNet) -> None:

@@ -211,28 +211,28 @@ def resnet20_no_eca(**arguments: Any) -> Classifier:
     return resnet_20(**arguments)
 
 
-def register_ablation(name: str, change: str, **fixed: Any) -> None:
-    """Make `eca_resnet_20` with some arguments fixed known under a name of its own, for tables and grids."""
+def ablation(name: str, change: str, **fixed: Any) -> Callable[..., Classifier]:
+    """Register `eca_resnet_20` with some arguments fixed under a name of its own, for tables and grids."""
 
     def build(**arguments: Any) -> Classifier:
         return eca_resnet_20(**fixed, **arguments)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"{change}.\n\n    ECA-Net, https://arxiv.org/abs/1910.03151.\n    "
-    register_model(build)
+    return register_model(build)
 
 
-for size in (3, 5, 7, 9):
-    kernel = f"The kernel ablation: `eca_resnet_20` with kernel {size}"
-    register_ablation(f"ecanet20_fixed_k{size}", kernel, kernel_size=size)
-adaptive = "The kernel ablation: `eca_resnet_20` with the adaptive kernel, which is 3 at widths 16, 32 and 64"
-register_ablation("ecanet20_adaptive", adaptive, kernel_size=None)
-for place, where in {
-    1: "after the first BatchNorm of every block, before its ReLU",
-    2: "after the second BatchNorm, as in `eca_resnet_20`",
-    3: "after the addition, before the last ReLU",
-}.items():
-    register_ablation(f"eca_resnet20_pos{place}", f"The position ablation: ECA {where}", position=place)
+KERNEL, POSITION = "The kernel ablation: `eca_resnet_20` with", "The position ablation: ECA after"
+ecanet20_fixed_k3 = ablation("ecanet20_fixed_k3", f"{KERNEL} kernel 3", kernel_size=3)
+ecanet20_fixed_k5 = ablation("ecanet20_fixed_k5", f"{KERNEL} kernel 5", kernel_size=5)
+ecanet20_fixed_k7 = ablation("ecanet20_fixed_k7", f"{KERNEL} kernel 7", kernel_size=7)
+ecanet20_fixed_k9 = ablation("ecanet20_fixed_k9", f"{KERNEL} kernel 9", kernel_size=9)
+ADAPTIVE = f"{KERNEL} the adaptive kernel, which is 3 at widths 16, 32 and 64"
+ecanet20_adaptive = ablation("ecanet20_adaptive", ADAPTIVE, kernel_size=None)
+BEFORE_RELU = f"{POSITION} the first BatchNorm of every block, before its ReLU"
+eca_resnet20_pos1 = ablation("eca_resnet20_pos1", BEFORE_RELU, position=1)
+eca_resnet20_pos2 = ablation("eca_resnet20_pos2", f"{POSITION} the second BatchNorm, as in `eca_resnet_20`", position=2)
+eca_resnet20_pos3 = ablation("eca_resnet20_pos3", f"{POSITION} the addition, before the last ReLU", position=3)
 
 
 @register_model
