@@ -42,6 +42,8 @@ def accelerate(model: Model) -> Model:
 def restore(model: Model) -> Model:
     """Undo `accelerate`: give every layer its own class again, in place, and return the model.
 
+    A layer that was parametrised since is computed by torch; remove its parametrizations first to restore it.
+
     >>> from cifarblocks.blocks import BasicBlock
     >>> type(restore(accelerate(BasicBlock(16, 16))).norm1)
     <class 'torch.nn.modules.batchnorm.BatchNorm2d'>

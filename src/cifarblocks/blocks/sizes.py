@@ -1,4 +1,4 @@
-"""What sizes blocks may have: each refused by its name."""
+"""Checks of sizes, which refuse a wrong one by its name."""
 
 Size = int | tuple[int, int]  # height and width of a map, or one number for both
 

@@ -15,7 +15,7 @@ ImageSize = Size
 
 
 class FeatureInfo(NamedTuple):
-    """What one stage's map is like."""
+    """Channels and stride of one stage's map."""
 
     channels: int
     stride: int

@@ -9,7 +9,7 @@ from cifarblocks.blocks.basic import conv_norm
 
 
 class Stem(NamedTuple):
-    """How to build a stem, called as build(in_channels, out_channels), and the stride of the map it makes."""
+    """A function that builds a stem, build(in_channels, out_channels), and the stride of the map that it makes."""
 
     build: Callable[[int, int], nn.Module]
     stride: int

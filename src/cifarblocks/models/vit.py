@@ -75,7 +75,7 @@ def vit(
 
 
 def patch_grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
-    """How many patches fill an image downwards and across.
+    """Count the patches that fill an image downwards and across.
 
     Raises:
         ValueError: if they leave a rest.

@@ -1,4 +1,4 @@
-"""Batch normalisation: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167."""
+"""Batch normalisation in training on CPUs by our kernels: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167."""
 
 from ctypes import c_double, c_int64, c_void_p
 from typing import Any
@@ -80,7 +80,7 @@ class BatchNormalisation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_deviation = ctx.saved_tensors
-        if torch.is_grad_enabled() or not fits(x, gradient, weight, mean, inverse_deviation):
+        if torch.is_grad_enabled() or not can_read(x, gradient, weight, mean, inverse_deviation):
             # Torch's own can be differentiated, batched and recorded.
             gradients = torch.ops.aten.native_batch_norm_backward(
                 gradient, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, (True, True, True)
@@ -92,7 +92,7 @@ class BatchNormalisation(torch.autograd.Function):
         return *gradients, None, None, None, None
 
 
-def fits(x: Tensor, gradient: Tensor, *vectors: Tensor) -> bool:
+def can_read(x: Tensor, gradient: Tensor, *vectors: Tensor) -> bool:
     """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
     return (
         may_serve(x, gradient)

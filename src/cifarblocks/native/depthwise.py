@@ -42,7 +42,7 @@ class NativeDepthwiseConv2d(nn.Conv2d):
 
     @property
     def is_spread(self) -> bool:
-        """Whether it is dilated, and so can be computed on smaller maps."""
+        """True for a dilated kernel at stride 1, which can be computed on smaller maps."""
         return self.stride == (1, 1) and self.dilation != (1, 1)
 
     @staticmethod
@@ -122,7 +122,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         arguments = (x, weight, gradient, *ctx.places)
         for_x, for_weight, for_bias = needed = ctx.needs_input_grad[:3]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled() or not fits(*arguments):
+            if torch.is_grad_enabled() or not can_read(*arguments):
                 # Torch's own can be differentiated, batched and recorded.
                 groups, places = len(weight), (*ctx.places, False, (0, 0))
                 gradients = torch.ops.aten.convolution_backward(gradient, x, weight, [groups], *places, groups, needed)
@@ -137,7 +137,7 @@ class DepthwiseConvolution(torch.autograd.Function):
             )
 
 
-def fits(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
+def can_read(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
     """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
     places = zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in places]
@@ -151,7 +151,7 @@ def fits(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pai
 
 
 def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """The gradient for the input, (b, c, h, w): that of the output convolved with the kernel turned around.
+    """Return the gradient for the input, (b, c, h, w): that of the output convolved with the kernel turned around.
 
     A strided convolution is every `stride`-th place of one without stride: what is between them has no gradient.
     """
@@ -170,7 +170,7 @@ def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, pa
 
 
 def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """The gradient for the weight, (c, 1, k, k), by our kernels."""
+    """Return the gradient for the weight, (c, 1, k, k), by our kernels."""
     x, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, gradient))
     batch, channels, *size = x.shape
     sizes = (batch, channels, *size, *gradient.shape[2:], *weight.shape[2:], *stride, *padding, *dilation)
