@@ -26,8 +26,8 @@ def kernels(monkeypatch):
     monkeypatch.delenv("CIFARBLOCKS_NATIVE")
     monkeypatch.setattr(batch_norm, "LEAST", 1)
     native.library.cache_clear()
-    names, call, gradient = [], batch_norm.call, depthwise.weight_gradient
-    monkeypatch.setattr(batch_norm, "call", lambda name, *rest: names.append(name) or call(name, *rest))
+    names, call, gradient = [], batch_norm.call_kernel, depthwise.weight_gradient
+    monkeypatch.setattr(batch_norm, "call_kernel", lambda name, *rest: names.append(name) or call(name, *rest))
     monkeypatch.setattr(depthwise, "weight_gradient", lambda *rest: names.append("depthwise") or gradient(*rest))
     yield names
     native.library.cache_clear()

@@ -22,19 +22,18 @@ def main(arguments: list[str] | None = None) -> int:
     showing.add_argument("name")
     options = parser.parse_args(arguments)
     try:
-        print("\n".join(matching(options.pattern)) if options.command == "list" else description(options.name))
+        print(description(options.name) if options.command == "show" else matching(options.pattern))
     except ValueError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def matching(pattern: str) -> list[str]:
-    """The names of a pattern, one at least."""
-    names = list_models(pattern)
-    if not names:
-        raise ValueError(f"no classifier is called {pattern!r}")
-    return names
+def matching(pattern: str) -> str:
+    """Return the names that match a pattern, one a line; refuse a pattern that no name matches."""
+    if names := list_models(pattern):
+        return "\n".join(names)
+    raise ValueError(f"no classifier is called {pattern!r}")
 
 
 def description(name: str) -> str:

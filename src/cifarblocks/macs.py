@@ -1,7 +1,7 @@
 """Exact multiply-adds of any module: convolutions, linear layers and matrix products, counted without computing."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -53,26 +53,10 @@ def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, in
     twin = copied(module, keep_hooks=False).to("meta").eval()
     for part in twin.modules():  # `to` leaves plain attributes, such as the weight of a pruned layer, where they are
         vars(part).update({name: value.to("meta") for name, value in vars(part).items() if isinstance(value, Tensor)})
-    with without_global_hooks(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(torch.empty(*input_shape, device="meta", dtype=_dtype(twin)))
+    dtype = next((parameter.dtype for parameter in twin.parameters()), torch.get_default_dtype())
+    counter = FlopCounterMode(display=False)
+    before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
+    with patch.dict(before, clear=True), patch.dict(after, clear=True), counter, torch.no_grad():  # they do not run
+        twin(torch.empty(*input_shape, device="meta", dtype=dtype))
     counts = {path: sum(by_operation.values()) // 2 for path, by_operation in counter.get_flop_counts().items()}
     return {"Global": 0} | counts
-
-
-@contextmanager
-def without_global_hooks() -> Iterator[None]:
-    """Take away the forward hooks that run for every module, and put them back."""
-    places = [torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks]
-    kept = [dict(hooks) for hooks in places]
-    for hooks in places:
-        hooks.clear()
-    try:
-        yield
-    finally:
-        for hooks, before in zip(places, kept, strict=True):
-            hooks.update(before)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    parameter = next(module.parameters(), None)
-    return torch.get_default_dtype() if parameter is None else parameter.dtype

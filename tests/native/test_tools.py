@@ -31,7 +31,7 @@ TRAINING_FIRST = [True, pytest.param(False, marks=pytest.mark.slow)]
 @pytest.fixture(autouse=True)
 def normalised(monkeypatch):
     """Turn the kernels on, for maps of any size; the shapes that they have normalised."""
-    shapes, kernel = [], batch_norm.call
+    shapes, kernel = [], batch_norm.call_kernel
 
     def call(name, tensors, *numbers):
         shapes.append(tensors[0].shape)
@@ -39,7 +39,7 @@ def normalised(monkeypatch):
 
     monkeypatch.delenv("CIFARBLOCKS_NATIVE")
     monkeypatch.setattr(batch_norm, "LEAST", 1)
-    monkeypatch.setattr(batch_norm, "call", call)
+    monkeypatch.setattr(batch_norm, "call_kernel", call)
     native.library.cache_clear()
     yield shapes
     native.library.cache_clear()

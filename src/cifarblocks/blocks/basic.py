@@ -128,8 +128,10 @@ def conv_norm(
     stride: int = 1,
     groups: int = 1,
     activation: Callable[[], nn.Module] = nn.Identity,
+    *,
+    bias: bool = False,
 ) -> nn.Sequential:
-    """Convolution without bias and padded by half its kernel, BatchNorm, activation.
+    """Convolution padded by half its kernel, BatchNorm, activation; a `bias` of the convolution is the norm's as well.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
 
@@ -145,7 +147,7 @@ def conv_norm(
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
             raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation())
 
 

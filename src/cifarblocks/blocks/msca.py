@@ -43,11 +43,7 @@ class MSCA(nn.Module):
             require_odd(strips=size)
         self.local = depthwise_conv(channels, 5)
         self.strips = nn.ModuleList(
-            nn.Sequential(
-                depthwise_conv(channels, (1, size)),
-                depthwise_conv(channels, (size, 1)),
-            )
-            for size in strips
+            nn.Sequential(depthwise_conv(channels, (1, size)), depthwise_conv(channels, (size, 1))) for size in strips
         )
         self.hangs = [channels < 24 and size >= 15 for size in strips]  # in half precision, see `in_float32`
         self.mix = nn.Conv2d(channels, channels, 1)

@@ -110,14 +110,7 @@ class Classifier(nn.Module):
         return maps
 
     def backbone(self, out_indices: Sequence[int] | None = None) -> "Backbone":
-        """Return the part of this network that gives the maps of some stages, and shares its parameters.
-
-        Args:
-            out_indices: stages whose maps are given, negative ones counted from the end; by default all.
-
-        Raises:
-            ValueError: if the network has no maps, or `out_indices` does not name stages of it, each once.
-        """
+        """Return the part of this network that gives the maps of some stages: `Backbone`, on the same parameters."""
         return Backbone(self, out_indices)
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -313,7 +306,7 @@ def drop_path_rates(drop_path: float, depths: Sequence[int]) -> list[list[float]
 
 
 def build_stages(
-    block: Callable[..., nn.Module],
+    blocks: Sequence[Callable[..., nn.Module]],
     in_channels: int,
     widths: Sequence[int],
     depths: Sequence[int],
@@ -323,7 +316,7 @@ def build_stages(
     """Stages of blocks, the first block of each with the stride: ResNet and its relatives.
 
     Args:
-        block: called as block(in_channels, out_channels, stride, drop_path=rate).
+        blocks: one for each stage, called as block(in_channels, out_channels, stride, drop_path=rate).
         in_channels: channels that the stem gives.
         widths: output channels of each stage.
         depths: blocks of each stage.
@@ -331,12 +324,12 @@ def build_stages(
         drop_path: rate of the last block; see `drop_path_rates`.
     """
     stages = []
-    for width, stride, rates in zip(widths, strides, drop_path_rates(drop_path, depths), strict=True):
-        blocks = []
+    for block, width, stride, rates in zip(blocks, widths, strides, drop_path_rates(drop_path, depths), strict=True):
+        stage = nn.Sequential()
         for position, rate in enumerate(rates):
-            blocks.append(block(in_channels, width, stride if position == 0 else 1, drop_path=rate))
+            stage.append(block(in_channels, width, stride if position == 0 else 1, drop_path=rate))
             in_channels = width
-        stages.append(nn.Sequential(*blocks))
+        stages.append(stage)
     return stages
 
 
@@ -378,9 +371,3 @@ def stage_info(widths: Sequence[int], strides: Sequence[int], stem_stride: int) 
         reduction *= stride
         infos.append(FeatureInfo(width, reduction))
     return infos
-
-
-def initialise_convolutions(module: nn.Module) -> None:
-    """Draw each convolution's weights from N(0, 2 / fan-out), https://arxiv.org/abs/1502.01852; for `Module.apply`."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

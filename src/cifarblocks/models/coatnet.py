@@ -1,6 +1,5 @@
 """CoAtNet: Dai et al. 2021, https://arxiv.org/abs/2106.04803."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,13 +11,8 @@ from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
 from cifarblocks.blocks.sizes import height_and_width
-from cifarblocks.models.classifier import (
-    Classifier,
-    ImageSize,
-    PooledHead,
-    drop_path_rates,
-    stage_info,
-)
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_stages, stage_info
+from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stems import STEMS, Stem
 from cifarblocks.registry import register_model
 
@@ -60,25 +54,17 @@ def coatnet(
         dropout: dropout rate before the last layer.
     """
     infos = stage_info(widths, strides, stem.stride)
-    stages = []
-    channels = stem_channels
-    for place, rates in enumerate(drop_path_rates(drop_path, depths)):
-        block = convolution
-        if place >= len(depths) - 2:
-            block = partial(giving, map_size(image_size, infos[place].stride), attention)
-        blocks = []
-        for position, rate in enumerate(rates):
-            blocks.append(block(channels, widths[place], strides[place] if position == 0 else 1, drop_path=rate))
-            channels = widths[place]
-        stages.append(nn.Sequential(*blocks))
+    blocks = [convolution] * (len(depths) - 2)
+    blocks += [partial(giving, map_size(image_size, info.stride), attention) for info in infos[-2:]]
+    stages = build_stages(blocks, stem_channels, widths, depths, strides, drop_path)
     return Classifier(
         stem.build(in_channels, stem_channels),
         stages,
-        head(channels, num_classes, dropout),
+        head(widths[-1], num_classes, dropout),
         infos,
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise,
+        initialise_layer=initialise_coatnet,
     )
 
 
@@ -112,11 +98,6 @@ def double_stem(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
     return nn.Sequential(*first, nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False))
 
 
-def large_stem(in_channels: int, out_channels: int) -> nn.Sequential:
-    """5×5 convolution, BatchNorm, ReLU at full resolution."""
-    return conv_norm(in_channels, out_channels, 5, activation=nn.ReLU)
-
-
 def tanh_head(channels: int, num_classes: int, dropout: float) -> PooledHead:
     """Average, LayerNorm, linear layer, tanh, dropout, linear layer."""
     after = nn.Sequential(nn.LayerNorm(channels, eps=1e-6), nn.Linear(channels, channels), nn.Tanh())
@@ -126,19 +107,6 @@ def tanh_head(channels: int, num_classes: int, dropout: float) -> PooledHead:
 def norm_head(channels: int, num_classes: int, dropout: float) -> PooledHead:
     """Average, LayerNorm, dropout, linear layer."""
     return PooledHead(channels, num_classes, dropout, after=nn.LayerNorm(channels, eps=1e-6))
-
-
-def initialise(module: nn.Module) -> None:
-    """N(0, 2 / fan-out) for convolutions, as EfficientNet; in blocks of attention Xavier's, as ViT; no biases."""
-    if isinstance(module, nn.Conv2d):
-        fan_out = module.out_channels * math.prod(module.kernel_size) // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, RelativeTransformerBlock):  # `apply` comes to a block after its convolutions
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.xavier_uniform_(part.weight)
 
 
 def table_coatnet(
@@ -232,4 +200,4 @@ def coatnet_cifar_opt(**arguments: Any) -> Classifier:
 @register_model
 def coatnet_cifar_opt_large_stem(**arguments: Any) -> Classifier:
     """`coatnet_cifar_opt` with a stem of 5×5: 281,006,336 multiply-adds at 32×32."""
-    return small_coatnet(Stem(large_stem, 1), **arguments)
+    return small_coatnet(Stem(partial(conv_norm, kernel_size=5, activation=nn.ReLU), 1), **arguments)

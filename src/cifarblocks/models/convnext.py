@@ -11,6 +11,7 @@ from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.blocks.sizes import require_at_least
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
+from cifarblocks.models.initialise import initialise_convnext
 from cifarblocks.models.resnet import resnet
 from cifarblocks.models.stems import STEMS
 from cifarblocks.registry import register_model
@@ -57,7 +58,7 @@ def convnext(
         stage_info(widths, strides, patch_size),
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise,
+        initialise_layer=initialise_convnext,
     )
 
 
@@ -76,27 +77,13 @@ def transition(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
     return nn.Sequential(LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, stride, stride))
 
 
-def initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02²), set biases to 0 (appendix A.1); for `Module.apply`."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def doubled(width: int) -> list[int]:
     """The widths of four stages, each twice the one before."""
     return [width, 2 * width, 4 * width, 8 * width]
 
 
 def imagenet_convnext(width: int, depths: Sequence[int], /, **arguments: Any) -> Classifier:
-    """The paper's plan: patches of 4×4, maps of 1/4, 1/8, 1/16 and 1/32 of the image.
-
-    Args:
-        width: channels of the first stage.
-        depths: blocks of each stage.
-        arguments: num_classes, in_channels, image_size, layer_scale, drop_path, dropout, as in `convnext`.
-    """
+    """The paper's plan: patches of 4×4, maps of 1/4, 1/8, 1/16 and 1/32, `width` channels in the first stage."""
     return convnext([ConvNeXtBlock] * 4, 4, doubled(width), depths, (1, 2, 2, 2), **arguments)
 
 

@@ -8,14 +8,8 @@ from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
-from cifarblocks.models.classifier import (
-    Classifier,
-    ImageSize,
-    PooledHead,
-    drop_path_rates,
-    initialise_convolutions,
-    stage_info,
-)
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, drop_path_rates, stage_info
+from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stems import Stem, imagenet_stem
 from cifarblocks.registry import register_model
 
@@ -53,29 +47,25 @@ def cspnet(
         drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
         dropout: dropout rate before the linear layer.
     """
-    body = []
-    channels = stem_channels
+    shapes = zip(stages, (stem_channels, *widths[:-1]), widths, depths, strides, strict=True)
     rates = drop_path_rates(drop_path, depths)
-    for stage, width, depth, stride, stage_rates in zip(stages, widths, depths, strides, rates, strict=True):
-        body.append(nn.Sequential(stage(channels, width, depth, stride, drop_path=stage_rates)))
-        channels = width
+    body = [
+        nn.Sequential(stage(*shape, drop_path=stage_rates))
+        for (stage, *shape), stage_rates in zip(shapes, rates, strict=True)
+    ]
     return Classifier(
         stem.build(in_channels, stem_channels),
         body,
-        PooledHead(channels, num_classes, dropout),
+        PooledHead(widths[-1], num_classes, dropout),
         stage_info(widths, strides, stem.stride),
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise_convolutions,
+        initialise_layer=initialise_resnet,
     )
 
 
-def resnet_stage(
-    in_channels: int, out_channels: int, depth: int, stride: int, *, drop_path: Sequence[float]
-) -> CSPStage:
-    """The stage of CSPResNet: each branch as wide as the output, its blocks half as wide inside."""
-    block = partial(CSPBottleneck, activation=leaky_relu)
-    return CSPStage(in_channels, out_channels, depth, stride, block=block, activation=leaky_relu, drop_path=drop_path)
+# The stage of CSPResNet: each branch as wide as the output, its blocks half as wide inside.
+resnet_stage = partial(CSPStage, block=partial(CSPBottleneck, activation=leaky_relu), activation=leaky_relu)
 
 
 def resnext_stage(
@@ -101,13 +91,7 @@ def darknet_stage(
 ) -> CSPStage:
     """The stage of CSPDarknet: the strided convolution widens the map, and the split is activated.
 
-    Args:
-        share: width of each branch as a share of the output's; inside a block it is one half.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        depth: number of blocks.
-        stride: of the first convolution.
-        drop_path: drop path rate of each block.
+    Each branch has a `share` of the output's width, and its blocks one half inside.
     """
     return CSPStage(
         in_channels,

@@ -6,6 +6,7 @@ from torch import nn
 
 from cifarblocks.blocks.mixer import MixerLayer
 from cifarblocks.models.classifier import Classifier, FeatureInfo, ImageSize, PooledHead, drop_path_rates
+from cifarblocks.models.initialise import initialise_mixer
 from cifarblocks.models.vit import TokenMap, patch_grid, patch_tokens
 from cifarblocks.registry import register_model
 
@@ -56,15 +57,8 @@ def mlp_mixer(
         in_channels=in_channels,
         image_size=image_size,
         as_map=as_map,
-        initialise_layer=initialise,
+        initialise_layer=initialise_mixer,
     )
-
-
-def initialise(module: nn.Module) -> None:
-    """Variance 1 / fan-in and no biases, flax's defaults in the authors' code, which has zeros in the last layer."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 @register_model

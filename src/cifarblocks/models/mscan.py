@@ -1,16 +1,15 @@
 """MSCAN, the encoder of SegNeXt, Guo et al. 2022, https://arxiv.org/abs/2209.08575."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from cifarblocks.blocks.basic import LayerNorm2d
+from cifarblocks.blocks.basic import LayerNorm2d, conv_norm
 from cifarblocks.blocks.msca import MSCABlock
-from cifarblocks.blocks.sizes import require_at_least
 from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
+from cifarblocks.models.initialise import initialise_mscan
 from cifarblocks.models.stems import Stem
 from cifarblocks.registry import register_model
 
@@ -58,19 +57,13 @@ def mscan(
         stage_info(widths, strides, stem.stride),
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise,
+        initialise_layer=initialise_mscan,
     )
 
 
 def overlapping_patches(in_channels: int, out_channels: int, stride: int, kernel_size: int = 3) -> nn.Sequential:
-    """Convolution with bias, BatchNorm: (b, in_channels, h, w) → (b, out_channels, ⌈h/stride⌉, ⌈w/stride⌉).
-
-    Raises:
-        ValueError: if `in_channels` is below 1.
-    """
-    require_at_least(1, in_channels=in_channels)
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+    """Convolution with bias, BatchNorm: (b, in_channels, h, w) → (b, out_channels, ⌈h/stride⌉, ⌈w/stride⌉)."""
+    return conv_norm(in_channels, out_channels, kernel_size, stride, bias=True)
 
 
 def two_patches(in_channels: int, out_channels: int, strides: tuple[int, int]) -> nn.Sequential:
@@ -81,17 +74,6 @@ def two_patches(in_channels: int, out_channels: int, strides: tuple[int, int]) -
         nn.GELU(),
         overlapping_patches(out_channels // 2, out_channels, second),
     )
-
-
-def initialise(module: nn.Module) -> None:
-    """Weights from N(0, 2 / fan-out) in convolutions, N(0, 0.02²) in linear layers, biases 0; for `Module.apply`."""
-    if isinstance(module, nn.Conv2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    elif isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 IMAGENET_STEM = Stem(partial(two_patches, strides=(2, 2)), 4)

@@ -9,14 +9,8 @@ from torch import nn
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
-from cifarblocks.models.classifier import (
-    Classifier,
-    ImageSize,
-    PooledHead,
-    build_stages,
-    initialise_convolutions,
-    stage_info,
-)
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_stages, stage_info
+from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stems import STEMS, Stem
 from cifarblocks.registry import register_model
 
@@ -60,23 +54,17 @@ def resnet(
     """
     return Classifier(
         stem.build(in_channels, stem_channels),
-        build_stages(block, stem_channels, widths, depths, strides, drop_path),
+        build_stages([block] * len(widths), stem_channels, widths, depths, strides, drop_path),
         PooledHead(widths[-1], num_classes, dropout),
         stage_info(widths, strides, stem.stride),
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise_convolutions,
+        initialise_layer=initialise_resnet,
     )
 
 
 def cifar_resnet(
-    depth: int,
-    attention: Attention = nn.Identity,
-    position: int = 2,
-    /,
-    *,
-    shortcut: str = "B",
-    **arguments: Any,
+    depth: int, attention: Attention = nn.Identity, position: int = 2, /, *, shortcut: str = "B", **arguments: Any
 ) -> Classifier:
     """The 6n + 2 layers of section 4.2: 3×3 stem of 16 channels, n basic blocks each of 16, 32 and 64 channels.
 
@@ -100,16 +88,10 @@ def cifar_resnet(
 
 
 def gated_resnet(depth: int, /, *, attention: str = "none", position: int = 2, **arguments: Any) -> Classifier:
-    """The same with its gate told by name.
-
-    Args:
-        depth: 6n + 2.
-        attention: "none", "eca" with the adaptive kernel, or "se" with a sixteenth of the channels.
-        position: as in `cifar_resnet`.
-        arguments: the others of `cifar_resnet`.
+    """The same with its gate told by name: "none", "eca" (adaptive kernel) or "se" (a sixteenth of the channels).
 
     Raises:
-        ValueError: if an argument is not one of those above.
+        ValueError: if `attention` is not one of those.
     """
     if attention not in ATTENTIONS:
         raise ValueError(f"attention must be one of {list(ATTENTIONS)}, got {attention!r}")

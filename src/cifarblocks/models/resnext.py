@@ -5,16 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.residual import Bottleneck
-from cifarblocks.models.classifier import (
-    Classifier,
-    ImageSize,
-    PooledHead,
-    build_stages,
-    initialise_convolutions,
-    stage_info,
-)
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_stages, stage_info
+from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stems import STEMS
 from cifarblocks.registry import register_model
@@ -30,6 +24,9 @@ def cifar_resnext(cardinality: int, base_width: int, /, **arguments: Any) -> Cla
     """
     block = partial(by_output, partial(Bottleneck, groups=cardinality, base_width=base_width))
     return resnet(block, STEMS["cifar"], 64, (256, 512, 1024), (3, 3, 3), (1, 2, 2), **arguments)
+
+
+biased_conv_norm = partial(conv_norm, bias=True)
 
 
 class StraightBottleneck(nn.Module):
@@ -59,14 +56,6 @@ class StraightBottleneck(nn.Module):
         y = self.activation1(self.reduce(x))
         y = self.activation2(self.conv(y))
         return self.activation3(self.shortcut(x) + self.drop_path(self.expand(y)))
-
-
-def biased_conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution with bias and padded by half its kernel, BatchNorm."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 @register_model
@@ -112,10 +101,8 @@ def resnext18_dropout(
     if stages not in (3, 4, 5):
         raise ValueError(f"stages must be 3, 4 or 5, got {stages}")
     widths, strides = (64, 128, 256, 512, 512)[:stages], (1, 2, 2, 2, 2)[:stages]
-    stem = nn.Sequential(
-        *biased_conv_norm(in_channels, 64, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
-    )
-    body = build_stages(StraightBottleneck, 64, widths, (2,) * stages, strides, drop_path)
+    stem = biased_conv_norm(in_channels, 64, 7, 2, activation=nn.ReLU).append(nn.MaxPool2d(3, 2, padding=1))
+    body = build_stages([StraightBottleneck] * stages, 64, widths, (2,) * stages, strides, drop_path)
     for stage in body:
         stage.append(nn.Dropout(dropout))
     body[0].insert(1, nn.Dropout(dropout / 2))
@@ -126,5 +113,5 @@ def resnext18_dropout(
         stage_info(widths, strides, 4),
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise_convolutions,
+        initialise_layer=initialise_resnet,
     )

@@ -1,16 +1,13 @@
 """Small networks to compare with: a multi-layer perceptron, a plain convolutional network and an LSTM over patches."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
+from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.sizes import height_and_width
-from cifarblocks.models.classifier import (
-    Classifier,
-    FeatureInfo,
-    FixedSize,
-    ImageSize,
-    last_layer,
-)
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
 from cifarblocks.models.vit import Positions, TokenMap, patch_grid, patch_tokens
 from cifarblocks.registry import register_model
 
@@ -102,12 +99,11 @@ def cnn(
     if min(height, width) < 8:
         raise ValueError(f"image_size must be at least 8 to be halved three times, got {height}x{width}")
     widths = (32, 64, 128)
-    stages = []
-    channels = in_channels
-    for out_channels in widths:
-        stages.append(nn.Sequential(_conv_pool(channels, out_channels)))
-        channels = out_channels
-    head = FlatHead(channels * (height // 8) * (width // 8), 512, num_classes, dropout)
+    stages = [
+        nn.Sequential(conv_norm(before, width, 3, activation=nn.ReLU, bias=True).append(nn.MaxPool2d(2)))
+        for before, width in pairwise((in_channels, *widths))
+    ]
+    head = FlatHead(widths[-1] * (height // 8) * (width // 8), 512, num_classes, dropout)
     infos = [FeatureInfo(c, 2 ** (i + 1)) for i, c in enumerate(widths)]
     return Classifier(FixedSize(image_size), stages, head, infos, in_channels=in_channels, image_size=image_size)
 
@@ -143,15 +139,6 @@ def patch_lstm(
         in_channels=in_channels,
         image_size=image_size,
         as_map=TokenMap(height, width),
-    )
-
-
-def _conv_pool(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
     )
 
 

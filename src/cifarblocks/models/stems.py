@@ -22,8 +22,7 @@ def cifar_stem(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def imagenet_stem(in_channels: int, out_channels: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """7×7/2 convolution, BatchNorm, activation, 3×3/2 max pool: (b, c, h, w) → (b, out_channels, ⌈h/4⌉, ⌈w/4⌉)."""
-    pool = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(*conv_norm(in_channels, out_channels, 7, stride=2, activation=activation), pool)
+    return conv_norm(in_channels, out_channels, 7, 2, activation=activation).append(nn.MaxPool2d(3, 2, padding=1))
 
 
 STEMS = {"cifar": Stem(cifar_stem, 1), "imagenet": Stem(imagenet_stem, 4)}

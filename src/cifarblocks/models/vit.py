@@ -10,14 +10,8 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
-from cifarblocks.models.classifier import (
-    Classifier,
-    FeatureInfo,
-    FixedSize,
-    ImageSize,
-    drop_path_rates,
-    last_layer,
-)
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, drop_path_rates, last_layer
+from cifarblocks.models.initialise import initialise_vit
 from cifarblocks.registry import register_model
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
@@ -70,7 +64,7 @@ def vit(
         in_channels=in_channels,
         image_size=image_size,
         as_map=TokenMap(height, width_in_patches),
-        initialise_layer=initialise,
+        initialise_layer=initialise_vit,
     )
 
 
@@ -97,9 +91,7 @@ def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: I
     """
     require_at_least(1, in_channels=in_channels)
     return nn.Sequential(
-        FixedSize(image_size),
-        nn.Conv2d(in_channels, channels, patch_size, stride=patch_size),
-        MapTokens(),
+        FixedSize(image_size), nn.Conv2d(in_channels, channels, patch_size, stride=patch_size), MapTokens()
     )
 
 
@@ -164,16 +156,6 @@ class ClassTokenHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.norm(x[:, 0]))
-
-
-def initialise(module: nn.Module) -> None:
-    """Truncated normal of 0.02 for linear layers, as DeiT; of variance 1 / fan-in for the patches; no biases."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)  # as in the authors' code

@@ -6,14 +6,8 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.residual import PreActBlock
-from cifarblocks.models.classifier import (
-    Classifier,
-    ImageSize,
-    PooledHead,
-    build_stages,
-    initialise_convolutions,
-    stage_info,
-)
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_stages, stage_info
+from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.registry import register_model
 
 
@@ -45,12 +39,12 @@ def wide_resnet(
     activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
     return Classifier(
         nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
-        build_stages(block, 16, widths, ((depth - 4) // 6,) * 3, strides, drop_path),
+        build_stages([block] * 3, 16, widths, ((depth - 4) // 6,) * 3, strides, drop_path),
         PooledHead(widths[-1], num_classes, before=activated),
         stage_info(widths, strides, 1),
         in_channels=in_channels,
         image_size=image_size,
-        initialise_layer=initialise_convolutions,
+        initialise_layer=initialise_resnet,
     )
 
 

@@ -1,13 +1,14 @@
 """Faster layers for CPUs: C++ kernels, the layers that call them, and the conditions under which torch's own serve."""
 
+from collections.abc import Sequence
+from ctypes import Array, c_double, c_int64, c_void_p
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.fx import Proxy
 
 from cifarblocks.native.compiling import library
-
-__all__ = ["call_module", "is_vector", "library", "may_serve"]
 
 
 def may_serve(*tensors: Tensor) -> bool:
@@ -45,6 +46,12 @@ def is_plain(tensor: Tensor) -> bool:
 def call_module(module: nn.Module, x: Proxy) -> Proxy:
     """Record a call of one of our layers as fx records those of torch: as a leaf of the graph."""
     return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x,), {})  # type: ignore[attr-defined]
+
+
+def call_kernel(name: str, tensors: Sequence[Tensor], *numbers: c_double | c_int64 | Array[c_int64]) -> None:
+    """Call the kernel of that name for the dtype of the first tensor, on as many threads as torch takes."""
+    kernel = getattr(library(), f"{name}_{str(tensors[0].dtype).removeprefix('torch.')}")
+    kernel(*[c_void_p(tensor.data_ptr()) for tensor in tensors], *numbers, torch.get_num_threads())
 
 
 PLAIN = torch._C._dispatch_keys(torch.empty(0, device="cpu"))

@@ -1,13 +1,14 @@
 """Batch normalisation in training on CPUs by our kernels: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167."""
 
-from ctypes import c_double, c_int64, c_void_p
+from ctypes import c_double, c_int64
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from cifarblocks.native import call_module, is_vector, library, may_serve
+from cifarblocks.native import call_kernel, call_module, is_vector, may_serve
+from cifarblocks.native.compiling import library
 
 # Dtype of the input → dtype of the parameters; torch computes other mixtures.
 PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
@@ -72,7 +73,7 @@ class BatchNormalisation(torch.autograd.Function):
     ) -> Tensor:
         y, mean, inverse_deviation = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
         tensors = (x, weight, bias, running_mean, running_var, y, mean, inverse_deviation)
-        call("batch_norm", tensors, c_double(eps), c_double(momentum))
+        call_kernel("batch_norm", tensors, *sizes(x), c_double(eps), c_double(momentum))
         ctx.save_for_backward(x, weight, mean, inverse_deviation)
         ctx.eps = eps
         return y
@@ -88,7 +89,7 @@ class BatchNormalisation(torch.autograd.Function):
         else:
             gradient = gradient.contiguous(memory_format=torch.channels_last)
             gradients = (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight))
-            call("batch_norm_backward", (x, gradient, weight, mean, inverse_deviation, *gradients))
+            call_kernel("batch_norm_backward", (x, gradient, weight, mean, inverse_deviation, *gradients), *sizes(x))
         return *gradients, None, None, None, None
 
 
@@ -102,10 +103,6 @@ def can_read(x: Tensor, gradient: Tensor, *vectors: Tensor) -> bool:
     )
 
 
-def call(name: str, tensors: tuple[Tensor, ...], *numbers: c_double) -> None:
-    """Call the kernel for the dtype of the first tensor, (b, c, h, w)."""
-    x = tensors[0]
-    loops = getattr(library(), f"{name}_{str(x.dtype).removeprefix('torch.')}")
-    rows, channels = x.numel() // x.shape[1], x.shape[1]
-    pointers = [c_void_p(tensor.data_ptr()) for tensor in tensors]
-    loops(*pointers, c_int64(rows), c_int64(channels), *numbers, torch.get_num_threads())
+def sizes(x: Tensor) -> tuple[c_int64, c_int64]:
+    """Return the rows and the channels of a channels_last map as our kernels read it."""
+    return c_int64(x.numel() // x.shape[1]), c_int64(x.shape[1])

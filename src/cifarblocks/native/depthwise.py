@@ -1,6 +1,6 @@
 """Depthwise convolutions on CPUs: dilated ones on smaller maps, and gradients by our kernels."""
 
-from ctypes import byref, c_int64, c_void_p
+from ctypes import c_int64
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from cifarblocks.native import call_module, library, may_serve
+from cifarblocks.native import call_kernel, call_module, may_serve
+from cifarblocks.native.compiling import library
 
 Pair = tuple[int, int]
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
@@ -104,13 +105,7 @@ class DepthwiseConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.places = (stride, padding, dilation)
@@ -175,7 +170,5 @@ def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, p
     batch, channels, *size = x.shape
     sizes = (batch, channels, *size, *gradient.shape[2:], *weight.shape[2:], *stride, *padding, *dilation)
     sums = torch.empty(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
-    loops = getattr(library(), f"weight_gradient_{str(x.dtype).removeprefix('torch.')}")
-    pointers = [c_void_p(tensor.data_ptr()) for tensor in (x, gradient, sums)]
-    loops(*pointers, byref((c_int64 * len(sizes))(*sizes)), torch.get_num_threads())
+    call_kernel("weight_gradient", (x, gradient, sums), (c_int64 * len(sizes))(*sizes))
     return sums.to(weight.dtype)
