@@ -1,12 +1,12 @@
-"""Images per second of inference: ours through `cifarblocks.fuse`, in bfloat16, against the owners' networks.
+"""Images per second of inference: ours by `accelerate(fuse(model))`, in bfloat16, against the owners' networks.
 
     python benchmarks/inference.py            # all networks: about 20 minutes on 2 CPU cores, nothing else running
     python benchmarks/inference.py ConvNeXt   # this one anew, the others as they were measured
 
-The owner's network runs eagerly at its defaults, float32 and contiguous. Ours is fused, in bfloat16 and channels_last,
-and not accelerated. Beside it run torch.compile of the same, and ONNX Runtime of ours fused in float32. All have the
-same weights, see the same batch and take turns in one process. Writes benchmarks/results/inference.json, after each
-network, and inference.md.
+The owner's network runs eagerly at its defaults, float32 and contiguous. Ours is fused and accelerated, in bfloat16 and
+channels_last. Beside it run torch.compile of the same, and ONNX Runtime of ours fused in float32. All have the same
+weights, see the same batch and take turns in one process. Writes benchmarks/results/inference.json, after each network,
+and inference.md.
 """
 
 import statistics
@@ -38,7 +38,7 @@ def compare(name: str) -> list[dict[str, Any]]:
     for network in (ours, theirs):  # statistics of real activations: those of a new network are 0 and 1
         settle(network)
     fused = cifarblocks.fuse(ours)
-    fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
+    fast = cifarblocks.accelerate(cifarblocks.fuse(ours)).bfloat16().to(memory_format=torch.channels_last)
     row: dict[str, Any] = {"name": name}
     for batch in INFERENCE_GOALS:
         x = torch.randn(batch, 3, 32, 32)
@@ -120,7 +120,7 @@ def table(record: dict[str, Any]) -> str:
     text = f"""# Inference against the owners' networks
 
 Made by `python benchmarks/inference.py`: time of the owner's network, eager, float32 and contiguous, divided by time of
-ours: `fuse`, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours fused in float32.
+ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours fused in float32.
 Medians and quartiles of {TURNS} alternating turns in one process, images of 32×32, on {described(record)}. Above 1 is
 faster than the owner's. The share is of the best bfloat16 matrix product of the same run
 ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is more

@@ -3,7 +3,7 @@
     python benchmarks/profiles.py     # about 3 minutes on 2 CPU cores, nothing else running
 
 torch.profiler's own time of each operation, put together by kinds. A training step is that of train_step.py, through
-`cifarblocks.accelerate`; the inference is that of inference.py at batch 1, through `cifarblocks.fuse`. Writes
+`cifarblocks.accelerate`; the inference is that of inference.py at batch 1, by `accelerate(fuse(model))`. Writes
 benchmarks/results/profiles.json and profiles.md.
 """
 
@@ -59,7 +59,7 @@ def measure(name: str) -> dict[str, Any]:
     x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
     training = shares(prepared(cifarblocks.accelerate(ours), x, labels, True), STEPS[BATCH])
     settle(ours)
-    fast = cifarblocks.fuse(ours).bfloat16().to(memory_format=torch.channels_last)
+    fast = cifarblocks.accelerate(cifarblocks.fuse(ours)).bfloat16().to(memory_format=torch.channels_last)
     one = x[:1].bfloat16().to(memory_format=torch.channels_last)
     with torch.inference_mode():
         return {"name": name, "training": training, "one": shares(lambda: fast(one), STEPS[1])}
