@@ -121,11 +121,11 @@ def table(record: dict[str, Any]) -> str:
 
 Made by `python benchmarks/inference.py`: time of the owner's network, eager, float32 and contiguous, divided by time of
 ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours
-fused in float32. Medians and quartiles of {TURNS} alternating turns in one process, images of 32×32, on {described(record)}. Above 1 is
-faster than the owner's. The share is of the best bfloat16 matrix product of the same run
-({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is more
-than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm, with
-random weights.
+fused in float32. Medians and quartiles of {TURNS} alternating turns in one process, images of 32×32, on
+{described(record)}. Above 1 is faster than the owner's. The share is of the best bfloat16 matrix product of the same
+run ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is
+more than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm,
+with random weights.
 {before_accelerate(record, BEFORE)}"""
     for batch, goal in INFERENCE_GOALS.items():
         below = sum(row[str(batch)]["ours"] < goal for row in rows)
