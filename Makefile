@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: train test test-all lint types docs wheel clean
 
 train: .venv/train-is-installed
-	$(BIN)/python examples/train.py --model eca_resnet_20
+	$(BIN)/cifarblocks train --model eca_resnet_20
 
 test: .venv/dev-is-installed
 	$(BIN)/python -m pytest -n auto

@@ -1,4 +1,4 @@
-"""Collect the results of runs of examples/train.py and write the accuracy table.
+"""Collect the results of runs of cifarblocks train and write the accuracy table.
 
     python benchmarks/accuracy.py runs/MODEL/NAME...
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS, read_result, typed
-from training.commands import exit_status
+
+from cifarblocks.training.commands import exit_status
 
 HEAD = """# Accuracies
 
@@ -20,8 +21,8 @@ Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all
 on the test images, once, with the weights of the last epoch; one seed unless several rows differ by it alone. The runs
 by SGD are older than Muon in the family's recipe: today their command needs `--recipe residual_networks_sgd` too.
 "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour resolution: a few points
-below the original files, and not to be compared with numbers on those. Of the defaults of train.py, learning rate and
-batch size were chosen among five by how well runs of 1 and 5 epochs by SGD did on those test images, and the crop of 3
+below the original files, and not to be compared with numbers on those. Of the default options, learning rate and batch
+size were chosen among five by how well runs of 1 and 5 epochs by SGD did on those test images, and the crop of 3
 pixels because 4 did worse there in 5 epochs and 2 a little in 30, so its accuracies are a little too good; label
 smoothing, Muon and its rate were chosen on images held out, in runs that are not kept. Muon and SGD in 4 epochs
 of two networks are compared in [optimizer](optimizer/table.md). The same command chooses bfloat16 where the hardware

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops import SqueezeExcitation
-from training.memory import keep_freed_memory
 
 import cifarblocks
 from cifarblocks import blocks
 from cifarblocks.blocks.basic import depthwise_conv
+from cifarblocks.training.memory import keep_freed_memory
 
 BATCH, TURN_SECONDS = 32, 0.03
 TURNS = (15, 45)  # the more where the fewer gave a ratio above the bar

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 from measuring import described, surroundings, write
-from training.arguments import Parser
-from training.batches import Normalisation, evaluation_batches
-from training.commands import exit_status
-from training.datasets import SOURCES
-from training.evaluation import evaluate
-from training.processes import Processes
-from training.weights import load_data_for, load_weights
 
 import cifarblocks
+from cifarblocks.training.commands import exit_status
+from cifarblocks.training.data.batches import Normalisation, evaluation_batches
+from cifarblocks.training.data.datasets import SOURCES
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.evaluation import evaluate
+from cifarblocks.training.options.parse import Parser
+from cifarblocks.training.run_folder.weights import load_data_for, load_weights
 
 CPU = torch.device("cpu")
 
@@ -71,9 +71,11 @@ Made by `python benchmarks/fused_accuracy.py` from weights of {record["model"]} 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write; the exit status."""
     parser = Parser("fused_accuracy.py", __doc__)
-    parser.add_argument("--weights", type=Path, required=True, help="a file that train.py wrote")
+    parser.add_argument("--weights", type=Path, required=True, help="a file that cifarblocks train wrote")
     parser.add_argument("--data", required=True, help=SOURCES)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="as for train.py (default: %(default)s)")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), help="as for cifarblocks train (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
 
     def work() -> None:

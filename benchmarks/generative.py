@@ -1,4 +1,4 @@
-"""Collect a run of examples/vae.py and one of examples/acgan.py, their numbers and their pictures, in one page.
+"""Collect a run of vae.py and one of acgan.py (examples/generative), their numbers and their pictures, in one page.
 
     python benchmarks/generative.py runs/vae/NAME runs/acgan/NAME
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS, read_result, typed
-from training.commands import exit_status
-from training.errors import UserError
+
+from cifarblocks.training.commands import exit_status
+from cifarblocks.training.errors import UserError
 
 COLLECTED = RESULTS / "generative"
 PICTURES = {"vae": ("reconstructions", "interpolations", "samples"), "acgan": ("samples",)}

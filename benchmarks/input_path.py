@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
-from training.batches import Augmentation, Normalisation, training_batches
-from training.datasets import Images
-from training.optimisation import build_optimizer, supports_bfloat16
 
 import cifarblocks
+from cifarblocks.training.data.batches import Augmentation, Normalisation, training_batches
+from cifarblocks.training.data.datasets import Images
+from cifarblocks.training.optim.groups import build_optimizer, supports_bfloat16
 
 IMAGES, BATCH, TURNS = 50_000, 256, 7
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.262]

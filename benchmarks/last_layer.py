@@ -2,15 +2,14 @@
 
     python benchmarks/last_layer.py
 
-Two networks see the digits that come with the examples. vit_tiny_cifar has random weights as timm names them, loaded
-by `load_published`: it is there for the time alone. resnet_20 is trained by train.py on the digits 0 to 4 first; then
-its last layer alone, and the whole network, learn all ten. Times are CPU time of this process, which others on the
+Two networks see the digits that come with the package. vit_tiny_cifar has random weights as timm names them, loaded
+by `load_published`: it is there for the time alone. resnet_20 is trained on the digits 0 to 4 first; then its
+last layer alone, and the whole network, learn all ten. Times are CPU time of this process, which others on the
 machine do not lengthen. Takes 3 minutes on 1 CPU core; writes benchmarks/results/last_layer.json and last_layer.md.
 """
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,13 +21,12 @@ import torch
 from measuring import described, surroundings, typed, write
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import finetune
-from train import main as train
-from training.datasets import load_digits
-from training.heads import fit_head, read_features
-from training.processes import Processes
-from training.setup import Run, prepare
+from cifarblocks.cli import finetune
+from cifarblocks.cli.train import main as train
+from cifarblocks.training.data.datasets import load_digits
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.finetune.probe import fit_head, read_features
+from cifarblocks.training.run import Run, prepare
 
 EPOCHS, TURNS = 100, 3
 TITLES = {"vit_tiny_cifar": "random weights, named as timm's", "resnet_20": "trained on the digits 0 to 4"}
@@ -42,7 +40,7 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 def frozen_run(arguments: list[str], name: str) -> Run:
-    """A run of finetune.py --freeze, ready to begin."""
+    """A run of cifarblocks finetune --freeze, ready to begin."""
     options, start = finetune.parse_arguments([*arguments, "--freeze", "--name", name, "--epochs", str(EPOCHS)])
     return prepare(options, Processes(0, 1, torch.device("cpu")), start.build)
 
@@ -121,7 +119,7 @@ counted. The features are computed once, and read from the disk from then on.
 |---|---:|---:|---:|---:|---:|
 {lines}
 
-`resnet_20`, trained by train.py on the digits 0 to 4, learns all ten with `examples/finetune.py` (n = 1, seed 0): the
+`resnet_20`, trained on the digits 0 to 4, learns all ten with `cifarblocks finetune` (n = 1, seed 0): the
 last layer alone names {top1["last_layer"]:.2f} % of the 360 test images rightly, the whole network
 {top1["whole_network"]:.2f} %.
 """

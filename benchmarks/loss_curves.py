@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from measuring import before_accelerate, described, renew, typed
 from peers import PEERS, build
 from torch import Tensor, nn
-from training.batches import Normalisation, random_stream
-from training.datasets import load_data
 
 import cifarblocks
+from cifarblocks.training.data.batches import Normalisation, random_stream
+from cifarblocks.training.data.datasets import load_data
 
 STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 32, 0.02, 20
 

@@ -12,10 +12,9 @@ import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from training.arguments import Parser
-from training.errors import UserError, first_line
-from training.records import machine, versions
+from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.options.parse import Parser
+from cifarblocks.training.run_folder.report import machine, versions
 
 RESULTS = Path(__file__).with_name("results")
 PAGES = Path(__file__).parents[1] / "docs"  # of the pictures

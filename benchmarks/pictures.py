@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from measuring import PAGES, RESULTS, typed
 from peers import INFERENCE_GOALS, PEERS
 from scale import SIZES
-from training.comparison import Row
-from training.comparison_pictures import draw_pareto_front
-from training.runs import SUMMARY, read_json, read_metrics
+
+from cifarblocks.training.compare.table import Row
+from cifarblocks.training.pictures.compare import draw_pareto_front
+from cifarblocks.training.run_folder.folder import SUMMARY, read_json, read_metrics
 
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
@@ -183,7 +184,7 @@ def speedrun() -> Figure:
 
 
 def leaderboard_rows() -> list[Row]:
-    """The runs of the leaderboard, as examples/sweep.py compares them."""
+    """The runs of the leaderboard, as cifarblocks sweep compares them."""
     folders = [path.parent for path in sorted((RESULTS / "leaderboard").glob(f"*/*/{SUMMARY}"))]
     return [Row(folder.parent.name, [read_json(folder / SUMMARY)], [read_metrics(folder)]) for folder in folders]
 

@@ -3,7 +3,7 @@
     python benchmarks/scale.py     # about 5 minutes on 2 CPU cores, nothing else running
 
 Blocks through `cifarblocks.accelerate`, forward and backward in bfloat16, channels_last: one size is doubled from
-setting to setting, the settings take turns, and each is divided by the first. Then examples/train.py with a resnet_20,
+setting to setting, the settings take turns, and each is divided by the first. Then cifarblocks train with a resnet_20,
 by one process with all threads and by two processes with half of them each. Writes benchmarks/results/scale.json and
 scale.md.
 """
@@ -39,7 +39,6 @@ BLOCKS: dict[str, Build] = {
 }
 FIRST = {"batch": 16, "width": 32, "depth": 1, "image size": 8}
 SIZES = {axis: [first * 2**power for power in range(4)] for axis, first in FIRST.items()}
-TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
 
 
 def prepared(build: Build, setting: dict[str, int]) -> Callable[[], None]:
@@ -80,10 +79,10 @@ def growth(name: str, axis: str) -> dict[str, Any]:
 
 
 def images_per_second(processes: int) -> float:
-    """What examples/train.py says of its second epoch on the digits, with the threads shared out."""
+    """What cifarblocks train says of its second epoch on the digits, with the threads shared out."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [str(TRAIN), "--model", "resnet_20", "--recipe", "residual_networks_sgd"]
+        command += ["-m", "cifarblocks", "train", "--model", "resnet_20", "--recipe", "residual_networks_sgd"]
         command += ["--epochs", "2", "--batch-size", str(BATCH)]
         command += ["--output", folder, "--name", "run"]
         threads = str(torch.get_num_threads() // processes)

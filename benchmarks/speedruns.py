@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS, read_result, typed
-from training.commands import exit_status
-from training.errors import UserError
+
+from cifarblocks.training.commands import exit_status
+from cifarblocks.training.errors import UserError
 
 COLUMNS = ["data", "target", "scored on", "seeds", "top-1", "of each seed", "seconds", "PFLOP"]
 COLUMNS += ["share of peak", "peak, GFLOP/s", "machine", "command"]

@@ -44,17 +44,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from training.arguments import Parser, add_data_arguments, integer
-from training.batches import Augmentation, Batch, Normalisation, evaluation_batches, random_stream, training_batches
-from training.commands import exit_status
-from training.datasets import DataSet, Images, hold_out, load_data
-from training.errors import RunError, UserError, first_line
-from training.muon import Muon
-from training.optimisation import supports_bfloat16
-from training.records import machine, versions
-from training.runs import write_json
 
 import cifarblocks
+from cifarblocks.training.commands import exit_status
+from cifarblocks.training.data.batches import (
+    Augmentation,
+    Batch,
+    Normalisation,
+    evaluation_batches,
+    random_stream,
+    training_batches,
+)
+from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_data
+from cifarblocks.training.errors import RunError, UserError, first_line
+from cifarblocks.training.optim.groups import supports_bfloat16
+from cifarblocks.training.optim.muon import Muon
+from cifarblocks.training.options.parse import Parser, add_data_arguments, integer
+from cifarblocks.training.run_folder.folder import write_json
+from cifarblocks.training.run_folder.report import machine, versions
 
 CPU = torch.device("cpu")
 SIZE = 32  # of the images

@@ -1,5 +1,5 @@
 import cifarblocks
-from cifarblocks.__main__ import main
+from cifarblocks.cli.main import main
 
 
 def test_names_are_listed_by_a_wildcard(capsys):

@@ -28,13 +28,12 @@ def test_the_python_of_the_readme_prints_what_it_says():
 
 
 def test_the_commands_of_the_readme_run(tmp_path):
-    """As they stand, one after the other, from an empty folder that has the examples."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    """As they stand, one after the other, from an empty folder."""
     ran = 0
     for command in commands("bash"):
-        if command.startswith("python "):
+        if command.startswith("cifarblocks "):
             finished = subprocess.run(
-                [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, text=True
+                [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True
             )
             assert finished.returncode == 0, finished.stderr
             ran += 1
@@ -42,12 +41,12 @@ def test_the_commands_of_the_readme_run(tmp_path):
     assert (tmp_path / "runs" / "resnet_32" / "first" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("command", [c for c in commands("console") if "examples/train.py" in c])
+@pytest.mark.parametrize("command", [c for c in commands("console") if "cifarblocks train" in c])
 def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command):
-    from training.arguments import parse_training_arguments
+    from cifarblocks.training.options.parse import parse_training_arguments
 
     arguments = shlex.split(command)
-    options = parse_training_arguments(arguments[arguments.index("examples/train.py") + 1 :], "")
+    options = parse_training_arguments(arguments[arguments.index("train") + 1 :], "")
     assert options.data.startswith(("cifar", "folder:"))
 
 
@@ -67,7 +66,7 @@ def test_the_pip_lines_are_what_make_does():
     for extra in ("train", "dev"):
         assert f'.venv/bin/pip install -e ".[{extra}]"' in lines
         assert f".venv/{extra}-is-installed" in makefile
-    for target in ("$(BIN)/python examples/train.py --model eca_resnet_20", "$(BIN)/python -m pytest -n auto"):
+    for target in ("$(BIN)/cifarblocks train --model eca_resnet_20", "$(BIN)/python -m pytest -n auto"):
         assert target in makefile
         assert target.replace("$(BIN)", ".venv/bin") in lines
 

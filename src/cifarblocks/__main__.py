@@ -1,77 +1,8 @@
-"""The classifiers by name: `python -m cifarblocks list [PATTERN]` and `python -m cifarblocks show NAME`."""
+"""`python -m cifarblocks`, and so `torchrun … -m cifarblocks`: the command `cifarblocks`."""
 
-import argparse
-import inspect
 import sys
-from typing import cast
 
-import torch
-
-from cifarblocks.macs import count_macs, count_macs_of_parts
-from cifarblocks.models.classifier import Classifier
-from cifarblocks.registry import find_model, list_models
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or 2 for a name that is unknown."""
-    parser = argparse.ArgumentParser("python -m cifarblocks", description="The classifiers of cifarblocks by name.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="the names that match a shell wildcard")
-    listing.add_argument("pattern", nargs="?", default="*")
-    showing = commands.add_parser("show", help="stages, maps, parameters, multiply-adds, paper and origin of one")
-    showing.add_argument("name")
-    options = parser.parse_args(arguments)
-    try:
-        print(description(options.name) if options.command == "show" else matching(options.pattern))
-    except ValueError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def matching(pattern: str) -> str:
-    """Return the names that match a pattern, one a line; refuse a pattern that no name matches."""
-    if names := list_models(pattern):
-        return "\n".join(names)
-    raise ValueError(f"no classifier is called {pattern!r}")
-
-
-def description(name: str) -> str:
-    """A classifier for people, at its own image size and for 100 classes."""
-    factory = find_model(name)
-    with torch.device("meta"):
-        model = cast(Classifier, factory())
-    h, w = model.image_size
-    parts = {"stem": model.stem, **{f"stages.{i}": stage for i, stage in enumerate(model.stages)}, "head": model.head}
-    macs = count_macs_of_parts(model)
-    maps = {f"stages.{i}": info for i, info in enumerate(model.feature_info)}
-    lines = [f"{'':12}{'map':>16}{'parameters':>14}{'multiply-adds':>18}"]
-    for path, part in parts.items():
-        info = maps.get(path)
-        shape = f"{info.channels}×{h // info.stride}×{w // info.stride}" if info else ""
-        count = sum(parameter.numel() for parameter in part.parameters())
-        lines.append(f"{path:12}{shape:>16}{count:14,}{macs.get(path, 0):18,}")
-    total = sum(parameter.numel() for parameter in model.parameters())
-    lines.append(f"{'all':12}{f'images {h}×{w}':>16}{total:14,}{count_macs(model):18,}")
-    return "\n\n".join(
-        [
-            f"{name}: {inspect.getdoc(factory)}".partition(">>>")[0].strip(),
-            "\n".join(lines) + "\n100 classes; one multiplication with its addition counts as one multiply-add.",
-            f"Paper: {(inspect.getdoc(inspect.getmodule(factory)) or '').splitlines()[0]}",
-            "\n".join(origins(model)),
-        ]
-    )
-
-
-def origins(model: Classifier) -> list[str]:
-    """Origin and licence of each block that the model is made of, from its docstring."""
-    found = {}
-    for module in model.modules():
-        _, label, rest = (inspect.getdoc(type(module)) or "").partition("Origin:")
-        if label and type(module).__module__.startswith("cifarblocks.blocks."):
-            found[type(module).__name__] = " ".join(rest.partition("\n\n")[0].split())
-    return [f"{block}: {origin}" for block, origin in sorted(found.items())]
-
+from cifarblocks.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,10 +13,10 @@ import generative
 import measuring
 import pytest
 import speedruns
-from training.commands import exit_status
-from training.weights import Card, save_weights
 
 import cifarblocks
+from cifarblocks.training.commands import exit_status
+from cifarblocks.training.run_folder.weights import Card, save_weights
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("*.py"))
@@ -175,8 +175,16 @@ def test_weights_that_cannot_be_scored_are_refused(results, capsys):
     save_weights(Path("letters.safetensors"), cifarblocks.create_model("cnn", **arguments), card)
     Path("text.safetensors").write_text("no weights")
     for weights, data, sentence in (
-        ("none.safetensors", "digits", "--weights none.safetensors cannot be used as weights that train.py wrote: "),
-        ("text.safetensors", "digits", "--weights text.safetensors cannot be used as weights that train.py wrote: "),
+        (
+            "none.safetensors",
+            "digits",
+            "--weights none.safetensors cannot be used as weights that cifarblocks train wrote: ",
+        ),
+        (
+            "text.safetensors",
+            "digits",
+            "--weights text.safetensors cannot be used as weights that cifarblocks train wrote: ",
+        ),
         ("letters.safetensors", "faces", "--data must be digits, cifar10, cifar100 or folder:PATH, got 'faces'"),
         ("letters.safetensors", "digits", "--data digits has the classes ['0', "),
     ):

@@ -8,7 +8,8 @@ import accuracy
 import pytest
 from measuring import PAGES, RESULTS
 from pictures import leaderboard_rows
-from training.comparison import csv_table, markdown_table
+
+from cifarblocks.training.compare.table import csv_table, markdown_table
 
 NAMES = ["blocks", "fused_accuracy", "inference", "loss_curves", "profiles", "scale", "train_step"]
 

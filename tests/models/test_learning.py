@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import NO_DROP_PATH, PAPER_SIZE
-from training.datasets import load_data
 
 import cifarblocks
+from cifarblocks.training.data.datasets import load_data
 
 
 def is_small(name: str) -> bool:

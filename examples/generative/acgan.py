@@ -1,0 +1,313 @@
+"""Train a class-conditional GAN on small images: AC-GAN, Odena et al. 2017, https://arxiv.org/abs/1610.09585.
+
+    python examples/acgan.py                                      # the digits: about 3 minutes on 2 CPU cores
+    python examples/acgan.py --data folder:PATH --image-size 32   # PATH/train/<class>/*, PATH/test/<class>/*
+
+It prints a line an epoch and, at the end, two checks with a resnet_20: of how many samples a classifier of real
+images names the class that was asked for, and how many real test images one trained on samples alone names. The same
+seed gives the same result on the same machine. A run is short and is not resumed. In runs/acgan/NAME it leaves
+pictures of samples, a class a row (every tenth epoch), metrics.jsonl, summary.json and generator.safetensors.
+"""
+
+import json
+import math
+import sys
+import time
+from argparse import Namespace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from shared import (
+    generative_parser,
+    load_pixels,
+    map_sizes,
+    map_widths,
+    open_new_run,
+    run,
+    shuffled_batches,
+    to_numbers,
+    to_pixels,
+)
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import cifarblocks
+from cifarblocks.blocks import BasicBlock
+from cifarblocks.training.atomic import write_atomically
+from cifarblocks.training.data.batches import random_stream
+from cifarblocks.training.data.datasets import DataSet, Images
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.options.parse import integer, number
+from cifarblocks.training.pictures.image_grids import draw_grid
+from cifarblocks.training.run_folder import folder as runs
+
+CLASSIFIER, CHECK_SAMPLES, CHECK_EPOCHS = "resnet_20", 5000, 20
+
+
+class Generator(nn.Module):
+    """(b, noise) normal noise and (b,) classes → (b, c, h, w) images from -1 to 1.
+
+    Args:
+        classes: how many there are.
+        channels: of the images.
+        size: height and width of the images.
+        noise: numbers drawn for an image.
+        width: channels of the largest maps.
+    """
+
+    def __init__(self, classes: int, channels: int, size: int, noise: int, width: int) -> None:
+        super().__init__()
+        self.classes, self.noise = classes, noise
+        widths, smallest = map_widths(size, width)[::-1], map_sizes(size)[-1]
+        blocks: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            blocks += [nn.Upsample(scale_factor=2), BasicBlock(before, after)]
+        self.layers = nn.Sequential(
+            nn.Linear(noise + classes, widths[0] * smallest**2),
+            nn.Unflatten(1, (widths[0], smallest, smallest)),
+            BasicBlock(widths[0], widths[0]),
+            *blocks,
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        asked = F.one_hot(labels, self.classes).to(noise.dtype)
+        return self.layers(torch.cat([noise, asked], dim=1))
+
+
+class Discriminator(nn.Module):
+    """(b, c, h, w) images → (b,) logits of being real, and (b, classes) logits of the class."""
+
+    def __init__(self, classes: int, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        widths = map_widths(size, width)
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            *(BasicBlock(before, after, stride=2) for before, after in pairwise(widths)),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+        )
+        features = widths[-1] * map_sizes(size)[-1] ** 2
+        self.source, self.label = nn.Linear(features, 1), nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(x)
+        return self.source(features).squeeze(1), self.label(features)
+
+
+def train_epoch(
+    generator: Generator,
+    average: AveragedModel,
+    discriminator: Discriminator,
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    images: Images,
+    values: int,
+    options: Namespace,
+    epoch: int,
+) -> tuple[float, float]:
+    """A step of each network for each batch: the mean losses of discriminator and generator (section 3)."""
+    generator.train()
+    discriminator.train()
+    device, stream = images.pixels.device, random_stream("noise", options.seed, epoch)
+    sums, batches = torch.zeros(2, dtype=torch.float64), 0
+    for batch in shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
+        real = to_numbers(batch.pixels, values)
+        asked = torch.randint(generator.classes, (len(real),), generator=stream).to(device)
+        fake = generator(torch.randn(len(real), generator.noise, generator=stream).to(device), asked)
+
+        loss_real = source_and_class_loss(discriminator(real), True, batch.labels)
+        loss_fake = source_and_class_loss(discriminator(fake.detach()), False, asked)
+        optimizers[0].zero_grad()
+        (loss_real + loss_fake).backward()
+        optimizers[0].step()
+
+        loss = source_and_class_loss(discriminator(fake), True, asked)  # the generator wants them called real
+        optimizers[1].zero_grad()
+        loss.backward()
+        optimizers[1].step()
+        average.update_parameters(generator)
+        sums += torch.stack([(loss_real + loss_fake).detach(), loss.detach()]).double().cpu()
+        batches += 1
+    first, second = (sums / batches).tolist()
+    return first, second
+
+
+def source_and_class_loss(outputs: tuple[Tensor, Tensor], real: bool, labels: Tensor) -> Tensor:
+    """Cross-entropy of the source and of the class, -L_S - L_C of section 3."""
+    source, logits = outputs
+    return F.binary_cross_entropy_with_logits(source, torch.full_like(source, real)) + F.cross_entropy(logits, labels)
+
+
+@torch.inference_mode()
+def sample(generator: nn.Module, noise: Tensor, labels: Tensor, values: int) -> Images:
+    """An image of each label's class, as pixels, on the CPU."""
+    device = next(generator.parameters()).device
+    generator.eval()
+    parts = [
+        to_pixels(generator(some.to(device), asked.to(device)), values).cpu()
+        for some, asked in zip(noise.split(500), labels.split(500), strict=True)
+    ]
+    return Images(torch.cat(parts), labels)
+
+
+def train_classifier(images: Images, values: int, classes: int, seed: int, device: torch.device) -> nn.Module:
+    """A named network of cifarblocks, trained with AdamW and one cycle."""
+    torch.manual_seed(seed)
+    _, size, _, channels = images.pixels.shape
+    model = cifarblocks.create_model(CLASSIFIER, num_classes=classes, in_channels=channels, image_size=size).to(device)
+    batch_size = min(64, len(images))
+    optimizer, steps = torch.optim.AdamW(model.parameters(), weight_decay=0.05), len(images) // batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=CHECK_EPOCHS * steps)
+    for epoch in range(CHECK_EPOCHS):
+        for batch in shuffled_batches(images.to(device), batch_size, "classifier", seed, epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(model(to_numbers(batch.pixels, values)), batch.labels).backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, images: Images, values: int) -> float:
+    """Share of the images whose class the model names, in percent."""
+    device = next(model.parameters()).device
+    hits = sum(
+        int((model(to_numbers(pixels, values).to(device)).argmax(1).cpu() == labels).sum())
+        for pixels, labels in zip(images.pixels.split(500), images.labels.split(500), strict=True)
+    )
+    return 100 * hits / len(images)
+
+
+def train(options: Namespace) -> None:
+    """Train for some epochs, check the samples of the averaged generator, and write everything down."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = Processes(0, 1, device)
+    data, values = load_pixels(options)
+    size, channels, classes = data.image_size[0], data.train.pixels.shape[3], len(data.classes)
+    if classes < 2:
+        raise UserError(f"--data {options.data} has {classes} class, and an AC-GAN is conditioned on one of several")
+    folder, record = open_new_run(options, data, processes)
+    arguments = {
+        "classes": classes, "channels": channels, "size": size, "noise": options.noise, "width": options.width
+    }  # fmt: skip
+    torch.manual_seed(options.seed)
+    generator = Generator(**arguments).to(device)
+    discriminator = Discriminator(classes, channels, size, options.width).to(device)
+    # Its samples change less from step to step than the generator's, and are better: arXiv 1806.04498.
+    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(options.average), use_buffers=True)
+    optimizers = (
+        torch.optim.Adam(discriminator.parameters(), lr=options.lr, betas=(0.5, 0.999)),
+        torch.optim.Adam(generator.parameters(), lr=options.lr, betas=(0.5, 0.999)),
+    )
+    images = data.train.to(device)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (generator, discriminator)]
+    processes.print(
+        f"acgan: generator of {sizes[0]:,} parameters, discriminator of {sizes[1]:,}\n"
+        f"{data.name}: {len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
+    )
+    history: list[dict[str, Any]] = []
+    for epoch in range(options.epochs):
+        began = time.perf_counter()
+        losses = train_epoch(generator, average, discriminator, optimizers, images, values, options, epoch)
+        if not math.isfinite(sum(losses)):
+            raise RunError(f"the loss is {sum(losses)} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}")
+        seconds = round(time.perf_counter() - began, 3)
+        line = {"epoch": epoch + 1, "discriminator_loss": losses[0], "generator_loss": losses[1], "seconds": seconds}
+        history.append(line)
+        processes.print(
+            f"epoch {epoch + 1}/{options.epochs}  loss: discriminator {losses[0]:.3f}, generator {losses[1]:.3f}"
+        )
+        runs.write_metrics(folder, history)
+        if (epoch + 1) % options.pictures_every == 0 or epoch + 1 == options.epochs:
+            draw_samples(folder / f"samples_{epoch + 1:04}.png", average, data.classes, values, options, epoch + 1)
+
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in average.module.state_dict().items()}
+    write_atomically(folder / "generator.safetensors", save(tensors, metadata={"arguments": json.dumps(arguments)}))
+    result = check(average, data, values, options, device)
+    runs.write_json(folder / runs.SUMMARY, summary(record, sizes, data, history, result))
+    processes.print(describe(result))
+    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
+
+
+def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, device: torch.device) -> dict[str, Any]:
+    """Whether samples are of the class asked for, and varied enough to learn the classes from: accuracies in percent.
+
+    No test image is seen before: both classifiers and the GAN are trained without them.
+    """
+    classes = len(data.classes)
+    asked = torch.arange(CHECK_SAMPLES) % classes
+    noise = torch.randn(CHECK_SAMPLES, options.noise, generator=random_stream("check", options.seed))
+    samples = sample(generator, noise, asked, values)
+    of_real = train_classifier(data.train, values, classes, options.seed, device)
+    of_samples = train_classifier(samples, values, classes, options.seed, device)
+    return {
+        "classifier": CLASSIFIER,
+        "samples": CHECK_SAMPLES,
+        "test_images": len(data.test),
+        "samples_named_as_asked": accuracy(of_real, samples, values),
+        "test_top1_trained_on_samples": accuracy(of_samples, data.test, values),
+        "test_top1_trained_on_images": accuracy(of_real, data.test, values),
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The checks, for people."""
+    return (
+        f"of {result['samples']:,} samples, a {result['classifier']} of real images names "
+        f"{result['samples_named_as_asked']:.2f} % as asked\n"
+        f"of {result['test_images']:,} test images, one trained on samples alone names "
+        f"{result['test_top1_trained_on_samples']:.2f} %, on real images "
+        f"{result['test_top1_trained_on_images']:.2f} %"
+    )
+
+
+def summary(
+    record: dict[str, Any], sizes: list[int], data: DataSet, history: list[dict[str, Any]], result: dict[str, Any]
+) -> dict[str, Any]:
+    """The result of a run, and what it was made of."""
+    return {
+        "model": "acgan",
+        "generator_parameters": sizes[0],
+        "discriminator_parameters": sizes[1],
+        "data": data.name,
+        "epochs": len(history),
+        "training_images": len(data.train),
+        **result,
+        "seconds": round(sum(line["seconds"] for line in history), 1),
+        "seed": record["options"]["seed"],
+        "versions": record["versions"],
+        "configuration": record,
+    }
+
+
+def draw_samples(
+    path: Path, generator: nn.Module, classes: list[str], values: int, options: Namespace, epoch: int
+) -> None:
+    """Ten samples of each class in a row, those of a column from the same noise; of the first 20 classes at most."""
+    shown = classes[:20]
+    noise = torch.randn(10, options.noise, generator=random_stream("samples", options.seed)).repeat(len(shown), 1)
+    asked = torch.arange(len(shown)).repeat_interleave(10)
+    pixels = sample(generator, noise, asked, values).pixels.unflatten(0, (len(shown), 10))
+    draw_grid(path, pixels, values, f"samples, a class a row, epoch {epoch}", shown)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
+    parser = generative_parser("acgan", __doc__, epochs=60, learning_rate=2e-4)
+    parser.add_argument("--noise", type=integer(1), default=64,
+        help="random numbers for a sample (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--average", type=number(0, 0.9999), default=0.99,
+        help="share of itself that the averaged generator keeps at a step (default: %(default)s)")  # fmt: skip
+    options = parser.parse_args(arguments)
+    return run(parser.prog, lambda: train(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

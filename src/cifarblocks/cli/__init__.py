@@ -1,0 +1,1 @@
+"""The command line: `cifarblocks`, the same as `python -m cifarblocks`."""

@@ -1,0 +1,41 @@
+"""The command `cifarblocks`: finds the command that is asked for, and imports nothing for the others."""
+
+import sys
+from importlib import import_module
+
+# Name → the extra that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
+COMMANDS = {
+    "list": ("", "print the names of the models"),
+    "show": ("", "print stages, maps, parameters, multiply-adds and paper of a model"),
+    "train": ("train", "train a model, in one process or many"),
+    "finetune": ("train", "go on from trained weights, with other classes or images"),
+    "predict": ("train", "name what is on images, or score weights on a data set"),
+    "sweep": ("train", "train a grid of models and settings, and compare them"),
+    "search": ("search", "search for the best values of options, on validation images"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands and return its exit status; without one, print the overview."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name not in COMMANDS:
+        print(f"cifarblocks: error: unknown command {name!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    extra, _ = COMMANDS[name]
+    try:
+        command = import_module(f"cifarblocks.cli.{name}")
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("cifarblocks"):
+            raise
+        print(f"cifarblocks {name} needs more packages: pip install 'cifarblocks[{extra}]'", file=sys.stderr)
+        return 2
+    return command.main(rest)
+
+
+def overview() -> str:
+    """Return the commands, one a line."""
+    lines = [f"  {name:10}{line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(["usage: cifarblocks COMMAND ...", *lines, "cifarblocks COMMAND --help says more of each."])

@@ -1,0 +1,20 @@
+"""Train a classifier on small images, with one process or many.
+
+    cifarblocks train                                        # the digits: about 2 minutes on 2 CPU cores
+    cifarblocks train --data cifar10 --epochs 30             # downloads CIFAR-10
+    cifarblocks train --data folder:PATH --model resnet_18   # PATH/train/<class>/*, PATH/test/<class>/*
+    torchrun --nproc_per_node=4 -m cifarblocks train --data cifar100   # 4 GPUs, or 4 processes on CPU
+
+It prints the recipe, a line an epoch and, at the end, the test accuracy of the last epoch's weights and the files it
+wrote. With --name and --resume the same command can be repeated until it is done. More: examples/README.md.
+"""
+
+from cifarblocks.training.commands import run_command
+from cifarblocks.training.loop import train
+from cifarblocks.training.options.parse import parse_training_arguments
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
+    options = parse_training_arguments(arguments, __doc__)
+    return run_command("cifarblocks train", lambda processes: train(options, processes))

@@ -1,0 +1,1 @@
+"""Many runs side by side: grids, equal time, tables and searches."""

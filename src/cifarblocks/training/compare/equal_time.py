@@ -1,0 +1,79 @@
+"""The same training time for every network: how many epochs each gets follows from its measured images/s."""
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import harmonic_mean
+from typing import Any
+
+import torch
+
+from cifarblocks.training.compare.launch import Process, Settings, command_line, parse
+from cifarblocks.training.data.datasets import load_data
+from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.run_folder.folder import read_json, read_metrics, write_json
+from cifarblocks.training.run_folder.report import machine, versions
+
+IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
+
+
+def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs: int) -> int:
+    """How many epochs take as long at one speed as the reference's at its own: at least 1.
+
+    >>> epochs_in_equal_time(500, 1000, 6), epochs_in_equal_time(100, 1000, 4)
+    (3, 1)
+    """
+    return max(1, round(reference_epochs * speed / reference_speed))
+
+
+def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, float]:
+    """Images/s of these runs, by `speed_key`; what the folder's speeds.json has of this machine stands."""
+    path = folder / "speeds.json"
+    here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
+    folder.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = read_json(path) if path.exists() else {}
+    if not isinstance(record, dict) or (record and record.keys() != {*here, "speeds"}):
+        raise UserError(f"{path} is not what a sweep wrote; move it, or give another --output")
+    if {key: record.get(key) for key in here} != here:
+        record = {**here, "speeds": {}}
+    for settings in all_settings:
+        key = speed_key(settings)
+        if key not in record["speeds"]:
+            record["speeds"][key] = measure_speed(folder, settings)
+            print(f"{record['speeds'][key]:,.0f} images/s: {key}", flush=True)
+            write_json(path, record)
+    return record["speeds"]
+
+
+def speed_key(settings: Settings) -> str:
+    """What decides how fast a run is, as it is typed."""
+    return " ".join(command_line({key: value for key, value in settings.items() if key not in ("seed", "epochs")}))
+
+
+def measure_speed(folder: Path, settings: Settings) -> float:
+    """Train on a few images until some seconds have passed since the first epoch, in a scratch folder inside `folder`.
+
+    Raises:
+        RunError: if it fails.
+    """
+    few = {**settings, "share": few_images(settings), "epochs": 10_000, "final": True, "no-test": True}
+    with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as scratch:
+        arguments = [*command_line(few), "--output", scratch, "--name", "speed"]
+        run = Path(scratch) / parse("[equal-time]", arguments).model / "speed"
+        process = Process(arguments, Path(scratch) / "speed.log")
+        try:
+            while (status := process.status) is None:
+                time.sleep(0.2)
+                lines = read_metrics(run)[1:]  # the first epoch warms up
+                if sum(line["seconds"] for line in lines) >= SECONDS:
+                    return round(harmonic_mean(line["images_per_second"] for line in lines), 1)
+            raise RunError(f"the speed of {settings['model']} could not be measured: {process.last_words()} ({status})")
+        finally:
+            process.stop()
+
+
+def few_images(settings: Settings) -> float:
+    """The share of the training images that a speed is measured on: two batches, or some more."""
+    options = parse("[equal-time]", command_line(settings))
+    images = len(load_data(options.data, options.data_dir, options.image_size).train)
+    return min(1.0, max(IMAGES, 2 * options.batch_size) / images)

@@ -1,0 +1,161 @@
+"""Runs as processes of their own: their command lines, their logs, and how they are watched and stopped."""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.options.parse import PLACES, parse_training_arguments
+from cifarblocks.training.run_folder.folder import CONFIGURATION, read_json
+
+TRAIN = ("-m", "cifarblocks", "train")
+SWITCHES = ("final", "tensorboard")  # without them is what false means
+# Options of `cifarblocks train` without the dashes, and model-argument.NAME for arguments of the model.
+Settings = dict[str, Any]
+
+
+def tidy(key: str) -> str:
+    """The name of an option as cifarblocks train has it; what is the model's is left as it is.
+
+    >>> tidy("weight_decay"), tidy("model_argument.drop_path")
+    ('weight-decay', 'model-argument.drop_path')
+    """
+    option, dot, name = key.partition(".")
+    return option.replace("_", "-") + dot + name
+
+
+def command_line(settings: Settings) -> list[str]:
+    """What to type after cifarblocks train.
+
+    >>> command_line({"model": "ghost_resnet_20", "model-argument.ratio": 3, "mirror": False, "std": [0.2, 0.3, 0.2]})
+    ['--model', 'ghost_resnet_20', '--model-argument', 'ratio=3', '--no-mirror', '--std', '0.2', '0.3', '0.2']
+    """
+    arguments: list[str] = []
+    for key, value in settings.items():
+        option, _, name = key.partition(".")
+        if name:
+            arguments += [f"--{option}", f"{name}={value!r}" if reads_otherwise(value) else f"{name}={value}"]
+        elif isinstance(value, bool):
+            if value or option not in SWITCHES:
+                arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list):
+            arguments += [f"--{option}", *map(str, value)]
+        else:
+            arguments += [f"--{option}", str(value)]
+    return arguments
+
+
+def reads_otherwise(value: Any) -> bool:
+    """Whether a text needs quotes, because without them it reads as a number or the like."""
+    return isinstance(value, str) and (not value.isidentifier() or value in ("True", "False", "None"))
+
+
+def parse(where: str, arguments: list[str]) -> Namespace:
+    """The options that cifarblocks train makes of a command line.
+
+    Raises:
+        UserError: if it makes none: where the command line is from, and what cifarblocks train says of it.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse_training_arguments(arguments, None)
+    except SystemExit:
+        message = (said.getvalue().strip() or "asks for help").removeprefix("cifarblocks train: error: ")
+        raise UserError(f"{where}: {message}") from None
+
+
+def check_same_options(folder: Path, options: Namespace) -> None:
+    """Refuse a run that was begun with other options than these.
+
+    Raises:
+        UserError: naming the first that differs.
+    """
+    path = folder / CONFIGURATION
+    if not path.exists():
+        return
+    try:
+        begun = read_json(path)["options"]
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+    for key, value in json.loads(json.dumps(vars(options), default=str)).items():
+        if key not in PLACES and value not in (None, "auto") and begun.get(key) != value:
+            raise UserError(
+                f"run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}; "
+                f"give another --output, or remove that folder"
+            )
+
+
+class Process:
+    """A process that trains, in a session of its own: a Ctrl-C of the terminal does not reach it.
+
+    Args:
+        arguments: the command line after cifarblocks train.
+        log: the file that gets what it prints, after what is there.
+        environment: variables in addition to those of this process.
+    """
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
+        self.log = log
+        self.asked = False
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, *TRAIN, *arguments]
+        with log.open("ab") as file:
+            file.write(f"$ {shlex.join(command)}\n".encode())
+            file.flush()
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self.process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Send it SIGTERM, once."""
+        if self.status is None and not self.asked:
+            self.process.terminate()
+        self.asked = True
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has; a second Ctrl-C kills it."""
+        self.ask_to_stop()
+        try:
+            self.process.wait()
+        except KeyboardInterrupt:
+            self.process.kill()
+            self.process.wait()
+
+    def last_words(self) -> str:
+        """Why it failed: the last line that it printed, or the signal that killed it."""
+        if self.status is not None and self.status < 0:
+            return f"killed by {signal.Signals(-self.status).name}"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("cifarblocks train: error: ")
+
+
+def shared_machine(slot: int, jobs: int) -> dict[str, str]:
+    """The environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
+    environment: dict[str, str] = {}
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    if jobs > 1 and torch.cuda.device_count() > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % torch.cuda.device_count()]
+    return environment

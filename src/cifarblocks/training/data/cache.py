@@ -1,0 +1,49 @@
+"""Tensors that were computed once: a file of them is what was written, or it is computed again."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cifarblocks.training.atomic import write_atomically
+
+
+def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write the tensors, atomically, with a hash of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, metadata={"sha256": hash_tensors(tensors)}))
+
+
+def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tensor] | None:
+    """The tensors of a file, or None where there is none or it is not what was written, which is said.
+
+    Args:
+        path: the file.
+        names: of its tensors, in the order in which they were written.
+        remedy: what is done again where it cannot be used: decoding, computing.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in names}
+            if hash_tensors(tensors) == (file.metadata() or {}).get("sha256"):
+                return tensors
+        problem = "its content is not what was written"
+    except (SafetensorError, OSError) as error:
+        problem = str(error)
+    print(f"cache {path} cannot be used, {remedy} again: {problem}", file=sys.stderr)
+    return None
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """A hash of names, shapes and every number, in their order."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

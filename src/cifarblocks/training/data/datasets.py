@@ -1,0 +1,178 @@
+"""A data set of small images is uint8 tensors: the digits, CIFAR, or a folder of image files."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from cifarblocks.training.data.folders import load_folder
+from cifarblocks.training.errors import UserError
+
+DIGITS = Path(__file__).with_name("digits.safetensors")
+SOURCES = "digits, cifar10, cifar100 or folder:PATH"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and their labels.
+
+    Attributes:
+        pixels: (n, h, w, 3) uint8, one image after the other as they lie in a file.
+        labels: (n,) int64.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Tensor) -> "Images":
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> "Images":
+        """The same images on a device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Training and test images, the names of the classes, and whether a mirrored image is still one of its class."""
+
+    name: str
+    train: Images
+    test: Images
+    classes: list[str]
+    mirror: bool
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every image."""
+        height, width = self.train.pixels.shape[1:3]
+        return height, width
+
+    @cached_property
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel over all training images, in units of 0 to 1."""
+        values = torch.arange(256, dtype=torch.float64) / 255
+        counts = [torch.bincount(channel.flatten().int(), minlength=256) for channel in self.train.pixels.unbind(-1)]
+        shares = torch.stack(counts).double() / self.train.pixels[..., 0].numel()
+        mean = shares @ values
+        std = (shares @ values.square() - mean.square()).clamp(min=0).sqrt().clamp(min=1 / 255)
+        return mean.tolist(), std.tolist()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of every pixel and label, the same wherever the set was read."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.test):
+            digest.update(part.pixels.contiguous().numpy().data)
+            digest.update(part.labels.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+
+def load_data(source: str, directory: Path, image_size: int | None = None) -> DataSet:
+    """Read a data set.
+
+    Args:
+        source: digits, cifar10, cifar100 or folder:PATH.
+        directory: where CIFAR is, or is downloaded to, and where decoded folders are cached.
+        image_size: make every image of this height and width, and those of folders RGB.
+
+    Raises:
+        UserError: if there is no such source, or what it names cannot be used.
+    """
+    kind, _, path = source.partition(":")
+    try:
+        if kind == "folder" and path:
+            name, train, test, classes = load_folder(Path(path), directory / "cache", image_size)
+            return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
+        if source == "digits":
+            return resized(load_digits(), image_size)
+        if source in ("cifar10", "cifar100"):
+            return resized(load_cifar(source, directory), image_size)
+    except OSError as error:
+        raise UserError(f"--data {source}, --data-dir {directory}: {error.filename}: {error.strerror}") from error
+    raise UserError(f"--data must be {SOURCES}, got {source!r}")
+
+
+def resized(data: DataSet, image_size: int | None) -> DataSet:
+    """The same images at another height and width, bilinearly; as they are for None."""
+    if image_size is None:
+        return data
+
+    def part(images: Images) -> Images:
+        size = [image_size, image_size]
+        chunks = images.pixels.permute(0, 3, 1, 2).split(1000)  # resized in floats, which would not fit all at once
+        pixels = torch.cat([transforms.resize(chunk, size, antialias=True).permute(0, 2, 3, 1) for chunk in chunks])
+        return Images(pixels.contiguous(), images.labels)
+
+    return replace(data, train=part(data.train), test=part(data.test))
+
+
+def load_digits() -> DataSet:
+    """The scanned digits that come with the examples, enlarged from 8×8 to 32×32, their grey value in each channel."""
+    tensors = load_file(DIGITS)
+
+    def part(name: str) -> Images:
+        grey = tensors[f"{name}_images"].unsqueeze(1).float() * 255 / 16
+        large = F.interpolate(grey, size=(32, 32), mode="bilinear").round().to(torch.uint8)
+        return Images(large.permute(0, 2, 3, 1).repeat(1, 1, 1, 3), tensors[f"{name}_labels"])
+
+    classes = [str(digit) for digit in range(10)]
+    return DataSet("digits (UCI, 8x8)", part("train"), part("test"), classes, mirror=False)
+
+
+def load_cifar(source: str, directory: Path) -> DataSet:
+    """CIFAR-10 or CIFAR-100 in its original files, downloaded where they are missing.
+
+    Raises:
+        UserError: if they are missing and cannot be downloaded.
+    """
+    from torchvision import datasets
+
+    reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source]
+    try:
+        train, test = (reader(directory, train=train, download=True) for train in (True, False))
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"--data {source}: {reader.base_folder} is not whole in {directory} and could not be downloaded ({error}); "
+            f"unpack {reader.url} there"
+        ) from error
+    parts = [Images(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in (train, test)]
+    name = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[source]
+    return DataSet(name, parts[0], parts[1], list(train.classes), mirror=True)
+
+
+def count_held_out(images: int) -> int:
+    """How many of so many training images are held out to select with: 5,000, or a tenth where the set is small."""
+    return min(5000, images // 10)
+
+
+def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:
+    """Split images into those to train on and those to select with."""
+    held_out = drawn(images.labels, count_held_out(len(images)), generator)
+    return images[~held_out], images[held_out]
+
+
+def share_of(images: Images, share: float, generator: torch.Generator) -> Images:
+    """A share of the images, the same of each class up to one image; which images is drawn at random."""
+    return images if share == 1 else images[drawn(images.labels, round(share * len(images)), generator)]
+
+
+def drawn(labels: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+    """(n,), true for so many images, of each class the same share up to one image; which of them is random."""
+    order = torch.randperm(len(labels), generator=generator)
+    # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is drawn.
+    walk = order[torch.argsort(labels[order], stable=True)]
+    places = (torch.arange(wanted) * len(labels) + len(labels) // 2).div(max(wanted, 1), rounding_mode="floor")
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[walk[places]] = True
+    return mask

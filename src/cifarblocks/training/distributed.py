@@ -1,0 +1,166 @@
+"""One process or many: who this process is, and what all of them say to each other."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from cifarblocks.training.errors import RunError, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together; without torchrun, one.
+
+    Attributes:
+        rank: number of this process; 0 alone writes and prints.
+        world_size: how many there are.
+        device: where this process computes: a GPU of its own where there is one, else the CPU.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def print(self, *what: object, sep: str = " ") -> None:
+        """Print, in process 0 alone, at once."""
+        if self.first:
+            print(*what, sep=sep, flush=True)
+
+    def progress(self, items: Iterable[T], name: str, length: int, done: int = 0) -> Iterable[T]:
+        """The items, with a progress bar in process 0 where a person looks on."""
+        return tqdm(items, name, length, leave=False, disable=None if self.first else True, initial=done)
+
+    def sum(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in each of them."""
+        if self.world_size > 1:
+            dist.all_reduce(numbers)
+        return numbers
+
+    def largest(self, numbers: Sequence[float]) -> list[int]:
+        """The largest over all processes of each whole number, in each of them."""
+        if self.world_size == 1:
+            return [int(number) for number in numbers]
+        tensor = torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The numbers of all processes, (world_size, ...), in each of them."""
+        if self.world_size == 1:
+            return numbers.unsqueeze(0)
+        rows = [torch.empty_like(numbers) for _ in range(self.world_size)]
+        dist.all_gather(rows, numbers)
+        return torch.stack(rows)
+
+    def first_decides(self, decide: Callable[[], T]) -> T:
+        """What `decide` returns in process 0, in each of them; what it raises there, all of them raise."""
+        outcome = _attempt(decide) if self.first else None
+        if self.world_size > 1:
+            box = [outcome]
+            dist.broadcast_object_list(box, src=0, device=self.device)
+            outcome = box[0]
+        result, error = cast("tuple[T, Exception | None]", outcome)
+        if error is not None:
+            raise error
+        return result
+
+    def one_at_a_time(self, read: Callable[[], T]) -> T:
+        """What `read` returns in each process; the first of a machine reads before the others, which find its files.
+
+        What it raises in one of them, all of them raise.
+        """
+        late = int(os.environ.get("LOCAL_RANK", 0)) > 0
+        result: T | None = None
+        for late_ones in (False, True) if self.world_size > 1 else (False,):
+            error = None
+            if late == late_ones:
+                result, error = _attempt(read)
+            errors: list[Exception | None] = [error]
+            if self.world_size > 1:
+                errors = [None] * self.world_size
+                dist.all_gather_object(errors, error)
+            for raised in errors:
+                if raised is not None:
+                    raise raised
+        return cast("T", result)
+
+    def distributed(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model, its gradients averaged over all processes in the backward pass; for one process as it is."""
+        if self.world_size == 1:
+            return model
+        network = DistributedDataParallel(model)
+        if self.device.type == "cpu":
+            network.register_comm_hook(self.world_size, average_in_order)
+        return network
+
+    def share_buffers(self, model: torch.nn.Module) -> None:
+        """Give every process the buffers of process 0, so that what is evaluated is what is saved."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def average_in_order(
+    world_size: int,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket's gradients, added up in the order of the processes.
+
+    An all_reduce adds in an order that depends on where in its bucket a gradient lies, and DistributedDataParallel
+    arranges the buckets anew after its first step: a run that is resumed would differ in the last bit from one that is
+    not, with three processes or more.
+    """
+    rows = [torch.empty_like(bucket.buffer()) for _ in range(world_size)]
+    gathered = dist.all_gather(rows, bucket.buffer(), async_op=True).get_future()
+    return gathered.then(lambda _: torch.stack(rows).sum(0).div_(world_size))
+
+
+def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return function(), None
+    except (UserError, RunError, OSError) as error:
+        return None, error
+
+
+def is_first() -> bool:
+    """Whether this is process 0, before the processes have met."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise UserError(
+                f"--nproc_per_node must be at most the {gpus} GPUs of a machine, got at least {local_rank + 1}"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    if world_size == 1:
+        yield Processes(0, 1, device)
+        return
+    # The others wait while one of them decodes or downloads.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    try:
+        yield Processes(rank, world_size, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,62 @@
+"""How good a model is: mean loss, top-1 and top-5, exact at any number of processes."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarblocks.training.data.batches import Batch
+from cifarblocks.training.distributed import Processes
+
+
+class Scores(NamedTuple):
+    """Mean cross-entropy without label smoothing, accuracies in percent, and over how many images."""
+
+    loss: float
+    top1: float
+    top5: float
+    images: int
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    processes: Processes,
+    autocast: torch.autocast,
+    outcomes: list[Tensor] | None = None,
+) -> Scores:
+    """Score a model on batches that together, over all processes, hold each image once.
+
+    Args:
+        model: (b, 3, h, w) → (b, classes); it is left in eval mode.
+        batches: this process's share.
+        processes: those that have the other shares.
+        autocast: the precision to compute in.
+        outcomes: where to append, for each of this process's batches, the class found, its probability and that of the
+            true class, (b, 3).
+    """
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=processes.device)  # loss, top-1, top-5, images
+    for images, labels in batches:
+        with autocast:
+            logits = model(images).double()
+        hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        if outcomes is not None:
+            probability, found = logits.softmax(1).max(1)
+            true = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+            outcomes.append(torch.stack([found.double(), probability, true], 1))
+        sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.full_like(loss, len(labels))])
+    loss_sum, top1, top5, images_seen = processes.sum(sums).tolist()
+    return Scores(loss_sum / images_seen, 100 * top1 / images_seen, 100 * top5 / images_seen, int(images_seen))
+
+
+def all_outcomes(outcomes: list[Tensor], images: int, processes: Processes) -> Tensor:
+    """The outcomes of every image, (images, 3), in the images' order, from the shares of `evaluation_batches`."""
+    table = torch.zeros(images, 3, dtype=torch.float64, device=processes.device)
+    if outcomes:
+        table[processes.rank :: processes.world_size] = torch.cat(outcomes)
+    return processes.sum(table).cpu()

@@ -1,0 +1,108 @@
+"""What the last layer of a frozen network sees: computed once for each image, and kept on disk.
+
+The images are taken in chunks. A chunk's file has a name made of all that its content depends on: every weight of the
+network, how it is built, how pixels become numbers, the precision, the versions, and the pixels themselves. So whatever
+changes, the old file is not found; and what was interrupted goes on from the last whole chunk.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.training.data.batches import Normalisation, evaluation_batches
+from cifarblocks.training.data.cache import hash_tensors, read_cache, write_cache
+from cifarblocks.training.data.datasets import Images
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.run_folder.report import versions
+
+CHUNK = 2000  # images in a file
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its last layer, frozen.
+
+    Attributes:
+        model: the classifier, in eval mode, its last layer taken away.
+        key: a hash of all that the features depend on but the pixels.
+        normalise: what turns pixels into numbers.
+        autocast: the precision to compute in.
+    """
+
+    model: nn.Module
+    key: str
+    normalise: Normalisation
+    autocast: torch.autocast
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> Tensor:
+        """(n, features), in the precision of the normalised pixels."""
+        parts = []
+        for batch, _ in evaluation_batches(images, self.normalise):
+            with self.autocast:
+                parts.append(self.model(batch).to(batch.dtype))
+        return torch.cat(parts)
+
+
+@contextmanager
+def frozen(
+    model: nn.Module, built: dict[str, Any], normalise: Normalisation, autocast: torch.autocast
+) -> Iterator[Backbone]:
+    """Take the last layer away and freeze the rest, dropout and BatchNorm included; put it back at the end.
+
+    Args:
+        model: a classifier.
+        built: its name, arguments and precision: networks of the same weights may still compute something else.
+        normalise: what turns pixels into numbers.
+        autocast: the precision to compute in.
+    """
+    classifier, model.head.classifier = model.head.classifier, nn.Identity()  # type: ignore[union-attr]
+    try:
+        model.eval()
+        parts = [
+            built,
+            hash_tensors(model.state_dict() | {"scale": normalise.scale, "offset": normalise.offset}),
+            str(normalise.scale.dtype),
+            normalise.scale.device.type,
+            {name: version for name, version in versions().items() if name in ("cifarblocks", "torch")},
+        ]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        yield Backbone(model, key, normalise, autocast)
+    finally:
+        model.head.classifier = classifier  # type: ignore[union-attr]
+
+
+def compute_features(backbone: Backbone, images: Images, directory: Path, name: str, processes: Processes) -> Tensor:
+    """The features of some images, (n, features), from the disk where they are there.
+
+    Args:
+        backbone: what computes them.
+        images: on the device.
+        directory: where they are kept.
+        name: of these images, for the progress bar.
+        processes: this one.
+    """
+    chunks = torch.arange(len(images), device=images.labels.device).split(CHUNK)
+    parts = []
+    for indices in processes.progress(chunks, f"features of {name}", len(chunks)):
+        chunk = images[indices]
+        pixels = hash_tensors({"pixels": chunk.pixels})
+        path = directory / f"{hashlib.sha256(f'{backbone.key} {pixels}'.encode()).hexdigest()[:32]}.safetensors"
+        kept = read_cache(path, ["features"], "computing")
+        if kept is None:
+            kept = {"features": backbone(chunk)}
+            write_cache(path, kept)
+        parts.append(kept["features"].to(indices.device))
+    return torch.cat(parts)
+
+
+def mirrored(images: Images) -> Images:
+    """Each image as a mirror shows it."""
+    return Images(images.pixels.flip(2), images.labels)

@@ -1,0 +1,28 @@
+"""TOML, from the standard library where that has it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from cifarblocks.training.errors import UserError, first_line
+
+if sys.version_info >= (3, 11):
+    from tomllib import loads
+else:
+    from tomli import loads
+
+__all__ = ["loads", "read_toml"]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file says.
+
+    Raises:
+        UserError: if it cannot be read, or is not TOML.
+    """
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not TOML: {first_line(error)}") from error

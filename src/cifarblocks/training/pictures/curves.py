@@ -1,0 +1,49 @@
+"""The picture of a run: loss and accuracy over the epochs."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cifarblocks.training.atomic import save_figure
+
+TRAINING, VALIDATION, AVERAGE = "#8a8f98", "#1f5fbf", "#c8651b"
+
+
+def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1: float | None = None) -> None:
+    """Draw the lines of metrics.jsonl, and the test accuracy where it is known.
+
+    Args:
+        path: the PNG file.
+        title: what was trained on what.
+        history: a dictionary an epoch.
+        test_top1: in percent.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
+    figure.suptitle(title)
+    epochs = [line["epoch"] for line in history]
+    marker = "o" if len(epochs) <= 30 else None
+    loss, accuracy = figure.subplots(1, 2)
+
+    for axes, key in ((loss, "loss"), (accuracy, "top1")):
+        lines = {"train": (TRAINING, "training"), "validation": (VALIDATION, "validation")}
+        lines["average_validation"] = (AVERAGE, "validation, averaged weights")
+        for part, (color, label) in lines.items():
+            if history[0].get(f"{part}_{key}") is not None:
+                values = [line[f"{part}_{key}"] for line in history]
+                axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=label)
+    if test_top1 is not None:
+        accuracy.axhline(test_top1, color="black", lw=1, ls="--", label=f"test, last epoch: {test_top1:.2f} %")
+
+    low, high = loss.dataLim.intervaly
+    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log" if high > 10 * low > 0 else "linear")
+    loss.yaxis.set_major_formatter("{x:g}")
+    accuracy.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(None, 102))
+    for axes in (loss, accuracy):
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="upper right" if axes is loss else "lower right")
+    save_figure(figure, path)

@@ -1,0 +1,88 @@
+"""A picture of what a model takes for what: the confusion matrix, and the test images it was most wrong about."""
+
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cifarblocks.training.atomic import save_figure
+from cifarblocks.training.data.datasets import Images
+
+SHOWN = 20
+
+
+def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
+    """How many images of each class (rows) were taken for each class (columns), (classes, classes).
+
+    >>> confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    return torch.bincount(labels * classes + found, minlength=classes**2).view(classes, classes)
+
+
+def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
+    """The images that were taken for another class, those first whose true class got the least probability.
+
+    Args:
+        labels: (n,) the true classes.
+        outcomes: (n, 3) the class found, its probability, and that of the true class.
+    """
+    wrong = torch.nonzero(outcomes[:, 0].long() != labels).squeeze(1)
+    return wrong[outcomes[wrong, 2].argsort(stable=True)][:SHOWN].tolist()
+
+
+def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, classes: list[str]) -> None:
+    """Draw both.
+
+    Args:
+        path: the PNG file.
+        title: what was trained on what.
+        images: the test images.
+        outcomes: (n, 3), as `all_outcomes` gives them.
+        classes: the names.
+    """
+    figure = Figure(figsize=(14, 7), layout="constrained", dpi=130)
+    figure.suptitle(title)
+    grid = figure.add_gridspec(1, 2)
+    left, right = (figure.add_subfigure(grid[0, column]) for column in range(2))
+    draw_confusion(left.subplots(), confusion(images.labels, outcomes[:, 0].long(), len(classes)), classes)
+    chosen = worst_mistakes(images.labels, outcomes)
+    right.suptitle("the worst mistakes: true → found, and the probability of each" if chosen else "no mistakes")
+    for axes, index in zip(right.subplots(4, 5).flat, chosen + [None] * (SHOWN - len(chosen)), strict=True):
+        axes.axis("off")
+        if index is not None:
+            axes.imshow(images.pixels[index].numpy())
+            found, *probabilities = outcomes[index].tolist()
+            names = [shortened(classes[number]) for number in (int(images.labels[index]), int(found))]
+            of_found, of_true = (f"{100 * probability:.0f} %" for probability in probabilities)
+            axes.set_title(f"{names[0]}, {of_true} →\n{names[1]}, {of_found}", fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
+    """The matrix in shares of each true class; counts and names where there is room for them."""
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="found", ylabel="true")
+    assert axes.figure is not None
+    axes.figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    if len(classes) > 20:
+        return
+    places, names = range(len(classes)), [shortened(name) for name in classes]
+    long = max(map(len, names)) > 3
+    axes.set_xticks(places, names, rotation=45 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(places, names)
+    for row, column in torch.nonzero(counts).tolist():
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=8)
+
+
+def shortened(name: str, most: int = 14) -> str:
+    """A name that fits its place.
+
+    >>> shortened("oak"), shortened("a very long name of a class")
+    ('oak', 'a very long n…')
+    """
+    return name if len(name) <= most else name[: most - 1] + "…"

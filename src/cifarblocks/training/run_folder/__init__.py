@@ -1,0 +1,1 @@
+"""Files of a run: configuration, metrics, summary and weights."""

@@ -1,0 +1,152 @@
+"""The folder of a run: its configuration, and what it leaves for people."""
+
+import fcntl
+import json
+import os
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cifarblocks.training.atomic import remove_leftovers, write_atomically
+from cifarblocks.training.errors import UserError, first_line
+
+CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
+WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
+_locks: list[int] = []  # descriptors of the folders that this process keeps others out of
+
+
+def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
+    """Make the folder of a new run, or find that of a run to go on with.
+
+    Args:
+        options: with output, model, name and resume.
+        configuration: what the run is made of; under "options" and "data" what decides its result.
+
+    Raises:
+        UserError: if the run is there and not to be resumed, or was begun with other options or data.
+    """
+    parent, name = options.output / options.model, options.name
+    try:
+        folder = parent / name if name else _new_folder(parent)
+        if name:
+            folder.mkdir(parents=True, exist_ok=options.resume)
+        lock(folder)
+        remove_leftovers(folder)
+        if (folder / CONFIGURATION).exists():
+            _check_same_run(folder, configuration)
+        else:
+            write_json(folder / CONFIGURATION, configuration)
+    except FileExistsError as error:
+        if not name or Path(error.filename) != parent / name:
+            raise UserError(f"--output {options.output}: {error.filename}: {error.strerror}") from error
+        raise UserError(
+            f"--name {name}: run {error.filename} is there already; choose another name, or go on with it by --resume"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--output {options.output}: {error.filename}: {error.strerror}") from error
+    return folder
+
+
+def lock(folder: Path) -> None:
+    """Keep others out of a run's folder until `releasing_locks` ends, or this process does, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"run {folder} is being trained by another process") from None
+    _locks.append(descriptor)
+
+
+@contextmanager
+def releasing_locks() -> Iterator[None]:
+    """Release at its end what was locked; a decorator too."""
+    try:
+        yield
+    finally:
+        while _locks:
+            os.close(_locks.pop())
+
+
+def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other options, or other images wherever they lie."""
+    path = folder / CONFIGURATION
+    try:
+        begun = decisive(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
+    check_same(f"run {folder} was begun", begun, decisive(configuration))
+
+
+def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the result of a run, in plain values that JSON and a checkpoint can hold."""
+    data = configuration["data"]
+    chosen = {**configuration["options"], "data": data["fingerprint"], "classes": data["classes"]}
+    return json.loads(json.dumps(chosen))
+
+
+def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run, or a checkpoint, of something else; older ones do not say what is newer than they.
+
+    Raises:
+        UserError: naming the first value that differs.
+    """
+    for key, value in now.items():
+        if key in begun and begun[key] != value:
+            raise UserError(f"--resume: {what} with {key} {begun[key]!r}, and now it is {value!r}")
+
+
+def _new_folder(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        folder = parent / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"--output: no new folder could be made in {parent}")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has ended; its summary is what it writes last."""
+    return (folder / SUMMARY).exists()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that a run wrote.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The epochs that a run has written down so far.
+
+    Raises:
+        UserError: if that is not what a run writes.
+    """
+    path = folder / METRICS
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+
+
+def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write metrics.jsonl, a line an epoch, atomically."""
+    write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in history).encode())

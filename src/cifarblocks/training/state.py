@@ -1,0 +1,117 @@
+"""What changes while a model is trained: all that a checkpoint holds."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cifarblocks.training.data.batches import Batch
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.errors import RunError
+
+
+@dataclass
+class State:
+    """A model on its way.
+
+    Attributes:
+        model: the model itself, not what wraps it.
+        optimizer: with what it remembers of earlier steps.
+        average: the moving average of the model's weights and buffers, where there is one.
+        history: a line of metrics.jsonl for each epoch that is over.
+        step: how many steps of the present epoch are taken.
+        sums: over the images that this process has seen in this epoch: loss, top-1, images.
+        seconds: of this epoch, until `resumed`.
+        waited: seconds of this epoch in which the model waited for data.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    average: AveragedModel | None
+    sums: Tensor
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    resumed: float = field(default_factory=time.perf_counter)
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, and how long each of them was waited for."""
+        iterator = iter(batches)
+        while True:
+            began = time.perf_counter()
+            batch = next(iterator, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add the loss, summed over a batch, and what was right: the class of most weight where images are mixed."""
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        hits = (logits.argmax(1) == labels).sum()
+        self.sums += torch.stack([loss.detach(), hits, torch.full_like(hits, len(labels))])
+
+    def elapsed(self) -> float:
+        """Seconds of this epoch, those before an interruption included."""
+        return self.seconds + time.perf_counter() - self.resumed
+
+    def end_epoch(self, line: dict[str, Any]) -> None:
+        """Add the line of an epoch and begin the next one."""
+        self.history.append(line)
+        self.step, self.seconds, self.waited, self.resumed = 0, 0.0, 0.0, time.perf_counter()
+        self.sums.zero_()
+
+    def check_finite(self, loss: float, learning_rate: float) -> None:
+        """Refuse to go on, or to be saved, with numbers that say nothing.
+
+        Raises:
+            RunError: if the loss, or a weight, is not finite.
+        """
+        weights = all(torch.isfinite(parameter).all() for parameter in self.model.parameters())
+        if math.isfinite(loss) and weights:
+            return
+        what = "a weight is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        raise RunError(
+            f"{what} in epoch {len(self.history) + 1}, step {self.step}; try a smaller --lr than {learning_rate:g}; "
+            "what was written before is whole"
+        )
+
+    def state_dict(self, processes: Processes) -> dict[str, Any]:
+        """All that is needed to go on, for `torch.save`; every process must call it."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average and self.average.state_dict(),
+            "history": self.history,
+            "step": self.step,
+            "sums": processes.gather(self.sums).cpu(),
+            "seconds": self.elapsed(),
+            "waited": self.waited,
+        }
+
+    def load_state_dict(self, content: dict[str, Any], processes: Processes) -> None:
+        """Bring everything to where `state_dict` was called, by as many processes or by others."""
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        self.history, self.step = content["history"], content["step"]
+        self.seconds, self.waited, self.resumed = content["seconds"], content["waited"], time.perf_counter()
+        sums = content["sums"]
+        if len(sums) != processes.world_size:  # what others have seen is counted by the first process
+            sums = torch.zeros(processes.world_size, 3, dtype=sums.dtype).index_put((torch.tensor(0),), sums.sum(0))
+        self.sums.copy_(sums[processes.rank])
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average of weights and buffers, beginning with those of the first step; None for 0."""
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

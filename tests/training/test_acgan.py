@@ -1,0 +1,227 @@
+import json
+from argparse import Namespace
+
+import acgan
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from cifarblocks.training.data.batches import random_stream
+from cifarblocks.training.data.datasets import DataSet, Images
+
+NARROW = ("--width", "4", "--noise", "3", "--batch-size", "8")
+
+
+@pytest.fixture
+def quick_check(monkeypatch):
+    """The checks with fewer samples and epochs."""
+    monkeypatch.setattr(acgan, "CHECK_SAMPLES", 64)
+    monkeypatch.setattr(acgan, "CHECK_EPOCHS", 4)
+
+
+def small_generator(classes=3):
+    return acgan.Generator(classes, channels=1, size=8, noise=5, width=4).eval()
+
+
+def test_the_losses_are_those_of_section_3():
+    source, logits, labels = torch.randn(6), torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, 0])
+    probability = 1 / (1 + (-source).exp())
+    class_log_likelihood = (logits - logits.logsumexp(1, keepdim=True))[range(6), labels].mean()
+    for real, source_likelihood in ((True, probability), (False, 1 - probability)):
+        loss = acgan.source_and_class_loss((source, logits), real, labels)
+        torch.testing.assert_close(loss, -(source_likelihood.log().mean() + class_log_likelihood))
+
+
+def test_the_class_changes_every_sample_and_the_noise_does_too():
+    generator = small_generator()
+    noise = torch.randn(7, 5)
+    images = torch.stack([generator(noise, torch.full((7,), label)) for label in range(3)])  # (3, 7, 1, 8, 8)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert ((images[one] - images[other]).abs().amax((1, 2, 3)) > 1e-3).all()
+    assert ((images[:, 1:] - images[:, :-1]).abs().amax((2, 3, 4)) > 1e-3).all()
+
+
+def test_what_is_asked_for_reaches_the_generator_by_the_class_loss():
+    """One class is asked for: of the weights for the classes, its own alone have a gradient."""
+    generator, discriminator = small_generator(), acgan.Discriminator(3, channels=1, size=8, width=4).eval()
+    asked = torch.ones(4, dtype=torch.long)
+    acgan.source_and_class_loss(discriminator(generator(torch.randn(4, 5), asked)), True, asked).backward()
+    of_classes = generator.layers[0].weight.grad[:, 5:].abs().sum(0)
+    assert of_classes[1] > 0
+    assert of_classes[0] == of_classes[2] == 0
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 12), (3, 32), (3, 40)])
+def test_shapes(channels, size):
+    generator = acgan.Generator(2, channels, size, noise=3, width=4)
+    images = generator(torch.randn(2, 3), torch.tensor([0, 1]))
+    assert images.shape == (2, channels, size, size)
+    assert images.abs().max() <= 1
+    source, logits = acgan.Discriminator(2, channels, size, width=4)(images)
+    assert (source.shape, logits.shape) == ((2,), (2, 2))
+
+
+def test_each_network_learns_from_its_own_loss_alone(monkeypatch):
+    """By plain gradient steps written out on two batches, beside what an epoch makes of copies of the networks."""
+    images = Images(torch.randint(17, (8, 8, 8, 1), dtype=torch.uint8), torch.arange(8) % 3)
+    options = Namespace(batch_size=4, seed=0)
+
+    def networks():
+        torch.manual_seed(1)
+        discriminator = acgan.Discriminator(3, channels=1, size=8, width=4)
+        discriminator.features[-1].p = 0.0
+        generator = acgan.Generator(3, channels=1, size=8, noise=5, width=4)
+        return generator, discriminator
+
+    generator, discriminator = networks()
+    sgd = tuple(torch.optim.SGD(network.parameters(), 0.1) for network in (discriminator, generator))
+    acgan.train_epoch(generator, AveragedModel(generator), discriminator, sgd, images, 17, options, 0)
+
+    ours, judge = networks()
+    stream = random_stream("noise", 0, 0)
+
+    def step(network, loss):
+        parameters = list(network.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.data -= 0.1 * gradient
+
+    for batch in acgan.shuffled_batches(images, 4, "order", 0, 0):
+        asked = torch.randint(3, (4,), generator=stream)
+        fake = ours(torch.randn(4, 5, generator=stream), asked)
+        of_real = judge(acgan.to_numbers(batch.pixels, 17))
+        of_fake = judge(fake.detach())
+        likelihood = of_real[0].sigmoid().log().mean() + (-of_fake[0]).sigmoid().log().mean()
+        named = of_real[1].log_softmax(1)[range(4), batch.labels].mean()
+        named = named + of_fake[1].log_softmax(1)[range(4), asked].mean()
+        step(judge, -(likelihood + named))
+        source, logits = judge(fake)
+        step(ours, -(source.sigmoid().log().mean() + logits.log_softmax(1)[range(4), asked].mean()))
+    for network, copy in ((generator, ours), (discriminator, judge)):
+        for one, other in zip(network.parameters(), copy.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def shades():
+    """Two classes of noise that a classifier tells apart at a glance: dark and light."""
+    labels = torch.arange(128) % 2
+    pixels = (torch.randint(8, (128, 8, 8, 1)) + 9 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
+    part = Images(pixels, labels)
+    return DataSet("shades", part, part, ["dark", "light"], mirror=True)
+
+
+class Painter(nn.Module):
+    """A generator that paints noise of the shade that it makes of a label."""
+
+    def __init__(self, shade_of):
+        super().__init__()
+        self.place, self.shade_of = nn.Parameter(torch.zeros(())), shade_of
+
+    def forward(self, noise, labels):
+        return (noise.view(-1, 1, 8, 8).sigmoid() + self.shade_of(labels).view(-1, 1, 1, 1) - 1).clamp(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("shade_of", "named", "learnt"),
+    [
+        (lambda labels: labels, 100, 100),
+        (lambda labels: 1 - labels, 0, 0),
+        (torch.zeros_like, 50, 50),
+    ],
+    ids=["as asked", "the other", "always dark"],
+)
+def test_the_checks_see_a_good_generator_and_bad_ones(quick_check, shade_of, named, learnt):
+    options = Namespace(noise=64, seed=0)
+    result = acgan.check(Painter(shade_of), shades(), 17, options, torch.device("cpu"))
+    assert result["test_top1_trained_on_images"] == 100
+    assert result["samples_named_as_asked"] == pytest.approx(named, abs=1)
+    assert result["test_top1_trained_on_samples"] == pytest.approx(learnt, abs=5)
+
+
+def run(tmp_path, monkeypatch, *arguments, status=0):
+    monkeypatch.chdir(tmp_path)
+    try:
+        ended = acgan.main([*NARROW, *map(str, arguments)])
+    except SystemExit as exit:
+        ended = exit.code
+    assert ended == status
+
+
+FOLDER = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
+
+
+def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, capsys, quick_check):
+    run(tmp_path, monkeypatch, *FOLDER, "--name", "one")
+    folder, printed = tmp_path / "runs" / "acgan" / "one", capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {
+        "configuration.json", "generator.safetensors", "metrics.jsonl", "samples_0002.png", "samples_0003.png",
+        "summary.json",
+    }  # fmt: skip
+    for path in folder.iterdir():
+        assert str(path.relative_to(tmp_path)) in printed
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.width > picture.height > 100  # ten samples of each of two classes
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["training_images"], summary["test_images"], summary["samples"]) == (24, 8, 64)
+    assert summary["classifier"] == "resnet_20"
+    assert f"of 64 samples, a resnet_20 of real images names {summary['samples_named_as_asked']:.2f} %" in printed
+    assert f"one trained on samples alone names {summary['test_top1_trained_on_samples']:.2f} %" in printed
+    with safe_open(folder / "generator.safetensors", framework="pt") as file:
+        generator = acgan.Generator(**json.loads(file.metadata()["arguments"]))
+    generator.load_state_dict(load_file(folder / "generator.safetensors"))
+    assert sum(p.numel() for p in generator.parameters()) == summary["generator_parameters"]
+
+
+def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder, quick_check):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tmp_path, monkeypatch, *FOLDER, "--name", name, "--seed", seed)
+    folders = [tmp_path / "runs" / "acgan" / name for name in "abc"]
+    a, b, c = (load_file(folder / "generator.safetensors") for folder in folders)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["layers.0.weight"], c["layers.0.weight"])
+    results = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    for key in ("samples_named_as_asked", "test_top1_trained_on_samples", "test_top1_trained_on_images"):
+        assert results[0][key] == results[1][key]
+    assert (folders[0] / "samples_0003.png").read_bytes() == (folders[1] / "samples_0003.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("--data", "mnist"), 2, "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
+        (("--data", "folder:shades"), 2, "has images of 6x8; they must be square"),
+        ((*FOLDER, "--batch-size", 25), 2, "--batch-size 25 is more than the 24 training images"),
+        (("--average", 2), 2, "--average: must be a number from 0 to 0.9999, got '2'"),
+        (("--data", "folder:one", "--image-size", 8), 2, "--data folder:one has 1 class"),
+        ((*FOLDER, "--lr", 1e30), 1, "the loss is nan in epoch 1; try a smaller --lr than 1e+30"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(
+    tmp_path, monkeypatch, image_folder, capsys, arguments, status, sentence
+):
+    for part in ("train", "test"):
+        (tmp_path / "one" / part).mkdir(parents=True)
+        (tmp_path / "one" / part / "dark").symlink_to(image_folder / part / "dark")
+    run(tmp_path, monkeypatch, *arguments, status=status)
+    error = capsys.readouterr().err
+    assert error.startswith("acgan.py: error: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_samples_of_the_digits_are_what_was_asked_for_and_teach_a_classifier(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert acgan.main(["--name", "digits"]) == 0
+    summary = json.loads((tmp_path / "runs" / "acgan" / "digits" / "summary.json").read_text())
+    assert (summary["samples"], summary["test_images"]) == (5000, 360)
+    assert summary["samples_named_as_asked"] >= 90
+    assert summary["test_top1_trained_on_samples"] >= 85

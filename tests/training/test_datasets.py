@@ -1,0 +1,149 @@
+import pickle
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits as sklearn_digits
+from torchvision import datasets as torchvision_datasets
+from torchvision.datasets.utils import calculate_md5
+
+from cifarblocks.training.data.batches import random_stream
+from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
+from cifarblocks.training.errors import UserError
+
+
+def test_the_digits_are_those_of_scikit_learn_each_once():
+    digits = load_digits()
+    assert (len(digits.train), len(digits.test)) == (1437, 360)
+    assert digits.image_size == (32, 32)
+    assert not digits.mirror
+    theirs = sklearn_digits()
+    # Enlarged four times, the mean over an image stays, to within rounding.
+    ours = torch.cat([digits.train.pixels, digits.test.pixels]).float()
+    labels = torch.cat([digits.train.labels, digits.test.labels])
+    assert (ours == ours[..., :1]).all()
+    means = sorted(zip(labels.tolist(), ours.mean((1, 2, 3)).tolist(), strict=True))
+    expected = sorted(zip(theirs.target.tolist(), (theirs.images.mean((1, 2)) * 255 / 16).tolist(), strict=True))
+    for (label, mean), (their_label, their_mean) in zip(means, expected, strict=True):
+        assert label == their_label
+        assert abs(mean - their_mean) < 1.5
+
+
+def test_the_digits_are_split_evenly_over_the_classes():
+    digits = load_digits()
+    shares = torch.bincount(digits.test.labels) / torch.bincount(torch.cat([digits.train.labels, digits.test.labels]))
+    assert ((shares - 360 / 1797).abs() < 0.005).all()
+
+
+def test_mean_and_std_are_those_of_the_training_pixels():
+    pixels = torch.randint(0, 256, (50, 4, 5, 3), dtype=torch.uint8)
+    part = Images(pixels, torch.zeros(50, dtype=torch.int64))
+    mean, std = DataSet("noise", part, part[:10], ["one"], mirror=True).mean_and_std
+    scaled = pixels.double().flatten(0, 2) / 255
+    torch.testing.assert_close(torch.tensor(mean, dtype=torch.float64), scaled.mean(0))
+    torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), scaled.std(0, correction=0))
+
+
+@pytest.mark.parametrize(("images", "held"), [(60_000, 5000), (50_000, 5000), (1437, 143), (30, 3), (9, 0)])
+def test_the_held_out_images_are_stratified_random_and_of_the_promised_number(images, held):
+    labels = torch.arange(images) * 10 // images  # sorted by class, as a folder's files are
+    numbered = Images(torch.arange(images), labels)
+    kept, out = hold_out(numbered, torch.Generator().manual_seed(1))
+    assert (len(kept), len(out)) == (images - held, held)
+    assert torch.equal(torch.cat([kept.pixels, out.pixels]).sort().values, numbered.pixels)
+    assert (torch.bincount(out.labels, minlength=10) - held / 10).abs().max() <= 1
+    again = hold_out(numbered, torch.Generator().manual_seed(2))[1]
+    assert held < 100 or not torch.equal(out.pixels, again.pixels)
+
+
+def test_the_fingerprint_changes_with_one_pixel_and_with_one_label():
+    digits = load_digits()
+    prints = {digits.fingerprint}
+    pixels, labels = digits.test.pixels.clone(), digits.test.labels.clone()
+    pixels[7, 3, 2, 1] ^= 1
+    labels[0] = (labels[0] + 1) % 10
+    for test in (Images(pixels, digits.test.labels), Images(digits.test.pixels, labels)):
+        prints.add(DataSet(digits.name, digits.train, test, digits.classes, digits.mirror).fingerprint)
+    assert len(prints) == 3
+    assert load_digits().fingerprint in prints
+
+
+@pytest.fixture
+def small_cifar(tmp_path, monkeypatch):
+    """Small files in torchvision's format, with their checksums where torchvision looks for them."""
+
+    def write(source):
+        reader = {"cifar10": torchvision_datasets.CIFAR10, "cifar100": torchvision_datasets.CIFAR100}[source]
+        key, names = ("labels", "label_names") if source == "cifar10" else ("fine_labels", "fine_label_names")
+        classes = [f"class {i}" for i in range(10 if source == "cifar10" else 100)]
+        folder = tmp_path / reader.base_folder
+        folder.mkdir()
+        random = np.random.default_rng(0)
+        rows = {}
+        for attribute in ("train_list", "test_list"):
+            listed = []
+            for file, _ in getattr(reader, attribute):
+                rows[file] = random.integers(0, 256, (4, 3072), dtype=np.uint8)
+                content = {"data": rows[file], key: random.integers(0, len(classes), 4).tolist()}
+                (folder / file).write_bytes(pickle.dumps(content))
+                listed.append([file, calculate_md5(folder / file)])
+            monkeypatch.setattr(reader, attribute, listed)
+        meta = folder / reader.meta["filename"]
+        meta.write_bytes(pickle.dumps({names: classes}))
+        monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": calculate_md5(meta)})
+        return rows, classes
+
+    return write
+
+
+@pytest.mark.parametrize(("source", "train", "last"), [("cifar10", 20, "test_batch"), ("cifar100", 4, "test")])
+def test_cifar_is_read_from_torchvisions_files(source, train, last, small_cifar, tmp_path):
+    rows, classes = small_cifar(source)
+    data = load_data(source, tmp_path)
+    assert (len(data.train), len(data.test)) == (train, 4)
+    assert data.classes == classes
+    assert data.mirror
+    planes = torch.from_numpy(rows[last]).view(4, 3, 32, 32)
+    assert torch.equal(data.test.pixels, planes.permute(0, 2, 3, 1))
+
+
+def test_without_network_one_sentence_says_what_to_put_where(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
+    with pytest.raises(UserError) as caught:
+        load_cifar("cifar10", tmp_path)
+    message = str(caught.value)
+    assert "no network" in message
+    assert f"cifar-10-batches-py is not whole in {tmp_path}" in message
+    assert "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there" in message
+    assert "\n" not in message
+
+
+def test_other_sources_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--data must be digits, cifar10, cifar100 or folder:PATH, got 'imagenet'"):
+        load_data("imagenet", tmp_path)
+
+
+def test_images_of_another_size_are_what_pillow_makes_of_them(tmp_path):
+    original, large = load_data("digits", tmp_path), load_data("digits", tmp_path, 48)
+    assert large.image_size == (48, 48)
+    assert torch.equal(large.test.labels, original.test.labels)
+    for place in (0, 700, 1436):
+        image = Image.fromarray(original.train.pixels[place].numpy()).resize((48, 48), Image.Resampling.BILINEAR)
+        assert (large.train.pixels[place].int() - torch.from_numpy(np.array(image)).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.0])
+def test_a_share_has_as_much_of_each_class(share):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate((100, 50, 201))])
+    images = Images(torch.arange(len(labels)).view(-1, 1, 1, 1), labels)
+    some = share_of(images, share, random_stream("share"))
+    assert len(some) == round(share * 351)
+    assert len(some.pixels.unique()) == len(some)
+    for label, count in enumerate((100, 50, 201)):
+        assert abs((some.labels == label).sum() - share * count) <= 1
+    assert share_of(images, 1.0, random_stream("share")) is images

@@ -1,0 +1,40 @@
+"""Scores against a count by hand."""
+
+import math
+
+import torch
+from torch import nn
+
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.evaluation import Scores, evaluate
+
+PROCESSES = Processes(0, 1, torch.device("cpu"))
+PLAIN = torch.autocast("cpu", enabled=False)
+
+
+class Answers(nn.Module):
+    """What it is shown, as logits."""
+
+    def forward(self, x):
+        return x
+
+
+def test_top1_and_top5_are_counted_over_all_batches():
+    ranks = torch.tensor([0, 0, 1, 4, 5, 6, 2])  # how many classes stand before the true one
+    labels = torch.arange(7)
+    logits = torch.stack([torch.arange(7.0).roll(int(label)) for label in labels])  # the last is in place label - 1
+    logits = torch.stack([row.roll(1 + int(rank)) for row, rank in zip(logits, ranks, strict=True)])
+    for row, label, rank in zip(logits, labels, ranks, strict=True):
+        assert (row > row[label]).sum() == rank
+    model = Answers().train()
+    scores = evaluate(model, [(logits[:4], labels[:4]), (logits[4:], labels[4:])], PROCESSES, PLAIN)
+    normaliser = math.log(sum(math.exp(number) for number in range(7)))
+    loss = sum(normaliser - (6 - int(rank)) for rank in ranks) / 7
+    assert scores == Scores(scores.loss, 100 * 2 / 7, 100 * 5 / 7, 7)
+    assert math.isclose(scores.loss, loss)
+    assert not model.training
+
+
+def test_of_less_than_five_classes_all_are_in_the_top5():
+    scores = evaluate(Answers(), [(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([1]))], PROCESSES, PLAIN)
+    assert scores[1:] == (0.0, 100.0, 1)

@@ -1,0 +1,87 @@
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cifarblocks.training.atomic import remove_leftovers, write_atomically
+
+WRITER = """
+import resource, signal, sys
+from pathlib import Path
+from cifarblocks.training.atomic import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_atomically(Path({path!r}), bytes(2000))
+except OSError as error:
+    sys.exit(error.filename)
+"""
+
+
+def test_writes_what_was_given_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"first")
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, Path.replace
+
+    def flushed(descriptor):
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        fsync(descriptor)
+
+    def renamed(path, target):
+        events.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_atomically(tmp_path / "file", b"content")
+    assert events == ["content", "name", "folder"]
+
+
+def test_others_may_read_a_file_as_the_umask_says(tmp_path):
+    kept = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"")
+    finally:
+        os.umask(kept)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_and_names_it(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    program = WRITER.format(path=str(path))
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.stderr.strip() == str(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="missing/file"):
+        write_atomically(tmp_path / "missing" / "file", b"")
+
+
+def test_two_writers_of_one_file_leave_one_of_their_contents_whole(tmp_path):
+    contents = [bytes([number]) * 200_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_atomically(tmp_path / "file", contents[number % 4]), range(100)))
+    assert (tmp_path / "file").read_bytes() in contents
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    users = {"file", ".other", ".mine.tmp", ".notes.2024.tmp"}
+    for name in (".file.0123456789abcdef.tmp", *users):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == users

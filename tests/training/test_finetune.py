@@ -1,0 +1,417 @@
+"""cifarblocks finetune: what is frozen stays, and what is kept on disk is what would be computed."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+
+import pytest
+import timm
+import torch
+from references import randomise
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
+
+import cifarblocks
+from cifarblocks.blocks import GlobalLocalFilter, RelativeAttention
+from cifarblocks.cli import finetune
+from cifarblocks.training.data.batches import Normalisation
+from cifarblocks.training.data.datasets import Images, load_data
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.errors import UserError
+from cifarblocks.training.finetune import features
+from cifarblocks.training.finetune.resizing import load_resized
+from cifarblocks.training.finetune.starting import read_start
+from cifarblocks.training.run_folder import folder as runs
+from cifarblocks.training.run_folder.weights import Card, load_weights, save_weights
+
+CPU = torch.device("cpu")
+PLAIN = torch.autocast("cpu", enabled=False)
+QUICK = ("--data", "folder:shades", "--precision", "float32", "--batch-size", "8")
+
+
+def write_weights(path, name="resnet_20", classes=("dark", "light"), image_size=(6, 8), **arguments):
+    """Random weights in a file that cifarblocks train could have written, and the network."""
+    arguments = {**arguments, "num_classes": len(classes), "image_size": image_size}
+    model = randomise(cifarblocks.create_model(name, **arguments)).eval()
+    card = Card(name, arguments, list(classes), image_size, [0.5] * 3, [0.25] * 3, "float32", "shades", 1)
+    save_weights(path, model, card)
+    return model
+
+
+@pytest.fixture
+def tuned(tmp_path, image_folder, monkeypatch):
+    """cifarblocks finetune in this process: tuned("--freeze", name="a") → the folder of the run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "lock", lambda _: None)  # this process may come back to a folder
+
+    def run(*arguments, name="run", status=0, weights="start.safetensors"):
+        given = ("--weights", weights, *QUICK, "--name", name, *arguments)
+        assert finetune.main([str(argument) for argument in given]) == status
+        return tmp_path / "runs" / "resnet_20" / name
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path):
+    return write_weights(tmp_path / "start.safetensors").state_dict()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many images the frozen network sees."""
+    counts = []
+    original = features.Backbone.__call__
+
+    def call(backbone, images):
+        counts.append(len(images))
+        return original(backbone, images)
+
+    monkeypatch.setattr(features.Backbone, "__call__", call)
+    return counts
+
+
+def test_a_frozen_network_stays_to_the_bit_and_its_last_layer_learns(tuned, start, tmp_path, capsys):
+    folder = tuned("--freeze", "--epochs", 60)
+    last = load_file(folder / "last.safetensors")
+    assert last.keys() == start.keys()
+    for name, value in start.items():
+        assert torch.equal(last[name], value) != name.startswith("head.classifier."), name
+    result = json.loads((folder / "summary.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == result["epochs"] == 60
+    assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
+
+    # What is written of the test images is what the network in the file makes of them.
+    model, card = load_weights(folder / "last.safetensors")
+    test = load_data("folder:shades", tmp_path / "data").test
+    logits = model(Normalisation(card.mean, card.std, CPU, torch.float32)(test.pixels))
+    assert result["test_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, test.labels).item(), rel=1e-5)
+    assert result["test_top1"] == pytest.approx(100 * (logits.argmax(1) == test.labels).float().mean().item())
+    tuned("--freeze", "--epochs", 60, "--resume")
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_kept_features_give_the_same_layer_as_features_computed_anew(tuned, start, tmp_path, counted):
+    seen = 24 + 24 + 8  # the training images, mirrored too, and the test images
+    first = tuned("--freeze", "--epochs", 3, name="computed")
+    assert sum(counted) == seen
+    second = tuned("--freeze", "--epochs", 3, name="kept")
+    assert sum(counted) == seen
+    shutil.rmtree(tmp_path / "data" / "cache" / "features")
+    third = tuned("--freeze", "--epochs", 3, name="computed_again")
+    assert sum(counted) == 2 * seen
+    layers = [load_file(folder / "last.safetensors")["head.classifier.weight"] for folder in (first, second, third)]
+    assert torch.equal(layers[0], layers[1])
+    assert torch.equal(layers[0], layers[2])
+    final = tuned("--freeze", "--epochs", 3, "--no-mirror", "--final", name="final")
+    assert sum(counted) == 2 * seen  # which images are held out does not matter to the network
+    assert json.loads((final / "summary.json").read_text())["training_images"] == 24
+
+
+@pytest.mark.parametrize("share", [1, 0.5])
+def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_folder, monkeypatch, share):
+    monkeypatch.chdir(tmp_path)
+    model = write_weights(tmp_path / "start.safetensors")
+    arguments = ["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror", "--share", str(share)]
+    options, start = finetune.parse_arguments(arguments)
+    run = finetune.prepare(options, Processes(0, 1, CPU), start.build)
+    assert len(run.training) == 22 * share
+    parts = finetune.read_features(run)
+    for part, images in zip(parts, (run.training, run.validation, run.data.test), strict=True):
+        assert torch.equal(part.labels, images.labels)
+        torch.testing.assert_close(part.values[0], direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
+    mirrored = Images(run.training.pixels.flip(2), run.training.labels)
+    torch.testing.assert_close(parts[0].values[1], direct(model, mirrored, 0.5), rtol=1e-5, atol=1e-5)
+
+
+def test_the_test_images_may_be_left_alone_until_later(tuned, start, counted, capsys):
+    arguments = ("--freeze", "--epochs", 3, "--share", 0.5)
+    folder = tuned(*arguments, "--no-test", "--tensorboard")
+    assert sum(counted) == 24 + 24  # the training images, mirrored too
+    assert "test top-1" not in capsys.readouterr().out
+    assert not (folder / "summary.json").exists()
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = reader.EventAccumulator(str(folder / "tensorboard")).Reload()
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [(event.step, event.value) for event in log.Scalars("train_loss")]
+    assert losses == [(line["epoch"], pytest.approx(line["train_loss"])) for line in history]
+
+    layer = load_file(folder / "last.safetensors")["head.classifier.weight"]
+    tuned(*arguments, "--resume")
+    assert torch.equal(load_file(folder / "last.safetensors")["head.classifier.weight"], layer)
+    result = json.loads((folder / "summary.json").read_text())
+    assert (result["epochs"], result["training_images"], result["test_images"]) == (3, 11, 8)
+
+
+def test_a_signal_while_the_layer_is_trained_is_answered_in_a_sentence(tuned, start, monkeypatch, signals, capsys):
+    monkeypatch.setattr(finetune, "fit_head", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    folder = tuned("--freeze", status=130)
+    assert capsys.readouterr().err == (
+        "cifarblocks finetune: error: interrupted; "
+        "with --name and --resume it begins again, from the features that are kept\n"
+    )
+    monkeypatch.undo()
+    assert not (folder / "summary.json").exists()
+
+
+def direct(model, images, mean):
+    """Features without any of the code under test but the normalisation."""
+    bare = cifarblocks.create_model("resnet_20", image_size=(6, 8), num_classes=2, in_channels=3)
+    bare.load_state_dict(model.state_dict())
+    bare.reset_classifier(0)
+    bare.eval()
+    with torch.no_grad():
+        return bare(Normalisation([mean] * 3, [0.25] * 3, CPU, torch.float32)(images.pixels))
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A network, random images, and how their features are read with a cache."""
+    model = write_weights(tmp_path / "start.safetensors")
+    images = Images(torch.randint(0, 256, (30, 6, 8, 3), dtype=torch.uint8), torch.zeros(30, dtype=torch.int64))
+
+    def read(model, images, mean=0.5, built="resnet_20"):
+        normalise = Normalisation([mean] * 3, [0.25] * 3, CPU, torch.float32)
+        with features.frozen(model, {"model": built}, normalise, PLAIN) as backbone:
+            return features.compute_features(backbone, images, tmp_path / "cache", "images", Processes(0, 1, CPU))
+
+    return model, images, read
+
+
+@pytest.mark.parametrize("changed", ["nothing", "a weight", "a statistic", "the transform", "a pixel", "the model"])
+def test_whatever_changes_is_computed_anew(scene, counted, changed):
+    model, images, read = scene
+    read(model, images)
+    mean, built = 0.5, "resnet_20"
+    with torch.no_grad():
+        if changed == "a weight":
+            model.stem[0].weight[0, 0, 0, 0] += 0.5
+        if changed == "a statistic":
+            model.stem[1].running_mean[3] += 0.5
+    if changed == "the transform":
+        mean = 0.25
+    if changed == "a pixel":
+        images.pixels[7, 0, 0, 0] ^= 128
+    if changed == "the model":
+        built = "another_of_the_same_weights"
+    found = read(model, images, mean, built)
+    torch.testing.assert_close(found, direct(model, images, mean), rtol=1e-5, atol=1e-5)
+    assert len(counted) == (1 if changed == "nothing" else 2)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_file_is_computed_again_and_that_is_said(scene, counted, tmp_path, capsys, damage):
+    model, images, read = scene
+    whole = read(model, images)
+    (path,) = (tmp_path / "cache").iterdir()
+    content = path.read_bytes()
+    flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+    path.write_bytes({"truncated": content[:-9], "flipped": flipped, "empty": b""}[damage])
+    assert torch.equal(read(model, images), whole)
+    assert f"cache {path} cannot be used, computing again: " in capsys.readouterr().err
+    assert path.read_bytes() == content
+    read(model, images)
+    assert len(counted) == 2
+
+
+def test_what_was_interrupted_goes_on_from_the_last_whole_chunk(scene, counted, tmp_path, monkeypatch):
+    model, images, read = scene
+    monkeypatch.setattr(features, "CHUNK", 7)
+    call = features.Backbone.__call__
+
+    def interrupted(backbone, chunk):
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        return call(backbone, chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features.Backbone, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read(model, images)
+    assert isinstance(model.head.classifier, torch.nn.Linear)  # it was put back
+    found = read(model, images)
+    assert counted == [7, 7, 7, 7, 2]
+    torch.testing.assert_close(found, direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
+
+
+def test_the_whole_network_is_tuned_on_all_images(tuned, start):
+    folder = tuned("--epochs", 2, "--final")
+    assert json.loads((folder / "summary.json").read_text())["training_images"] == 24
+
+
+def test_the_whole_network_is_tuned_at_a_constant_rate_and_its_average_is_the_closed_form(
+    tuned, start, monkeypatch, capsys
+):
+    seen = []
+    update = AveragedModel.update_parameters
+
+    def recorded(average, model):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        update(average, model)
+
+    monkeypatch.setattr(AveragedModel, "update_parameters", recorded)
+    folder = tuned("--epochs", 3, "--ema", 0.75, "--lr", 0.01)
+    last, average = (load_file(folder / f"{name}.safetensors") for name in ("last", "average"))
+    assert len(seen) == 6  # 22 images in batches of 8
+    weights = [0.75**5, *(0.25 * 0.75 ** (5 - i) for i in range(1, 6))]
+    for name, value in last.items():
+        assert torch.equal(value, seen[-1][name])
+        assert value.dtype == torch.int64 or not torch.equal(value, start[name]), name
+        if value.is_floating_point():  # buffers too
+            expected = sum(w * state[name].double() for w, state in zip(weights, seen, strict=True))
+            torch.testing.assert_close(average[name].double(), expected, rtol=1e-5, atol=1e-6)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] for line in lines] == [0.01 * 8 / 256] * 3
+    assert "average_test_top1" in json.loads((folder / "summary.json").read_text())
+    assert "with the last layer of the same classes" in capsys.readouterr().out
+
+
+def test_a_run_starts_from_the_weights_and_is_not_resumed_with_others(tuned, start, tmp_path, capsys):
+    folder = tuned("--epochs", 1, "--lr", 0, "--resume")
+    for name, value in load_file(folder / "last.safetensors").items():
+        assert "running" in name or "batches" in name or torch.equal(value, start[name]), name
+    card = load_weights(folder / "last.safetensors")[1]
+    assert (card.mean, card.std) == ([0.5] * 3, [0.25] * 3)  # images are normalised as the weights know them
+    write_weights(tmp_path / "start.safetensors")
+    tuned("--epochs", 1, "--lr", 0, "--resume", status=2)
+    assert "was begun with weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"),
+    [(("dark", "light"), True), (("light", "dark"), False), (("a", "b"), False), (("a", "b", "c"), False)],
+)
+def test_the_last_layer_is_kept_for_the_same_classes_alone(tmp_path, image_folder, classes, kept):
+    theirs = write_weights(tmp_path / "start.safetensors", classes=classes)
+    data = load_data(f"folder:{image_folder}", tmp_path)
+    options = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors")])[0]
+    ours, arguments = read_start(tmp_path / "start.safetensors").build(options, data)
+    assert arguments["num_classes"] == ours.head.classifier.out_features == 2
+    same = ours.head.classifier.weight.shape == theirs.head.classifier.weight.shape and torch.equal(
+        ours.head.classifier.weight, theirs.head.classifier.weight
+    )
+    assert same == kept
+    assert torch.equal(ours.stem[0].weight, theirs.stem[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("build", "x"),
+    [
+        (lambda size: RelativeAttention(32, size), (2, 32, 12, 8)),
+        (lambda size: GlobalLocalFilter(8, size), (2, 8, 12, 8)),
+    ],
+)
+def test_tables_for_another_map_are_what_their_blocks_make_of_them(build, x):
+    small, large, x = randomise(build((6, 4))).eval(), build((12, 8)).eval(), torch.randn(x)
+    load_resized(large, small.state_dict(), (6, 4), keep_classifier=True)
+    torch.testing.assert_close(large(x), small(x), rtol=1e-5, atol=1e-5)
+
+
+def test_positions_are_resized_as_published_ones_are():
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10).state_dict()
+    own, expected, found = (
+        cifarblocks.create_model("vit_tiny_cifar", image_size=size, num_classes=10) for size in (32, 48, 48)
+    )
+    cifarblocks.load_published(own, theirs, "timm")
+    cifarblocks.load_published(expected, theirs, "timm")
+    load_resized(found, own.state_dict(), (32, 32), keep_classifier=True)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, msg=name)
+
+
+def test_positions_of_a_map_that_is_not_square_keep_their_places():
+    """64 places are of 8×8 for whom nobody tells that they are of 4×16: then rows would be mixed with columns."""
+    own, found = (cifarblocks.create_model("nano_vit", image_size=size) for size in ((8, 32), (16, 64)))
+    down, across = torch.meshgrid(torch.arange(4.0), torch.arange(16.0), indexing="ij")
+    weights = own.state_dict()
+    weights["stem.4.positions"][1:, 0], weights["stem.4.positions"][1:, 1] = down.flatten(), across.flatten()
+    load_resized(found, weights, (8, 32), keep_classifier=True)
+    token, places = found.state_dict()["stem.4.positions"].split([1, 8 * 32])
+    assert torch.equal(token, weights["stem.4.positions"][:1])
+    down, across = places[:, :2].view(8, 32, 2).unbind(2)
+    torch.testing.assert_close(down, down[:, :1].expand(8, 32))
+    torch.testing.assert_close(across, across[:1].expand(8, 32))
+    for line, last in ((down[:, 0], 3), (across[0], 15)):
+        assert (line.diff() > 0).all()
+        torch.testing.assert_close(line + line.flip(0), torch.full_like(line, last))  # the centre stays the centre
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_published_weights_give_the_features_that_their_owner_computes(tmp_path, image_folder, suffix):
+    theirs = timm.create_model("resnet18", num_classes=7).eval()
+    path = tmp_path / f"resnet18.{suffix}"
+    torch.save(theirs.state_dict(), path) if suffix == "pth" else save_file(theirs.state_dict(), path)
+    options, start = finetune.parse_arguments(
+        ["--weights", str(path), "--source", "timm", "--model", "resnet_18", "--model-argument", "stem=imagenet"]
+    )
+    assert (options.mean, options.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    ours, _ = start.build(options, load_data(f"folder:{image_folder}", tmp_path, 32))
+    x = torch.randn(2, 3, 32, 32)
+    theirs.reset_classifier(0)
+    assert ours.head.classifier.out_features == 2
+    ours.reset_classifier(0)
+    torch.testing.assert_close(ours.eval()(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (open, ("harm", "w"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--weights", "none.safetensors"), "--weights none.safetensors cannot be used as weights that cifarblocks"),
+        (("--weights", "text.pth", "--source", "timm"), "--source timm needs the --model that the weights are of"),
+        (("--weights", "text.pth", "--source", "timm", "--model", "resnet_18"), "cannot be used as weights of timm"),
+        (("--weights", "harm.pth", "--source", "timm", "--model", "resnet_18"), "cannot be used as weights of timm"),
+        (("--weights", "list.pth", "--source", "timm", "--model", "resnet_18"), "must hold a state dict, got list"),
+        (("--weights", "nested.pth", "--source", "timm", "--model", "resnet_20"), "is the state dict inside it?"),
+        (("--weights", "bare.safetensors"), "cannot be used as weights that cifarblocks train wrote: it does not say"),
+        (("--weights", "start.safetensors", "--model", "resnet_32"), "start.safetensors are of resnet_20"),
+        (("--weights", "start.safetensors", "--freeze", "--cutmix", "1"),
+         "--cutmix is not for --freeze, which trains the last layer alone"),
+        (("--weights", "start.safetensors", "--freeze", "--optimizer", "muon"), "--optimizer muon is not for --freeze"),
+        (("--weights", "start.safetensors", "--freeze", "--drop-path", "0.1"), "--drop-path is not for --freeze"),
+        (("--weights", "start.safetensors", "--freeze", "--recipe", "residual_networks_sgd"),
+         "--shift is not for --freeze"),
+        (("--weights", "start.safetensors", "--epochs", "0"), "argument --epochs: must be a whole number of at"),
+        (("--weights", "start.safetensors", "--std", "0", "1", "1"), "argument --std: must be a number from"),
+        (("--weights", "mlp.safetensors"),
+         "mlp.safetensors does not fit mlp: it has stem.2.weight of shape (512, 192), the model has (512, 144)"),
+        (("--weights", "start.safetensors", "--model-argument", "expansion=2"), "unexpected keyword argument"),
+        (("--weights", "eca.safetensors", "--model-argument", "kernel_size=5"),
+         "does not fit eca_resnet_20: it has stages.0.0.attention"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, image_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "start.safetensors")
+    write_weights(tmp_path / "mlp.safetensors", "mlp", image_size=(8, 8))
+    write_weights(tmp_path / "eca.safetensors", "eca_resnet_20", kernel_size=3)
+    save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    (tmp_path / "text.pth").write_text("not weights")
+    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    torch.save([1], tmp_path / "list.pth")
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "nested.pth")
+    try:
+        status = finetune.main([*arguments, "--data", "folder:shades", "--batch-size", "8"])
+    except SystemExit as exit:
+        status = exit.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("cifarblocks finetune: error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "harm").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_last_layer_is_trained_in_one_process(tmp_path):
+    write_weights(tmp_path / "start.safetensors")
+    options, start = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors"), "--freeze"])
+    with pytest.raises(UserError, match="--freeze trains one layer in one process, got 2 of torchrun"):
+        finetune.train_head(options, Processes(0, 2, CPU), start)

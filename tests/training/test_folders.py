@@ -1,0 +1,177 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifarblocks.training.data import folders
+from cifarblocks.training.data.folders import load_folder
+from cifarblocks.training.errors import UserError
+
+
+def test_reads_every_image_under_its_class(image_folder, tmp_path):
+    name, (train, train_labels), (test, test_labels), classes = load_folder(image_folder, tmp_path / "cache")
+    assert (name, classes) == ("shades", ["dark", "light"])
+    assert train.shape == (24, 6, 8, 3)
+    assert test.shape == (8, 6, 8, 3)
+    assert torch.equal(train_labels, torch.arange(2).repeat_interleave(12))
+    assert torch.equal(test_labels, torch.arange(2).repeat_interleave(4))
+    assert torch.equal(train.flatten(1).max(1).values > 127, train_labels.bool())
+
+
+def test_decodes_once_and_again_when_a_file_changes(image_folder, tmp_path, monkeypatch):
+    first = load_folder(image_folder, tmp_path / "cache")
+    decoded = []
+    read_image = folders.read_image
+    monkeypatch.setattr(folders, "read_image", lambda path: decoded.append(path) or read_image(path))
+    again = load_folder(image_folder, tmp_path / "cache")
+    assert not decoded
+    assert torch.equal(again[1][0], first[1][0])
+
+    Image.new("RGB", (8, 6), (9, 9, 9)).save(image_folder / "train" / "dark" / "0.png")
+    changed = load_folder(image_folder, tmp_path / "cache")
+    assert len(decoded) == 32
+    assert (changed[1][0][0] == 9).all()
+
+
+def test_a_moved_folder_is_not_decoded_again(image_folder, tmp_path, monkeypatch):
+    load_folder(image_folder, tmp_path / "cache")
+    moved = shutil.move(image_folder, tmp_path / "elsewhere")
+    monkeypatch.setattr(folders, "read_image", None)
+    assert load_folder(type(image_folder)(moved), tmp_path / "cache")[0] == "elsewhere"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-40] + bytes(40), lambda data: data[:100], lambda _: b""])
+def test_a_damaged_cache_is_noticed_and_made_again(image_folder, tmp_path, damage, capsys):
+    expected = load_folder(image_folder, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    result = load_folder(image_folder, tmp_path / "cache")
+    assert "cannot be used, decoding again" in capsys.readouterr().err
+    for part in (1, 2):
+        assert torch.equal(result[part][0], expected[part][0])
+        assert torch.equal(result[part][1], expected[part][1])
+
+
+def break_file(root):
+    (root / "test" / "light" / "2.png").write_bytes(b"not an image")
+
+
+def truncate_file(root):
+    path = root / "train" / "dark" / "3.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def empty_class(root):
+    shutil.rmtree(root / "train" / "dark")
+    (root / "train" / "dark").mkdir()
+
+
+def gray_file(root):
+    Image.new("L", (8, 6)).save(root / "train" / "light" / "5.png")
+
+
+def foreign_file(root):
+    (root / "train" / "dark" / "Thumbs.db").write_bytes(b"not an image")
+
+
+def stray_file(root):
+    Image.new("RGB", (8, 6)).save(root / "train" / "stray.png")
+
+
+def nested_folder(root):
+    (root / "train" / "dark" / "more").mkdir()
+
+
+def broken_link(root):
+    (root / "train" / "dark" / "99.png").symlink_to("nowhere.png")
+
+
+def deep_file(root):
+    Image.fromarray(np.zeros((6, 8), dtype=np.uint16)).save(root / "train" / "light" / "5.png")
+
+
+def large_file(root):
+    Image.new("RGB", (9, 6)).save(root / "test" / "dark" / "1.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (break_file, "test/light/2.png cannot be read as an image: it is none of JPEG, PNG"),
+        (foreign_file, "train/dark/Thumbs.db cannot be read as an image: it is none of JPEG, PNG"),
+        (stray_file, "train/stray.png is not in a class folder"),
+        (nested_folder, "train/dark/more is a folder inside a class folder"),
+        (broken_link, "train/dark/99.png cannot be read: No such file"),
+        (deep_file, "train/light/5.png is of mode I;16, whose values are not of 8 bits"),
+        (truncate_file, "train/dark/3.png cannot be read as an image"),
+        (empty_class, "class folder .*train/dark is empty"),
+        (
+            lambda root: shutil.rmtree(root / "test" / "light"),
+            "class 'light' is in .*train but .*test/light is missing",
+        ),
+        (
+            lambda root: shutil.rmtree(root / "train" / "light"),
+            "class 'light' is in .*test but .*train/light is missing",
+        ),
+        (lambda root: shutil.rmtree(root / "test"), "must have a folder .*/test, and it is not there"),
+        (gray_file, "train/light/5.png is not an RGB image but of mode L; --image-size"),
+        (large_file, "test/dark/1.png is 9x6 pixels where the images before it are 8x6; --image-size"),
+    ],
+)
+def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, sentence):
+    spoil(image_folder)
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_folder(image_folder, tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_size_makes_every_image_rgb_and_of_that_size(image_folder, tmp_path):
+    gray_file(image_folder)
+    large_file(image_folder)
+    _, (train, _), (test, _), _ = load_folder(image_folder, tmp_path / "cache", image_size=5)
+    assert train.shape == (24, 5, 5, 3)
+    assert test.shape == (8, 5, 5, 3)
+    assert (train[12:] == 0).flatten(1).all(1).sum() == 1  # the grey image, black
+
+
+def test_photographs_are_turned_as_their_camera_says(tmp_path):
+    pixels = np.zeros((6, 8, 3), dtype=np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    turned = np.array(folders.read_image(tmp_path / "a.png"))
+    assert turned.shape == (8, 6, 3)
+    assert (turned[0, 5] == 255).all()
+
+
+def test_an_image_file_cannot_run_a_program(tmp_path, monkeypatch):
+    """Pillow gives a file that begins as an EPS to Ghostscript, whatever it is called."""
+    from PIL import EpsImagePlugin
+
+    ghostscript, ran = tmp_path / "gs", tmp_path / "ran"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(ghostscript))
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        folders.read_image(path)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("kind", folders.FORMATS)
+def test_each_format_is_read(tmp_path, kind):
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "image", format=kind)
+    assert folders.read_image(tmp_path / "image").size == (6, 4)
+
+
+def test_every_image_is_opened_with_a_list_of_formats():
+    root = Path(__file__).parents[2]
+    for path in [path for part in ("src", "examples", "benchmarks", "docs") for path in (root / part).rglob("*.py")]:
+        for call in re.findall(r"Image\.open\(.*", path.read_text()):
+            assert "formats=" in call, path

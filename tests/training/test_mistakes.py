@@ -1,0 +1,44 @@
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from cifarblocks.training.data.datasets import Images
+from cifarblocks.training.pictures.mistakes import confusion, draw_mistakes, worst_mistakes
+
+
+def test_the_confusion_matrix_is_that_of_scikit_learn():
+    labels, found = torch.randint(7, (500,)), torch.randint(7, (500,))
+    assert confusion(labels, found, 7).tolist() == confusion_matrix(labels, found, labels=range(7)).tolist()
+
+
+def test_the_worst_mistakes_come_first_and_what_is_right_does_not_come():
+    labels = torch.tensor([0, 1, 2, 0])
+    outcomes = torch.tensor([[0, 0.4, 0.4], [0, 0.6, 0.3], [1, 0.9, 0.05], [2, 0.5, 0.1]])
+    assert worst_mistakes(labels, outcomes) == [2, 3, 1]
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_the_picture_has_the_asked_size_with_few_classes_and_many(tmp_path, classes):
+    images = Images(torch.randint(0, 256, (50, 8, 6, 3), dtype=torch.uint8), torch.randint(classes, (50,)))
+    outcomes = torch.stack([torch.randint(classes, (50,)).double(), torch.rand(50), torch.rand(50)], 1)
+    path = tmp_path / "mistakes.png"
+    draw_mistakes(path, "noise", images, outcomes, [f"class number {i}" for i in range(classes)])
+    with Image.open(path) as picture:
+        assert picture.size == (1820, 910)
+
+
+def test_long_names_lie_on_each_other_nowhere(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("cifarblocks.training.pictures.mistakes.save_figure", lambda figure, _: drawn.append(figure))
+    images = Images(torch.zeros(20, 8, 8, 3, dtype=torch.uint8), torch.zeros(20, dtype=torch.long))
+    outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(20, 3)
+    draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, ["passenger aeroplanes", "amphibious tractors"])
+    FigureCanvasAgg(drawn[0]).draw()
+    texts = {axes.get_title() for axes in drawn[0].subfigs[1].axes}
+    assert texts == {"passenger aer…, 0 % →\namphibious tr…, 100 %"}  # of the true class, of the one found
+    titles = [axes.title.get_window_extent() for axes in drawn[0].subfigs[1].axes]
+    assert len(titles) == 20
+    for number, title in enumerate(titles):
+        assert not any(title.overlaps(other) for other in titles[:number])

@@ -1,0 +1,97 @@
+import re
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import cifarblocks
+from cifarblocks.training.data.batches import Normalisation
+from cifarblocks.training.run_folder.weights import Card, load_weights, save_weights
+
+CARD = Card(
+    model="eca_resnet_20",
+    arguments={"num_classes": 2, "image_size": [6, 8]},
+    classes=["dark", "light"],
+    image_size=(6, 8),
+    mean=[0.5] * 3,
+    std=[0.25] * 3,
+    precision="float32",
+    data="shades",
+    epoch=3,
+)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of random weights, and the model it was written from."""
+    model = cifarblocks.create_model(CARD.model, **CARD.arguments).eval()
+    save_weights(tmp_path / "weights.safetensors", model, CARD)
+    return tmp_path / "weights.safetensors", model
+
+
+def test_weights_come_back_with_their_card(weights):
+    path, model = weights
+    loaded, card = load_weights(path)
+    assert card == CARD
+    x = torch.randn(2, 3, 6, 8)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, script):
+    path, model = weights
+    files = sorted(image_folder.glob("test/*/*.png"))[:3]
+    finished = script("predict", "--weights", path, *files)
+    lines = finished.stdout.splitlines()
+    assert len(lines) == 3
+    normalise = Normalisation(CARD.mean, CARD.std, torch.device("cpu"), torch.float32)
+    for file, line in zip(files, lines, strict=True):
+        with Image.open(file) as image:
+            pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 6, 8, 3)
+        expected = 100 * model(normalise(pixels)).softmax(1)[0]
+        printed = dict(re.findall(r"(dark|light) ([\d.]+) %", line))
+        assert line.startswith(f"{file}: {CARD.classes[int(expected.argmax())]}")
+        assert float(printed["light"]) == pytest.approx(expected[1].item(), abs=0.051)
+
+
+def test_scores_the_weights_as_train_did(script, tmp_path, image_folder):
+    data = ("--data", "folder:shades")
+    trained = script(
+        "train", "--model", "cnn", *data, "--epochs", 3, "--batch-size", 8, "--name", "a", "--image-size", 16
+    )
+    finished = script("predict", "--weights", "runs/cnn/a/last.safetensors", "--evaluate", *data, "--image-size", 16)
+    scores = re.compile(r"top-1 [\d.]+ %, top-5 [\d.]+ % on 8")
+    assert scores.search(trained.stdout)[0] == scores.search(finished.stdout)[0]
+
+
+def test_what_cannot_work_is_said_in_one_sentence(weights, image_folder, tmp_path, monkeypatch, capsys):
+    from cifarblocks.cli import predict
+
+    path, _ = weights
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    text = tmp_path / "text.txt"
+    text.write_text("not an image")
+    monkeypatch.chdir(tmp_path)
+    for arguments, sentence in [
+        ((path,), "give either image files or --evaluate"),
+        ((path, text), "text.txt cannot be read as an image"),
+        ((tmp_path / "none", text), "none cannot be used as weights that cifarblocks train wrote: No such file"),
+        ((other, text), "other.safetensors cannot be used as weights that cifarblocks train wrote"),
+        ((text, text), "text.txt cannot be used as weights that cifarblocks train wrote"),
+        ((path, "--evaluate"), "--data digits has the classes ['0', "),
+        (
+            (path, "--evaluate", "--data", "folder:shades", "--image-size", "7"),
+            "--data folder:shades has images of (7, 7)",
+        ),
+        ((path, text, "--image-size", "7"), "--image-size is for --evaluate"),
+        ((path, "--evaluate", "--top", "2"), "--top is not for --evaluate"),
+    ]:
+        try:
+            status = predict.main(["--weights", *map(str, arguments)])
+        except SystemExit as exit:
+            status = exit.code
+        assert status == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1

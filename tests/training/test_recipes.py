@@ -1,0 +1,267 @@
+"""The recipes: what the file says, what is typed, and that nothing in it is left unread."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import cifarblocks
+from cifarblocks.training.errors import UserError
+from cifarblocks.training.optim.groups import peak_learning_rate
+from cifarblocks.training.options.declared import recipe_options
+from cifarblocks.training.options.parse import combine, parse_training_arguments, read_recipe
+from cifarblocks.training.options.recipes import RECIPES, as_arguments, load_recipes, recipe_of_family
+
+
+def parse(*arguments):
+    return parse_training_arguments([str(argument) for argument in arguments], None)
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit):
+        parse(*arguments)
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", load_recipes()[0])
+def test_each_recipe_is_read_whole(name):
+    recipe = load_recipes()[0][name]
+    options = vars(parse("--recipe", name))
+    for key, value in recipe.items():
+        assert options[key.replace("-", "_")] == value, key
+    assert options["recipe"] == name
+
+
+# What was published: the learning rate and the batch it was used with.
+@pytest.mark.parametrize(
+    ("name", "rate", "batch", "epochs", "decay"),
+    [
+        ("resnet_cifar100_sgd_300_epochs", 0.1, 2048, 300, 5e-4),
+        ("ghost_resnet_cifar100_sgd_300_epochs", 0.1, 2048, 300, 4e-5),
+        ("improved_resnet20_convnext_cifar100_sgd_300_epochs", 0.05, 1024, 300, 1e-3),
+        ("convnext_cifar100_adamw_300_epochs", 4e-3, 2048, 300, 0.05),
+        ("mscan_and_mixer_cifar100_adamw_300_epochs", 1e-3, 2048, 300, 0.05),
+        ("coatnet_csp_and_resnest_cifar100_adamw_300_epochs", 2e-4, 2048, 300, 0.05),
+        ("coatnet_0_custom_enhanced_cifar100_adamw_300_epochs", 1e-3, 1024, 300, 0.05),
+        ("coatnet_imagenet_adamw_300_epochs", 1e-3, 512, 300, 0.05),
+        ("coatnet_imagenet_384_pixels_fine_tuning_30_epochs", 5e-5, 256, 30, 1e-8),
+        ("small_networks_cifar10_adam_45_epochs", 1e-3, 128, 45, 0),
+    ],
+)
+def test_the_published_recipes_train_as_published(name, rate, batch, epochs, decay):
+    options = parse("--recipe", name)
+    assert peak_learning_rate(options.lr, options.batch_size) == pytest.approx(rate)
+    assert (options.batch_size, options.epochs, options.weight_decay) == (batch, epochs, decay)
+
+
+def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
+    _, families = load_recipes()
+    general = [model for model in cifarblocks.list_models() if recipe_of_family(model, families) == "any_network_sgd"]
+    assert all(model.startswith(("cspdarknet", "ghostnet")) for model in general), general
+    muon, sgd = (
+        ("eca_resnet_20", "resnet_110", "ecanet20_adaptive"),
+        ("ghost_resnet_20", "wrn_16_4", "resnest14d_cifar"),
+    )
+    for model in muon + sgd:
+        options = parse("--model", model)
+        values = (options.optimizer, options.lr, options.batch_size, options.label_smoothing, options.weight_decay)
+        assert values == ("muon" if model in muon else "sgd", 0.8, 64, 0.1, 5e-4)
+        assert (options.shift, options.epochs, options.warmup_epochs) == (3 / 32, 20, 1)
+    assert parse("--model", "mlp").lr == 0.08
+    recipes, _ = load_recipes()
+    assert recipes["residual_networks_muon"] == {**recipes["residual_networks_sgd"], "optimizer": "muon"}
+    assert parse("--model", "convnext_atto").optimizer == "adamw"
+
+
+def test_what_is_typed_wins():
+    options = parse("--recipe", "ghost_resnet_cifar100_sgd_300_epochs", "--lr", 0.3, "--policy", "none", "--no-mirror")
+    assert (options.lr, options.policy, options.mirror, options.erasing) == (0.3, "none", False, 0.5)
+
+
+def test_another_optimizer_does_not_inherit_the_rates_of_the_recipes():
+    options = parse("--model", "eca_resnet_20", "--optimizer", "adamw")
+    assert (options.lr, options.weight_decay, options.label_smoothing) == (1e-3, 0.05, 0.1)
+    options = parse("--recipe", "coatnet_imagenet_adamw_300_epochs", "--final-lr", 0, "--optimizer", "sgd")
+    assert (options.lr, options.weight_decay, options.eps) == (0.8, 5e-4, None)
+
+
+def test_the_share_of_muon_is_known_where_muon_is():
+    assert parse("--model", "eca_resnet_20").muon_share == 0.07
+    assert parse("--model", "eca_resnet_20", "--muon-share", 0.2).muon_share == 0.2
+    assert parse("--model", "eca_resnet_20", "--optimizer", "sgd").muon_share is None
+
+
+def test_the_share_of_a_recipe_is_left_behind_with_its_muon():
+    defaults = vars(parse("--model", "mlp"))
+    recipe = {"optimizer": "muon", "muon_share": 0.2}
+    assert combine(defaults, recipe, {}).muon_share == 0.2
+    assert combine(defaults, recipe, {"optimizer": "sgd"}).muon_share is None
+
+
+def test_a_warm_up_keeps_its_share_of_other_epochs():
+    name = "coatnet_0_custom_enhanced_cifar100_adamw_300_epochs"
+    assert parse("--recipe", name, "--epochs", 3).warmup_epochs == pytest.approx(0.1)
+    assert parse("--recipe", name, "--epochs", 3, "--warmup-epochs", 1).warmup_epochs == 1
+
+
+def test_the_models_rates_are_said_in_one_place():
+    improved = ("--recipe", "improved_resnet20_convnext_cifar100_sgd_300_epochs")
+    assert parse(*improved).drop_path == 0.05
+    options = parse(*improved, "--model-argument", "drop_path=0.2")
+    assert (options.drop_path, options.model_argument) == (None, {"drop_path": 0.2})
+
+
+def test_an_unknown_key_is_named_with_its_recipe_and_near_ones(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "recipes.toml"
+    monkeypatch.setattr("cifarblocks.training.options.recipes.load_recipes.__defaults__", (path,))
+    path.write_text('[families]\n"*" = "mine"\n[recipes.mine]\nwarmup-epoch = 3\n')
+    error = refused(capsys)
+    assert error == (
+        "cifarblocks train: error: recipe mine: 'warmup-epoch' is not an option that a recipe sets; "
+        "did you mean 'warmup-epochs'?\n"
+    )
+    for line, sentence in {
+        'model = "vit_tiny"': "'model' is not an option that a recipe sets",
+        "warmup_epochs = 1": "'warmup_epochs' is not an option that a recipe sets; did you mean 'warmup-epochs'",
+        "lr = [1, 2]": "recipe mine: lr must be a number, a string, true or false, got [1, 2]",
+        "lr = -1": "recipe mine: argument --lr: must be a number of at least 0, got '-1'",
+        'policy = "all"': "recipe mine: argument --policy: must be none, trivial or rand-N-M",
+        "lr = ": f"{path} is not TOML",
+    }.items():
+        path.write_text(f'[families]\n"*" = "mine"\n[recipes.mine]\n{line}\n')
+        assert sentence in refused(capsys), line
+    path.write_text('[families]\n"*" = "other"\n[recipes.mine]\n')
+    assert "--recipe 'other' is not in recipes.toml" in refused(capsys)
+    path.write_text('[families]\n"vit_*" = "mine"\n[recipes.mine]\n')
+    assert "--model eca_resnet_20: no pattern of [families] in recipes.toml fits it" in refused(capsys)
+    path.write_text("[recipe.mine]\n")
+    assert "has the tables [families] and [recipes.NAME], got 'recipe'" in refused(capsys)
+
+
+def test_an_unknown_recipe_is_answered_with_near_ones(capsys):
+    assert (
+        "--recipe 'resnet_cifar_sgd' is not in recipes.toml; did you mean 'resnet_cifar100_sgd_300_epochs'"
+        in refused(capsys, "--recipe", "resnet_cifar_sgd")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--optimizer", "sgd", "--muon-share", 0.1), "--muon-share 0.1 is of muon, and --optimizer is sgd"),
+        (("--eps", 1e-6), "--eps 1e-06 is of adamw, and --optimizer is muon"),
+        (
+            ("--model", "mlp", "--optimizer", "muon"),
+            "--optimizer muon moves filters without biases or groups, and mlp has",
+        ),
+        (("--schedule", "constant", "--final-lr", 0.1), "--final-lr 0.1 is where a cosine ends"),
+        (("--mix-probability", 0.5), "--mix-probability 0.5 is of --mixup or --cutmix, and neither is given"),
+        (("--ema", 1), "--ema must be below 1, got 1.0"),
+        (("--layer-decay", 0), "--layer-decay must be above 0, got 0.0"),
+        (("--policy", "rand-2-31"), "argument --policy: must be none, trivial or rand-N-M"),
+        (("--drop-path", 0.1, "--model-argument", "drop_path=0.1"), "--drop-path and --model-argument drop_path are"),
+        (("--model", "cnn", "--drop-path", 0.1), "--model cnn drop_path=0.1: drop_path must be 0 for cnn"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(arguments, sentence, capsys):
+    assert sentence in refused(capsys, *arguments)
+
+
+# Each option that a recipe may set, with a value that must change what a run comes to.
+CHANGES = {
+    "epochs": 2,
+    "batch_size": 4,
+    "optimizer": "adamw",
+    "muon_share": 0.3,
+    "eps": 0.1,
+    "lr": 0.2,
+    "final_lr": 0.01,
+    "schedule": "constant",
+    "warmup_epochs": 0.5,
+    "layer_decay": 0.8,
+    "weight_decay": 0.5,
+    "clip": 0.01,
+    "label_smoothing": 0.3,
+    "drop_path": 0.9,
+    "dropout": 0.9,
+    "mirror": False,
+    "shift": 0.4,
+    "policy": "trivial",
+    "erasing": 1,
+    "mixup": 1,
+    "cutmix": 1,
+    "mix_probability": 0.3,
+    "precision": "float32",
+}
+COMPANIONS = {"eps": ("--optimizer", "adamw"), "mix_probability": ("--mixup", 1)}
+# These change how a run is computed, not what it comes to: other tests have them.
+SAME_RESULT = {"accelerate", "accumulate", "ema", "sync_batchnorm", "gradient_checkpointing", "compile"}
+
+
+def test_there_is_no_option_without_a_test():
+    assert CHANGES.keys() | SAME_RESULT == set(recipe_options())
+
+
+@pytest.fixture(scope="module")
+def weights_without():
+    """The weights of runs that lack an option, by what else they were given."""
+    return {}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_option_changes_the_weights(name, fitted, weights_without):
+    companions = COMPANIONS.get(name, ())
+    if companions not in weights_without:
+        weights_without[companions] = fitted(*companions, "--name", "base").state.model.state_dict()
+    value, option = CHANGES[name], name.replace("_", "-")
+    arguments = (f"--no-{option}",) if value is False else (f"--{option}", value)
+    changed = fitted(*companions, *arguments, "--name", "changed").state.model.state_dict()
+    base = weights_without[companions]
+    assert any(not torch.equal(tensor, changed[key].to(tensor.dtype)) for key, tensor in base.items())
+
+
+def test_the_values_are_printed_and_recorded(fitted):
+    from cifarblocks.training.run_folder.report import describe_run
+
+    run = fitted("--mixup", 0.3, "--name", "a")
+    printed = describe_run(run.options, run.data, run.state.model, len(run.training), run.processes)
+    text = " ".join(printed.split())
+    assert text.startswith(
+        "recipe residual_networks_muon: epochs 1, batch-size 8, accumulate 1, optimizer muon, lr 0.1"
+    )
+    for name in recipe_options():
+        value = vars(run.options)[name]
+        assert value is None or f"{name.replace('_', '-')} {value}" in text
+        assert run.record["options"][name] == value
+    assert run.record["options"]["recipe"] == "residual_networks_muon"
+
+
+def test_true_and_false_become_switches():
+    assert as_arguments("a", {"mirror": True, "lr": 0.5}, ["lr", "mirror"]) == ["--mirror", "--lr=0.5"]
+    with pytest.raises(UserError, match="known are|did you mean"):
+        as_arguments("a", {"x": 1}, ["lr"])
+    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "attention_and_convnext_adamw"
+    assert RECIPES.name == "recipes.toml"
+
+
+def test_the_commands_of_the_guide_have_options_that_exist():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text().replace("\\\n", " ")
+    commands = [line.partition("cifarblocks train")[2] for line in text.splitlines() if "cifarblocks train " in line]
+    assert len(commands) >= 8
+    for command in commands:
+        if "--recipe resnet_cifar100_sgd" not in command or "300_epochs" in command:  # the misspelt one
+            assert parse(*shlex.split(command)).epochs >= 1
+
+
+def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(fitted):
+    from cifarblocks.native.batch_norm import NativeBatchNorm2d
+    from cifarblocks.training.run_folder.report import describe_run
+
+    for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
+        run = fitted("--name", name, *arguments)
+        assert any(isinstance(part, NativeBatchNorm2d) for part in run.state.model.modules()) is (name == "a")
+        assert words in describe_run(run.options, run.data, run.state.model, len(run.training), run.processes)
+        assert run.record["options"]["accelerate"] is (name == "a")
+    with pytest.raises(UserError, match="was begun with accelerate True, and now it is False"):
+        fitted("--name", "a", "--resume", "--no-accelerate")

@@ -1,0 +1,285 @@
+"""cifarblocks search: what is tried, what is cut short, what is kept, and that the test images are left alone."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from PIL import Image
+
+from cifarblocks.cli import search, train
+from cifarblocks.training.compare import launch as launching
+from cifarblocks.training.compare.study import ENDED, read_range, remove_weights
+
+STAND_IN = Path(__file__).with_name("stand_in_train.py")
+
+
+@pytest.fixture
+def stand_in(signals, monkeypatch, tmp_path):
+    """In an empty folder, stand_in_train.py in place of cifarblocks train."""
+    monkeypatch.setattr(launching, "TRAIN", (str(STAND_IN),))
+    monkeypatch.setattr(search, "draw_study", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: object) -> int:
+    return search.main(["--model", "mlp", *map(str, arguments)])
+
+
+def ended(name: str = "mlp") -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///runs/search/{name}/study.db"
+    return optuna.load_study(study_name="search", storage=storage).get_trials(states=ENDED)
+
+
+def test_the_learning_rate_of_the_lowest_loss_is_found(stand_in, capsys):
+    """Of (log10 lr)² over five powers of ten, the lowest lies at 1; a random search of 25 is off by 1.5 times or so."""
+    assert run("--search", "lr=0.001..100", "--trials", 25, "--epochs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "lr: 0.001 to 100 on a logarithmic scale" in printed
+    command = printed.splitlines()[-1].split()
+    assert command[:4] == ["cifarblocks", "train", "--model", "mlp"]
+    assert "--share" not in command
+    assert 0.7 < float(command[command.index("--lr") + 1]) < 1.4
+    trials = ended()
+    assert len(trials) == 25
+    best = min(trials, key=lambda trial: trial.value or 99)
+    assert command[command.index("--lr") + 1] == str(best.user_attrs["values"]["lr"])
+
+
+def test_no_trial_may_test_and_all_have_the_share(stand_in):
+    assert run("--search", "lr=0.1..1", "--trials", 2, "--share", 0.3, "--epochs", 2) == 0
+    for number in (0, 1):
+        command = Path(f"runs/search/mlp/trial-000{number}.log").read_text().splitlines()[0]
+        assert "--no-test" in command
+        assert "--share 0.3" in command
+    assert not list(Path().rglob("summary.json"))
+
+
+def test_a_trial_that_gets_no_better_or_is_worse_than_others_is_cut_short(stand_in):
+    """The stand-in's loss falls with every epoch, so patience does not end it, but the pruner does."""
+    options = ("--search", "lr=1..1000", "--trials", 12, "--epochs", 6)
+    assert run(*options, "--patience", 1) == 0
+    states = [trial.state for trial in ended()]
+    assert states.count(optuna.trial.TrialState.PRUNED) >= 2
+    pruned = [trial for trial in ended() if trial.state == optuna.trial.TrialState.PRUNED]
+    complete = [trial for trial in ended() if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert all(1 < max(trial.intermediate_values) < 6 for trial in pruned)
+    assert all(max(trial.intermediate_values) == 6 for trial in complete)
+    assert min(t.params["lr"] for t in pruned) > min(t.params["lr"] for t in complete)
+
+
+def test_patience_ends_a_trial(monkeypatch):
+    from cifarblocks.training.compare import study
+
+    losses = [1.0, 0.5, 0.6, 0.7, 0.4, 0.3]
+    lines = [{"epoch": epoch, "validation_loss": loss} for epoch, loss in enumerate(losses, start=1)]
+    monkeypatch.setattr(study, "read_metrics", lambda _: lines)
+
+    class Ended:
+        status = 0
+
+    reported = []
+
+    class Unpruned:
+        def report(self, loss, epoch):
+            reported.append(epoch)
+
+        def should_prune(self):
+            return False
+
+    assert study.watch(Ended(), Path(), Unpruned(), patience=2) == study.IMPATIENT
+    assert reported == [1, 2, 3, 4]
+    reported.clear()
+    assert study.watch(Ended(), Path(), Unpruned(), patience=3) == study.WHOLE
+    assert reported == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_failed_trial_is_told_and_the_search_goes_on(stand_in, capsys):
+    assert run("--search", "lr=13,1", "--trials", 6, "--epochs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "lr 13: no validation loss, 13 is unlucky" in printed
+    assert "--lr 1" in printed.splitlines()[-1]
+    assert run("--search", "lr=13,13.0", "--name", "bad", "--trials", 2, "--epochs", 1) == 1
+    assert "no trial was completed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../../out", "/tmp/out", "a/b", "..", "", "a\nb"])
+def test_a_study_is_written_in_its_folder_alone(stand_in, capsys, name):
+    with pytest.raises(SystemExit, match="2"):
+        run("--search", "lr=1,2", "--trials", 1, "--name", name)
+    assert f"--name: must be the name of one folder, got {name!r}" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_question_mark_does_not_end_the_address_of_the_study(stand_in, capsys):
+    assert run("--search", "lr=1,2", "--trials", 1, "--name", "x?y") == 2
+    assert "must not contain '?', got 'runs/search/x?y'" in capsys.readouterr().err
+    assert not Path("runs/search/x").exists()
+
+
+def test_what_is_removed_of_a_trial_is_what_training_wrote(tmp_path):
+    for name in ("last.safetensors", "checkpoint.pt", "mine.pt", "mine.safetensors"):
+        (tmp_path / name).touch()
+    remove_weights(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.pt", "mine.safetensors"]
+
+
+def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_in, capsys):
+    options = ("--search", "lr=0.01..10", "--trials", 5, "--epochs", 2)
+    assert run(*options, "--name", "whole") == 0
+
+    hold = Path("runs/search/cut/hold-trial-0002")
+    hold.parent.mkdir()
+    hold.touch()
+
+    def interrupt():
+        while not Path("runs/search/cut/mlp/trial-0002/metrics.jsonl").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert run(*options, "--name", "cut") == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert len(ended("cut")) == 2
+    hold.unlink()
+    assert run(*options, "--name", "cut") == 0
+    whole, cut = ended("whole"), ended("cut")
+    assert [trial.params for trial in cut] == [trial.params for trial in whole]
+    assert [trial.value for trial in cut] == [trial.value for trial in whole]
+    assert cut[2].user_attrs["folder"] == "trial-0002"
+    assert Path("runs/search/cut/trial-0002.log").read_text().count("$ ") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "--search NAME=LOW..HIGH says what to search for"),
+        (("--search", "lr"), "argument --search: must be NAME=LOW..HIGH or NAME=ONE,OTHER, got 'lr'"),
+        (("--search", "lr=3..1"), "two numbers and the lower one first, got 'lr=3..1'"),
+        (("--search", "lr=-1..1"), "--search lr=-1: argument --lr: must be a number of at least 0"),
+        (("--search", "speed=0..1"), "--search speed=0: unrecognized arguments: --speed 0"),
+        (("--search", "model-argument.width=1..2"), "unexpected keyword argument 'width'"),
+        (("--search", "optimizer=sgd,adam"), "--search optimizer=adam: argument --optimizer: invalid choice: 'adam'"),
+        (("--search", "lr=0.1..1", "--lr", 1), "--search lr: --lr is given too"),
+        (("--search", "seed=0..5"), "--search seed: all trials have the --seed of the search"),
+        (("--search", "lr=0.1..1", "--final"), "--final holds no images out, and values are chosen on those"),
+        (("--search", "lr=0.1..1", "--epoch", 1), "cifarblocks train: unrecognized arguments: --epoch 1"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = run(*arguments)
+    except SystemExit as left:
+        status = left.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("cifarblocks search: error: ")
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_study_is_not_gone_on_with_by_another_search(stand_in, capsys):
+    assert run("--search", "lr=0.1..1", "--trials", 1, "--epochs", 1) == 0
+    assert run("--search", "lr=0.1..2", "--trials", 2, "--epochs", 1) == 2
+    assert "study runs/search/mlp was begun with search lr " in capsys.readouterr().err
+    assert run("--search", "lr=0.1..1", "--trials", 2, "--epochs", 3) == 2
+    assert "was begun with epochs 1, and now it is 3; give another --name" in capsys.readouterr().err
+    Path("runs/search/mlp/study.db").write_bytes(b"no study" * 1000)
+    assert run("--search", "lr=0.1..1", "--trials", 1, "--epochs", 1) == 2
+    assert "study.db cannot be used as a study" in capsys.readouterr().err
+
+
+def test_ranges_are_logarithmic_from_a_factor_of_ten_on():
+    scales = {text: read_range(f"x={text}")[1].log for text in ("0..10", "1..9.5", "1..10.0", "0.1..1", "8..256")}
+    assert scales == {"0..10": False, "1..9.5": False, "1..10.0": True, "0.1..1": True, "8..256": True}
+
+
+def test_numbers_are_whole_where_train_takes_no_others():
+    texts = ("mixup=0..1", "lr=1..10", "epochs=5..20", "model-argument.kernel_size=1..9", "optimizer=sgd,adamw")
+    kinds = {}
+    for text in texts:
+        key, distribution = read_range(text)
+        kinds[key] = type(search.whole_numbers(key, distribution, ["--model", "eca_resnet_20"])).__name__
+    assert list(kinds.values()) == ["FloatDistribution"] * 2 + ["IntDistribution"] * 2 + ["CategoricalDistribution"]
+
+
+def test_switches_are_searched(stand_in):
+    assert run("--search", "mirror=true,false", "--trials", 6, "--epochs", 1) == 0
+    logs = [Path(f"runs/search/mlp/trial-000{number}.log").read_text() for number in range(6)]
+    assert {"--mirror" in log.split() for log in logs} == {True, False}
+    assert all(("--no-mirror" in log.split()) != ("--mirror" in log.split()) for log in logs)
+
+
+def test_values_that_do_not_go_together_are_a_trial_and_the_search_goes_on(stand_in, capsys):
+    options = ("--search", "epochs=2..3", "--search", "warmup_epochs=1.9..2.5", "--trials", 8)
+    assert run(*options) == 0
+    printed = capsys.readouterr().out
+    assert ": refused: --warmup-epochs must be below --epochs 2, got 2." in printed
+    trials = ended()
+    assert len(trials) == 8
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
+
+
+def test_a_search_of_real_trials_leaves_the_test_images_alone(script, tmp_path):
+    finished = script("search", "--model", "mlp", "--search", "lr=0.01..1", "--trials", 2, "--epochs", 2)
+    folder = tmp_path / "runs" / "search" / "mlp"
+    for number in (0, 1):
+        run = folder / "mlp" / f"trial-000{number}"
+        assert sorted(path.name for path in run.iterdir()) == ["configuration.json", "metrics.jsonl"]
+        log = (folder / f"trial-000{number}.log").read_text()
+        assert "test top-1" not in log
+        assert "259 images to train, 143 to select" in log  # a fifth of 1,294
+    losses = [
+        json.loads(line)["validation_loss"]
+        for path in folder.rglob("metrics.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert f"best validation loss {min(losses):.4f}" in finished.stdout
+    with Image.open(folder / "study.png") as picture:
+        assert picture.size == (1170, 624)
+
+
+def test_a_run_that_left_the_test_images_alone_is_tested_by_the_same_command_without_that(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["--model", "mlp", "--epochs", "1", "--share", "0.1", "--name", "a", "--resume"]
+    assert train.main([*command, "--no-test"]) == 0
+    folder = Path("runs/mlp/a")
+    assert not (folder / "summary.json").exists()
+    capsys.readouterr()
+    assert train.main(command) == 0
+    assert "going on with run runs/mlp/a after epoch 1" in capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["epochs"], summary["training_images"], summary["test_images"]) == (1, 129, 360)
+
+
+def test_a_study_is_searched_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/search/mlp")
+    folder.mkdir(parents=True)
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert run("--search", "lr=0.1..1") == 2
+    os.close(held)
+    assert "runs/search/mlp is being trained by another process" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_best_values_are_trained_with(script, tmp_path):
+    options = ("--model", "mlp", "--search", "lr=0.02..0.5", "--search", "optimizer=sgd", "--trials", 4, "--epochs", 4)
+    finished = script("search", *options, "--train")
+    assert "1,294 images to train" in finished.stdout
+    (summary,) = (tmp_path / "runs" / "mlp").glob("*/summary.json")
+    command = finished.stdout.partition("to train with it:\n")[2].splitlines()[0].split()
+    assert json.loads(summary.read_text())["configuration"]["options"]["lr"] == float(
+        command[command.index("--lr") + 1]
+    )
+    assert json.loads(summary.read_text())["test_top1"] > 85
