@@ -13,13 +13,13 @@ import torch
 from measuring import described, surroundings, write
 
 import cifarblocks
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.datasets import SOURCES
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.evaluation import evaluate
-from cifarblocks.training.options.parse import Parser
+from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.run_folder.weights import load_data_for, load_weights
+from cifarblocks.training.stopping import exit_status
 
 CPU = torch.device("cpu")
 

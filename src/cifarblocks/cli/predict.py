@@ -20,7 +20,8 @@ from cifarblocks.training.data.folders import read_image, resize
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.evaluation import evaluate
-from cifarblocks.training.options.parse import Parser, add_data_arguments, integer
+from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.declared import add_data_options
 from cifarblocks.training.run_folder.weights import Card, load_data_for, load_weights
 
 
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="a file that cifarblocks train wrote")
     parser.add_argument("--top", type=integer(1), default=3, help="how many classes to print (default: %(default)s)")
     parser.add_argument("--evaluate", action="store_true", help="score the weights on the test images of --data")
-    add_data_arguments(parser)
+    add_data_options(parser)
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):
         parser.error("give either image files or --evaluate")

@@ -22,14 +22,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.compare.launch import TRAIN, command_line, parse
 from cifarblocks.training.compare.study import ENDED, Space, open_study, read_range, try_values
 from cifarblocks.training.errors import RunError, UserError
-from cifarblocks.training.options.parse import Parser, folder_name, integer, number
+from cifarblocks.training.options.command_line import Parser, folder_name, integer, number
+from cifarblocks.training.options.declared import Options
 from cifarblocks.training.pictures.study import draw_study
 from cifarblocks.training.run_folder import folder as runs
-from cifarblocks.training.stopping import stop_on_signals
+from cifarblocks.training.stopping import exit_status, stop_on_signals
 
 
 @runs.releasing_locks()
@@ -41,7 +41,8 @@ def search(options: Namespace, arguments: list[str]) -> list[str]:
     folder = options.output / (options.name or trained.model)
     folder.mkdir(parents=True, exist_ok=True)
     runs.lock(folder)
-    settings = {**vars(trained), "share": options.share, "patience": options.patience, "seed": options.seed}
+    own = {"share": options.share, "patience": options.patience, "seed": options.seed}
+    settings = {**trained.recorded("run", "data", "recipe"), **own}
     study = open_study(folder / "study.db", settings, space, trained.epochs)
     print(describe_space(space, options), flush=True)
     while (ended := len(study.get_trials(states=ENDED))) < options.trials:
@@ -54,7 +55,7 @@ def search(options: Namespace, arguments: list[str]) -> list[str]:
     return [*arguments, *report_best(study, folder)]
 
 
-def check_space(space: Space, arguments: list[str]) -> Namespace:
+def check_space(space: Space, arguments: list[str]) -> Options:
     """Return the options without what is searched; both ends of every range must be values that it takes."""
     if not space:
         raise UserError("--search NAME=LOW..HIGH says what to search for; give one at least")

@@ -12,20 +12,19 @@ it writes table.md, table.csv and pictures to OUTPUT. The second line takes 2 mi
 import shlex
 import sys
 import time
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from cifarblocks.training.atomic import write_atomically
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.compare.equal_time import epochs_in_equal_time, measured_speeds, speed_key
 from cifarblocks.training.compare.grid import GRIDS, Grid, GridRun, grid_path, read_grid, read_value
 from cifarblocks.training.compare.launch import Process, check_same_options, command_line, parse, shared_machine
 from cifarblocks.training.compare.table import Row, csv_table, markdown_table
-from cifarblocks.training.options.parse import Parser, integer
+from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.declared import Options
 from cifarblocks.training.pictures.compare import draw_bars, draw_learning_curves, draw_pareto_front
 from cifarblocks.training.run_folder.folder import SUMMARY, is_finished, lock, read_json, read_metrics, releasing_locks
-from cifarblocks.training.stopping import stop_on_signals
+from cifarblocks.training.stopping import exit_status, stop_on_signals
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Planned:
     label: str
     arguments: list[str]
     folder: Path
-    options: Namespace
+    options: Options
 
     @property
     def name(self) -> str:
@@ -48,7 +47,7 @@ def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
     settings = run.settings if epochs is None else {**run.settings, "epochs": epochs}
     arguments = [*command_line(settings), "--output", str(output), "--name", run.name, "--resume"]
     options = parse(f"run {run.label}", arguments)
-    return Planned(run.label, arguments, options.output / options.model / options.name, options)
+    return Planned(run.label, arguments, options.output / options.model / run.name, options)
 
 
 def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:

@@ -13,8 +13,8 @@ class StoppedError(RunError):
     """A signal ended a run that can go on later.
 
     Args:
-        number: of the signal.
-        sentence: what a person is told.
+        number: Number of the signal.
+        sentence: Where the run stands, and how to go on.
     """
 
     def __init__(self, number: int, sentence: str) -> None:

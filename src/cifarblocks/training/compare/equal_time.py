@@ -11,8 +11,8 @@ import torch
 from cifarblocks.training.compare.launch import Process, Settings, command_line, parse
 from cifarblocks.training.data.datasets import load_data
 from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.run_folder.folder import read_json, read_metrics, write_json
-from cifarblocks.training.run_folder.report import machine, versions
 
 IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
 

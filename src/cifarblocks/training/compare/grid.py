@@ -9,11 +9,12 @@ from typing import Any
 
 from cifarblocks.training.compare.launch import Settings, tidy
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.options.declared import DECLARED
 from cifarblocks.training.options.toml_files import loads, read_toml
 
 GRIDS = Path(__file__).with_name("grids")
 TABLES = ("options", "runs", "equal-time")
-SET_BY_SWEEP = ("name", "output", "resume", "no-test", "help")
+SET_BY_SWEEP = ("help", *(name.replace("_", "-") for name, told in DECLARED.items() if told["kind"] == "place"))
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ import shlex
 import signal
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.options.parse import PLACES, parse_training_arguments
+from cifarblocks.training.options.declared import DECLARED, FLAG, Options
+from cifarblocks.training.options.parse import read_options
 from cifarblocks.training.run_folder.folder import CONFIGURATION, read_json
 
 TRAIN = ("-m", "cifarblocks", "train")
-SWITCHES = ("final", "tensorboard")  # without them is what false means
 # Options of `cifarblocks train` without the dashes, and model-argument.NAME for arguments of the model.
 Settings = dict[str, Any]
 
@@ -46,7 +45,7 @@ def command_line(settings: Settings) -> list[str]:
         if name:
             arguments += [f"--{option}", f"{name}={value!r}" if reads_otherwise(value) else f"{name}={value}"]
         elif isinstance(value, bool):
-            if value or option not in SWITCHES:
+            if value or not is_flag(option):
                 arguments.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, list):
             arguments += [f"--{option}", *map(str, value)]
@@ -55,31 +54,37 @@ def command_line(settings: Settings) -> list[str]:
     return arguments
 
 
+def is_flag(option: str) -> bool:
+    """Return True for an option without a `--no-` form: leaving it out is what false means."""
+    told = DECLARED.get(option.replace("-", "_"))
+    return told is not None and FLAG.items() <= told["arguments"].items()
+
+
 def reads_otherwise(value: Any) -> bool:
     """Whether a text needs quotes, because without them it reads as a number or the like."""
     return isinstance(value, str) and (not value.isidentifier() or value in ("True", "False", "None"))
 
 
-def parse(where: str, arguments: list[str]) -> Namespace:
-    """The options that cifarblocks train makes of a command line.
+def parse(where: str, arguments: list[str]) -> Options:
+    """Return the options that `cifarblocks train` makes of a command line.
 
     Raises:
-        UserError: if it makes none: where the command line is from, and what cifarblocks train says of it.
+        UserError: If it makes none: where the command line is from, and what it says of it.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return parse_training_arguments(arguments, None)
+            return read_options(arguments)
     except SystemExit:
         message = (said.getvalue().strip() or "asks for help").removeprefix("cifarblocks train: error: ")
         raise UserError(f"{where}: {message}") from None
 
 
-def check_same_options(folder: Path, options: Namespace) -> None:
+def check_same_options(folder: Path, options: Options) -> None:
     """Refuse a run that was begun with other options than these.
 
     Raises:
-        UserError: naming the first that differs.
+        UserError: Naming the first that differs.
     """
     path = folder / CONFIGURATION
     if not path.exists():
@@ -88,8 +93,8 @@ def check_same_options(folder: Path, options: Namespace) -> None:
         begun = read_json(path)["options"]
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
-    for key, value in json.loads(json.dumps(vars(options), default=str)).items():
-        if key not in PLACES and value not in (None, "auto") and begun.get(key) != value:
+    for key, value in json.loads(json.dumps(options.recorded())).items():
+        if value not in (None, "auto") and begun.get(key, value) != value:
             raise UserError(
                 f"run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}; "
                 f"give another --output, or remove that folder"

@@ -12,11 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from cifarblocks.training.checkpoints import CHECKPOINT, DAMAGED, PREVIOUS
 from cifarblocks.training.compare.launch import Process, Settings, command_line, parse, tidy
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.options.parse import PLACES
 from cifarblocks.training.run_folder.folder import WEIGHTS, read_metrics
+from cifarblocks.training.saving import CHECKPOINT, DAMAGED, PREVIOUS
 
 Space = dict[str, Any]  # an optuna distribution for each option
 WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
@@ -74,8 +73,7 @@ def open_study(path: Path, settings: dict[str, Any], space: Space, epochs: int) 
     except Exception as error:
         raise UserError(f"{path} cannot be used as a study: {first_line(error)}") from error
     ranges = {f"search {key}": str(distribution) for key, distribution in space.items()}
-    chosen = {key: value for key, value in settings.items() if key not in PLACES}
-    now = json.loads(json.dumps({**chosen, **ranges}, default=str))
+    now = json.loads(json.dumps({**settings, **ranges}, default=str))
     begun = study.user_attrs.get("settings", now)
     for key in {**begun, **now}:
         if begun.get(key) != now.get(key):

@@ -4,8 +4,9 @@ What is done to an image depends on (seed, epoch, index) alone: each epoch draws
 each image, on the CPU. So one process and many, a CPU and a GPU, a first run and a resumed one see the same images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from cifarblocks.training.data.datasets import Images
 from cifarblocks.training.data.mixing import Mixing, draw_mix
 from cifarblocks.training.data.policies import Policy, augment_each
-from cifarblocks.training.data.seeds import random_stream as random_stream
+from cifarblocks.training.data.seeds import random_stream
 
 # (b, 3, h, w) normalised, channels last in memory; (b,) labels, or (b, classes) probabilities where images are mixed
 Batch = tuple[Tensor, Tensor]
@@ -55,9 +56,66 @@ class Normalisation:
         return rows.view(b, h, w, c).permute(0, 3, 1, 2)
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch; what is left over after them waits for another epoch's order."""
-    return images // batch_size
+class Batches(Protocol):
+    """What a run needs of its batches: those of images, or of what the last layer sees of them."""
+
+    @property
+    def training(self) -> Sized: ...
+    @property
+    def validation(self) -> Sized: ...
+    @property
+    def test(self) -> Sized: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    def of_epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]: ...
+    def of_images(self, images: Any) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """All batches of a run, made of images: this process's share of each.
+
+    Attributes:
+        training: The images to train on, on the device.
+        validation: The images to select with, on the device; none where all are trained on.
+        test: The images to test with.
+        normalise: What turns pixels into numbers.
+        augmentation: What is done to a training image.
+        batch_size: Images of the global batch.
+        seed: Of the run.
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    training: Images
+    validation: Images
+    test: Images
+    normalise: Normalisation
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch; what is left over after them waits for another epoch's order."""
+        return len(self.training) // self.batch_size
+
+    def of_epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the training batches of an epoch, from some step on."""
+        share = (self.rank, self.world_size, first_step)
+        settings = (self.normalise, self.augmentation, self.batch_size, self.seed, epoch)
+        return training_batches(self.training, *settings, *share)
+
+    def of_images(self, images: Images) -> Iterator[Batch]:
+        """Yield some images as they are, each once over all processes."""
+        images = images.to(self.training.labels.device)
+        return evaluation_batches(images, self.normalise, self.rank, self.world_size)
 
 
 def training_batches(
@@ -106,7 +164,7 @@ def training_batches(
             batch.masked_fill_(erased_pixels(drawn, augmentation.erasing, h, w).unsqueeze(1), 0)
         return batch, images.labels[indices]
 
-    for step in range(first_step, steps_per_epoch(n, batch_size)):
+    for step in range(first_step, n // batch_size):
         indices = order[step * batch_size : (step + 1) * batch_size]
         batch = load(indices[rank::world_size])
         mix = augmentation.mixing and draw_mix(augmentation.mixing, batch_size, h, w, (seed, epoch, step))

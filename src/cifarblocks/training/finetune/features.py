@@ -20,7 +20,7 @@ from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.cache import hash_tensors, read_cache, write_cache
 from cifarblocks.training.data.datasets import Images
 from cifarblocks.training.distributed import Processes
-from cifarblocks.training.run_folder.report import versions
+from cifarblocks.training.hardware import versions
 
 CHUNK = 2000  # images in a file
 

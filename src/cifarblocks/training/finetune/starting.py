@@ -1,7 +1,6 @@
 """First weights from a file: those of an earlier run, or what timm or torchvision published."""
 
 import hashlib
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -56,8 +55,8 @@ class Start:
                     arguments += ["--model-argument", f"{name}={value!r}"]
         return arguments
 
-    def build(self, options: Namespace, data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
-        """The classifier for these data with these weights, and what it was built with, as `train` wants it.
+    def build(self, name: str, given: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the classifier for some data with these weights, and the arguments that it was built with.
 
         The last layer is kept where the file names the same classes, and new where it does not. Positions and tables
         made for images of another size are resized.
@@ -65,14 +64,14 @@ class Start:
         Raises:
             UserError: if a tensor is missing, left over or of another shape; it names the first.
         """
-        model, arguments = build_model(options, data)
+        model, arguments = build_model(name, given, len(data.classes), data.image_size)
         try:
             if self.card:
                 load_resized(model, self.tensors, self.card.image_size, keep_classifier=self.keeps_classifier(data))
             else:
                 cifarblocks.load_published(model, self.tensors, str(self.source), new_classifier=True)
         except ValueError as error:
-            raise UserError(f"--weights {self.path} does not fit {options.model}: {first_line(error)}") from error
+            raise UserError(f"--weights {self.path} does not fit {name}: {first_line(error)}") from error
         return model, arguments
 
     def keeps_classifier(self, data: DataSet) -> bool:

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+# For 30 epochs of eca_resnet_20 the best of 0.05, 0.07, 0.1 and 0.15 on validation images.
+MUON_SHARE = 0.07
+
 
 class Muon(SGD):
     """SGD with Nesterov momentum, the steps of filters made orthogonal: https://kellerjordan.github.io/posts/muon.

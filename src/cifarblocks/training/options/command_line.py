@@ -1,11 +1,36 @@
-"""What a value on a command line may be: readers for argparse that say what is wrong in one sentence."""
+"""A command line: a parser and readers of values that say what is wrong in one sentence."""
 
 import argparse
 import ast
 import math
+import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that says what is wrong in one sentence, once for all processes, and exits with status 2.
+
+    Args:
+        program: The command.
+        description: The first paragraphs of the help.
+        about: What stands before each sentence.
+    """
+
+    def __init__(self, program: str, description: str | None = None, about: str = "") -> None:
+        formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
+        usage = "%(prog)s [options]" if program.startswith("cifarblocks") else None
+        super().__init__(program, usage, description, formatter_class=formatter, allow_abbrev=False)
+        self.about = about
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave."""
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"{self.prog}: error: {self.about}{message}", file=sys.stderr)
+        sys.exit(2)
 
 
 def named_value(text: str) -> tuple[str, Any]:
