@@ -14,7 +14,19 @@ import pytest
 from cifarblocks.cli import predict, train
 
 KEPT = Path(__file__).with_name("kept")
-OPTIONS = ["--model", "mlp", "--image-size", "4", "--epochs", "3", "--precision", "float32", "--name", "kept", "--resume"]
+OPTIONS = [
+    "--model",
+    "mlp",
+    "--image-size",
+    "4",
+    "--epochs",
+    "3",
+    "--precision",
+    "float32",
+    "--name",
+    "kept",
+    "--resume",
+]
 
 
 @pytest.fixture
