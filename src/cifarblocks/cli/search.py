@@ -34,7 +34,7 @@ from cifarblocks.training.stopping import exit_status, stop_on_signals
 
 @runs.releasing_locks()
 def search(options: Namespace, arguments: list[str]) -> list[str]:
-    """Try values until there are enough trials: the arguments of cifarblocks train with the best of them."""
+    """Try values until there are enough trials; return the arguments of `cifarblocks train` with the best of them."""
     space: Space = dict(options.search)
     trained = check_space(space, arguments)
     space = {key: whole_numbers(key, distribution, arguments) for key, distribution in space.items()}
@@ -74,12 +74,12 @@ def check_space(space: Space, arguments: list[str]) -> Options:
 
 
 def typed(value: Any) -> Any:
-    """A number without a fraction as it is typed."""
+    """Return a number without a fraction as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]) -> BaseDistribution:
-    """A range of whole numbers alone, where cifarblocks train takes no others."""
+    """Return a range of whole numbers alone, where the option takes no others."""
     if not isinstance(distribution, FloatDistribution):
         return distribution
     low, high = typed(distribution.low), typed(distribution.high)
@@ -92,7 +92,7 @@ def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]
 
 
 def describe_space(space: Space, options: Namespace) -> str:
-    """What is searched, for people."""
+    """Return what is searched, human-readable."""
     lines = [f"on {100 * options.share:g} % of the training images, patience {options.patience} epochs"]
     for key, distribution in space.items():
         scale = " on a logarithmic scale" if getattr(distribution, "log", False) else ""

@@ -38,12 +38,12 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """For people: the model, and what its folder is called."""
+        """Model and name of the run, human-readable."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
 def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
-    """The command line of a run, read as cifarblocks train would."""
+    """Return the command line of a run, read as `cifarblocks train` reads it."""
     settings = run.settings if epochs is None else {**run.settings, "epochs": epochs}
     arguments = [*command_line(settings), "--output", str(output), "--name", run.name, "--resume"]
     options = parse(f"run {run.label}", arguments)
@@ -78,7 +78,7 @@ def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:
 
 
 def describe_end(run: Planned, process: Process, failures: dict[str, str]) -> str:
-    """What came of a run; a failure is noted."""
+    """Return how a run ended; a failure is noted."""
     if process.status == 0 and is_finished(run.folder):
         return f"ends with test top-1 {read_json(run.folder / SUMMARY)['test_top1']:.2f} %"
     failures[run.name] = f"{process.last_words()} (more in {process.log})"
@@ -86,7 +86,7 @@ def describe_end(run: Planned, process: Process, failures: dict[str, str]) -> st
 
 
 def collect(runs: list[Planned]) -> list[Row]:
-    """The complete runs, those that differ by the seed alone in one row."""
+    """Return the complete runs, those that differ by the seed alone in one row."""
     rows: dict[str, Row] = {}
     for run in runs:
         if is_finished(run.folder):
@@ -113,7 +113,7 @@ def write_comparison(output: Path, title: str, runs: list[Planned]) -> None:
 
 
 def choose_epochs(grid: Grid, output: Path) -> list[int | None]:
-    """How many epochs each run gets in the time of the grid's reference; None where the grid itself says it."""
+    """Return the epochs of each run in the time of the grid's reference; None where the grid itself says them."""
     if grid.reference is None:
         return [None] * len(grid.runs)
     speeds = measured_speeds(output, [grid.reference, *(run.settings for run in grid.runs)])

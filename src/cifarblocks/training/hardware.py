@@ -1,4 +1,4 @@
-"""What a run computes on: its names for the record, bfloat16, and memory that is freed."""
+"""The hardware of a run: its names for the record, bfloat16, and memory that is freed."""
 
 import ctypes
 import os

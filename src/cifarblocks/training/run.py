@@ -1,4 +1,4 @@
-"""What a run is made of: options become parts, once, before it begins."""
+"""The parts of a run, made of its options once, before it begins."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

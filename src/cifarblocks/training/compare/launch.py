@@ -24,7 +24,7 @@ Settings = dict[str, Any]
 
 
 def tidy(key: str) -> str:
-    """The name of an option as cifarblocks train has it; what is the model's is left as it is.
+    """Return the name of an option with dashes; an argument of the model stays as it is.
 
     >>> tidy("weight_decay"), tidy("model_argument.drop_path")
     ('weight-decay', 'model-argument.drop_path')
@@ -34,7 +34,7 @@ def tidy(key: str) -> str:
 
 
 def command_line(settings: Settings) -> list[str]:
-    """What to type after cifarblocks train.
+    """Return the arguments of `cifarblocks train` for some settings.
 
     >>> command_line({"model": "ghost_resnet_20", "model-argument.ratio": 3, "mirror": False, "std": [0.2, 0.3, 0.2]})
     ['--model', 'ghost_resnet_20', '--model-argument', 'ratio=3', '--no-mirror', '--std', '0.2', '0.3', '0.2']
@@ -61,7 +61,7 @@ def is_flag(option: str) -> bool:
 
 
 def reads_otherwise(value: Any) -> bool:
-    """Whether a text needs quotes, because without them it reads as a number or the like."""
+    """Return True for a text that would read as a number or the like without quotes."""
     return isinstance(value, str) and (not value.isidentifier() or value in ("True", "False", "None"))
 
 
@@ -129,7 +129,7 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """The exit status; None while it runs."""
+        """Exit status; None while it runs."""
         return self.process.poll()
 
     def ask_to_stop(self) -> None:
@@ -148,7 +148,7 @@ class Process:
             self.process.wait()
 
     def last_words(self) -> str:
-        """Why it failed: the last line that it printed, or the signal that killed it."""
+        """Return why it failed: the last line that it printed, or the signal that killed it."""
         if self.status is not None and self.status < 0:
             return f"killed by {signal.Signals(-self.status).name}"
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -156,7 +156,7 @@ class Process:
 
 
 def shared_machine(slot: int, jobs: int) -> dict[str, str]:
-    """The environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
+    """Return the environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
     environment: dict[str, str] = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))

@@ -24,7 +24,7 @@ SWITCHED = {"true": True, "false": False}
 
 
 def read_range(text: str) -> tuple[str, BaseDistribution]:
-    """NAME=LOW..HIGH, on a logarithmic scale from a factor of 10 on, or NAME=ONE,OTHER.
+    """Read NAME=LOW..HIGH, on a logarithmic scale from a factor of 10 on, or NAME=ONE,OTHER.
 
     >>> read_range("weight_decay=1e-5..1e-2")
     ('weight-decay', FloatDistribution(high=0.01, log=True, low=1e-05, step=None))
@@ -89,7 +89,7 @@ def open_study(path: Path, settings: dict[str, Any], space: Space, epochs: int) 
 
 
 def folder_name(number: int) -> str:
-    """Of a trial."""
+    """Return the name of a trial's folder."""
     return f"trial-{number:04}"
 
 
@@ -146,7 +146,7 @@ def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
 
 
 def best_epoch(metrics: list[dict[str, Any]]) -> int:
-    """The epoch of the lowest validation loss, the first of several.
+    """Return the epoch of the lowest validation loss, the first of several.
 
     >>> best_epoch([{"epoch": 1, "validation_loss": 2.0}, {"epoch": 2, "validation_loss": 2.5}])
     1
@@ -155,7 +155,7 @@ def best_epoch(metrics: list[dict[str, Any]]) -> int:
 
 
 def finite_losses(metrics: list[dict[str, Any]]) -> list[float]:
-    """The validation loss of each epoch that has one."""
+    """Return the validation losses that are finite."""
     return [line["validation_loss"] for line in metrics if math.isfinite(line["validation_loss"])]
 
 
@@ -166,7 +166,7 @@ def remove_weights(run: Path) -> None:
 
 
 def readable(value: Any) -> Any:
-    """A number of four digits, as it is typed.
+    """Return a number rounded to four digits.
 
     >>> readable(0.123456), readable(3), readable("adamw")
     (0.1235, 3, 'adamw')
@@ -175,7 +175,7 @@ def readable(value: Any) -> Any:
 
 
 def describe(values: Settings) -> str:
-    """For people.
+    """Return the values, human-readable.
 
     >>> describe({"lr": 0.1, "model-argument.drop_path": 0.2})
     'lr 0.1, drop_path 0.2'

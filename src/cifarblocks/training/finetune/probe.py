@@ -19,7 +19,7 @@ from cifarblocks.training.run import Build, Run, build_state, prepare, split
 
 @dataclass(frozen=True)
 class Features:
-    """What the last layer sees of some images.
+    """Inputs of the last layer for some images.
 
     Attributes:
         values: (views, n, features): of the images as they are and, if there is a second view, mirrored.

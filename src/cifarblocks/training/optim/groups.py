@@ -18,7 +18,7 @@ def parameter_groups(
     orthogonal: Collection[str] = (),
     orthogonal_share: float = 1.0,
 ) -> list[dict[str, object]]:
-    """Weight decay for convolutions and matrices, none for norms, biases, scales, and what says where something is.
+    """Group parameters: convolutions and matrices decay, norms, biases, scales and positions do not.
 
     Args:
         model: the model.
@@ -58,7 +58,7 @@ def filters_without_biases(model: nn.Module) -> list[str]:
 
 
 def block_depths(model: nn.Module) -> dict[str, int]:
-    """How deep each parameter of a classifier lies: 0 in the stem, 1 in the first block, and so on to the head."""
+    """Return the depth of each parameter of a classifier: 0 in the stem, 1 in the first block, and so on to the head."""
     depths: dict[str, int] = {}
     blocks: list[str] = []
     for name, _ in model.named_parameters():
@@ -78,7 +78,7 @@ def build_optimizer(
     layer_decay: float = 1.0,
     muon_share: float | None = None,
 ) -> Optimizer:
-    """SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; the learning rate is set at each step."""
+    """Build SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; each step sets the learning rate."""
     if name == "muon":
         filters, share = filters_without_biases(model), MUON_SHARE if muon_share is None else muon_share
         return Muon(parameter_groups(model, weight_decay, layer_decay, filters, share), lr=0.0)

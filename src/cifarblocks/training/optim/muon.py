@@ -55,7 +55,7 @@ class Muon(SGD):
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
-    """(..., r, c) matrices, their singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz, degree 5.
+    """Bring the singular values of matrices (..., r, c) near 1, to 0.7 to 1.2: Newton-Schulz, degree 5.
 
     Its coefficients are Muon's: steep at 0, where most singular values begin, rather than exact at 1.
     """

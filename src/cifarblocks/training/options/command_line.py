@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value a Python literal where it reads as one, else a string.
+    """Read NAME=VALUE; the value is a Python literal if it reads as one, else a string.
 
     >>> named_value("kernel_size=5"), named_value("shortcut=A")
     (('kernel_size', 5), ('shortcut', 'A'))
@@ -60,7 +60,7 @@ def folder_name(text: str) -> str:
 
 
 def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """A reader of whole numbers in a range."""
+    """Return a reader of whole numbers in a range."""
 
     def read(text: str) -> int:
         try:
@@ -76,7 +76,7 @@ def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
 
 
 def number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    """A reader of finite numbers in a range."""
+    """Return a reader of finite numbers in a range."""
 
     def read(text: str) -> float:
         try:

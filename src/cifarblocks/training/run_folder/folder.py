@@ -117,7 +117,7 @@ def _new_folder(parent: Path) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run has ended; its summary is what it writes last."""
+    """Return True if the run has ended; its summary is written last."""
     return (folder / SUMMARY).exists()
 
 
@@ -139,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that a run has written down so far.
+    """Return the epochs that a run has written down so far.
 
     Raises:
         UserError: if that is not what a run writes.

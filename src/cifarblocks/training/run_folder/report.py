@@ -1,4 +1,4 @@
-"""What is written down of a run, so that a number can be traced to what made it."""
+"""Records of a run, so that a number can be traced to what made it."""
 
 import os
 import shlex
@@ -44,7 +44,7 @@ def summary(
     test: Scores,
     average_test: Scores | None = None,
 ) -> dict[str, Any]:
-    """The result of a run, and what it was made of."""
+    """Return the result of a run, and what it was made of."""
     options = configuration["options"]
     validated = [line["validation_top1"] for line in history if line["validation_top1"] is not None]
     average = {} if average_test is None else {f"average_test_{k}": v for k, v in average_test._asdict().items()}
@@ -89,7 +89,7 @@ def describe_run(options: Options, data: DataSet, model: nn.Module, training_ima
 
 
 def describe_epoch(line: dict[str, Any], epochs: int) -> str:
-    """A line of metrics.jsonl, for people."""
+    """Return a line of metrics.jsonl, human-readable."""
     validation = ""
     if line["validation_loss"] is not None:
         validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
