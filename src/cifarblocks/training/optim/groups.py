@@ -58,7 +58,7 @@ def filters_without_biases(model: nn.Module) -> list[str]:
 
 
 def block_depths(model: nn.Module) -> dict[str, int]:
-    """Return the depth of each parameter of a classifier: 0 in the stem, 1 in the first block, and so on to the head."""
+    """Return the depth of each parameter: 0 in the stem, 1 in the first block, and so on to the head."""
     depths: dict[str, int] = {}
     blocks: list[str] = []
     for name, _ in model.named_parameters():
