@@ -23,6 +23,7 @@ from cifarblocks.training.optim.schedule import Schedule
 from cifarblocks.training.options.declared import Options
 from cifarblocks.training.run_folder.folder import open_run
 from cifarblocks.training.run_folder.report import configuration
+from cifarblocks.training.run_folder.weights import Card
 from cifarblocks.training.state import State, moving_average
 
 Build = Callable[[str, dict[str, Any], DataSet], tuple[nn.Module, dict[str, Any]]]
@@ -37,7 +38,7 @@ class Run:
         processes: Those that train together.
         data: The data set.
         batches: The batches to train on, to select with and to test with.
-        arguments: What the model was built with.
+        card: What the weights files say of themselves, but for the epoch.
         record: What is written down of all this.
         folder: Where it is written.
         state: What changes.
@@ -55,7 +56,7 @@ class Run:
     processes: Processes
     data: DataSet
     batches: Batches
-    arguments: dict[str, Any]
+    card: Card
     record: dict[str, Any]
     folder: Path
     state: State
@@ -114,7 +115,17 @@ def prepare(options: Options, processes: Processes, build: Build = build_named) 
         processes=processes,
         data=data,
         batches=batches,
-        arguments=arguments,
+        card=Card(
+            model=options.model,
+            arguments=arguments,
+            classes=data.classes,
+            image_size=data.image_size,
+            mean=options.mean or [],
+            std=options.std or [],
+            precision=options.precision,
+            data=data.name,
+            epoch=0,
+        ),
         record=record,
         folder=folder,
         state=build_state(options, model, model),

@@ -7,6 +7,7 @@ import hashlib
 import io
 import struct
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError, first_line
 from cifarblocks.training.run import Run
 from cifarblocks.training.run_folder.folder import check_same, decisive, write_metrics
-from cifarblocks.training.run_folder.weights import Card, save_weights
+from cifarblocks.training.run_folder.weights import save_weights
 from cifarblocks.training.state import State
 
 CHECKPOINT, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint_before.pt", "checkpoint_damaged.pt"
@@ -155,18 +156,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
 
 
 def _write_epoch(run: Run, content: dict[str, Any]) -> None:
-    state, options = run.state, run.options
-    card = Card(
-        model=options.model,
-        arguments=run.arguments,
-        classes=run.data.classes,
-        image_size=run.data.image_size,
-        mean=options.mean or [],
-        std=options.std or [],
-        precision=options.precision,
-        data=run.data.name,
-        epoch=len(state.history),
-    )
+    state, card = run.state, replace(run.card, epoch=len(run.state.history))
     *before, line = state.history
     best = line["validation_top1"] is None or all(line["validation_top1"] > old["validation_top1"] for old in before)
     for name in ("last", "best") if best else ("last",):

@@ -4,9 +4,9 @@ What is done to an image depends on (seed, epoch, index) alone: each epoch draws
 each image, on the CPU. So one process and many, a CPU and a GPU, a first run and a resumed one see the same images.
 """
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,25 +56,6 @@ class Normalisation:
         return rows.view(b, h, w, c).permute(0, 3, 1, 2)
 
 
-class Batches(Protocol):
-    """What a run needs of its batches: those of images, or of what the last layer sees of them."""
-
-    @property
-    def training(self) -> Sized: ...
-    @property
-    def validation(self) -> Sized: ...
-    @property
-    def test(self) -> Sized: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    def of_epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]: ...
-    def of_images(self, images: Any) -> Iterator[Batch]: ...
-
-
 @dataclass(frozen=True)
 class ImageBatches:
     """All batches of a run, made of images: this process's share of each.
@@ -112,10 +93,70 @@ class ImageBatches:
         settings = (self.normalise, self.augmentation, self.batch_size, self.seed, epoch)
         return training_batches(self.training, *settings, *share)
 
-    def of_images(self, images: Images) -> Iterator[Batch]:
+    def of_images(self, images: Any) -> Iterator[Batch]:
         """Yield some images as they are, each once over all processes."""
         images = images.to(self.training.labels.device)
         return evaluation_batches(images, self.normalise, self.rank, self.world_size)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Inputs of the last layer for some images.
+
+    Attributes:
+        values: (views, n, features): of the images as they are and, if there is a second view, mirrored.
+        labels: (n,)
+    """
+
+    values: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, chosen: Tensor) -> "Features":
+        chosen = chosen.to(self.labels.device)
+        return Features(self.values[:, chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class FeatureBatches:
+    """All batches of a run, made of features.
+
+    Attributes:
+        training: Features to train on.
+        validation: Features to select with; none where all are trained on.
+        test: Features to test with; none with --no-test.
+        batch_size: Images of a batch.
+        seed: Of the run.
+    """
+
+    training: Features
+    validation: Features
+    test: Features
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch."""
+        return len(self.training) // self.batch_size
+
+    def of_epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the training batches of an epoch; each image is mirrored in every other epoch, as `ImageBatches` do."""
+        values, labels = self.training.values, self.training.labels
+        order = torch.randperm(len(labels), generator=random_stream("order", self.seed, epoch)).to(labels.device)
+        starts = torch.rand(len(labels), generator=random_stream("mirror", self.seed)).to(labels.device)
+        views = (((starts + epoch / 2) % 1 < 0.5) & (len(values) > 1)).long()
+        for indices in order.split(self.batch_size)[first_step : self.steps]:
+            yield values[views[indices], indices], labels[indices]
+
+    def of_images(self, images: Any) -> Iterator[Batch]:
+        """Yield the features of some images as they are, all at once."""
+        yield images.values[0], images.labels
+
+
+Batches = ImageBatches | FeatureBatches
 
 
 def training_batches(
