@@ -4,11 +4,12 @@ import signal
 from functools import partial
 from typing import Any
 
+from cifarblocks.checkpoints.own import Card
 from cifarblocks.training.checkpoints import write_checkpoint
 from cifarblocks.training.errors import StoppedError
 from cifarblocks.training.run import Run
 from cifarblocks.training.run_folder import folder as runs
-from cifarblocks.training.run_folder.weights import Card, save_weights
+from cifarblocks.training.run_folder.weights import save_weights
 from cifarblocks.training.stopping import StopRequest
 
 
