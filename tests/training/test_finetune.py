@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 import cifarblocks
-from cifarblocks.blocks import GlobalLocalFilter, RelativeAttention
+from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.cli import finetune
 from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Normalisation
@@ -23,10 +23,9 @@ from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune import features
 from cifarblocks.training.finetune.probe import freeze
-from cifarblocks.training.finetune.resizing import load_resized
 from cifarblocks.training.finetune.starting import read_start
 from cifarblocks.training.run_folder import folder as runs
-from cifarblocks.training.run_folder.weights import Card, load_weights, save_weights
+from cifarblocks.training.run_folder.weights import save_weights
 
 CPU = torch.device("cpu")
 PLAIN = torch.autocast("cpu", enabled=False)
@@ -310,48 +309,6 @@ def test_the_last_layer_is_kept_for_the_same_classes_alone(tmp_path, image_folde
     )
     assert same == kept
     assert torch.equal(ours.stem[0].weight, theirs.stem[0].weight)
-
-
-@pytest.mark.parametrize(
-    ("build", "x"),
-    [
-        (lambda size: RelativeAttention(32, size), (2, 32, 12, 8)),
-        (lambda size: GlobalLocalFilter(8, size), (2, 8, 12, 8)),
-    ],
-)
-def test_tables_for_another_map_are_what_their_blocks_make_of_them(build, x):
-    small, large, x = randomise(build((6, 4))).eval(), build((12, 8)).eval(), torch.randn(x)
-    load_resized(large, small.state_dict(), (6, 4), keep_classifier=True)
-    torch.testing.assert_close(large(x), small(x), rtol=1e-5, atol=1e-5)
-
-
-def test_positions_are_resized_as_published_ones_are():
-    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10).state_dict()
-    own, expected, found = (
-        cifarblocks.create_model("vit_tiny_cifar", image_size=size, num_classes=10) for size in (32, 48, 48)
-    )
-    cifarblocks.load_published(own, theirs, "timm")
-    cifarblocks.load_published(expected, theirs, "timm")
-    load_resized(found, own.state_dict(), (32, 32), keep_classifier=True)
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(found.state_dict()[name], value, msg=name)
-
-
-def test_positions_of_a_map_that_is_not_square_keep_their_places():
-    """64 places are of 8×8 for whom nobody tells that they are of 4×16: then rows would be mixed with columns."""
-    own, found = (cifarblocks.create_model("nano_vit", image_size=size) for size in ((8, 32), (16, 64)))
-    down, across = torch.meshgrid(torch.arange(4.0), torch.arange(16.0), indexing="ij")
-    weights = own.state_dict()
-    weights["stem.4.positions"][1:, 0], weights["stem.4.positions"][1:, 1] = down.flatten(), across.flatten()
-    load_resized(found, weights, (8, 32), keep_classifier=True)
-    token, places = found.state_dict()["stem.4.positions"].split([1, 8 * 32])
-    assert torch.equal(token, weights["stem.4.positions"][:1])
-    down, across = places[:, :2].view(8, 32, 2).unbind(2)
-    torch.testing.assert_close(down, down[:, :1].expand(8, 32))
-    torch.testing.assert_close(across, across[:1].expand(8, 32))
-    for line, last in ((down[:, 0], 3), (across[0], 15)):
-        assert (line.diff() > 0).all()
-        torch.testing.assert_close(line + line.flip(0), torch.full_like(line, last))  # the centre stays the centre
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

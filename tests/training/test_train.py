@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import cifarblocks
-from cifarblocks.training.run_folder.weights import load_weights
+from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.training.saving import read_checkpoint
 
 TRAIN = ("-m", "cifarblocks", "train")

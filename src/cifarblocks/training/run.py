@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import cifarblocks
+from cifarblocks.checkpoints.own import Card
 from cifarblocks.training.data.batches import Augmentation, Batches, ImageBatches, Normalisation
 from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_data, share_of
 from cifarblocks.training.data.mixing import Mixing
@@ -23,7 +24,6 @@ from cifarblocks.training.optim.schedule import Schedule
 from cifarblocks.training.options.declared import Options
 from cifarblocks.training.run_folder.folder import open_run
 from cifarblocks.training.run_folder.report import configuration
-from cifarblocks.training.run_folder.weights import Card
 from cifarblocks.training.state import State, moving_average
 
 Build = Callable[[str, dict[str, Any], DataSet], tuple[nn.Module, dict[str, Any]]]
