@@ -1,8 +1,14 @@
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+ROOT = Path(__file__).parents[1]
 
 os.environ["CIFARBLOCKS_NATIVE"] = "0"  # test_depthwise.py, test_batch_norm.py and tests/native turn it on
 torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
@@ -27,3 +33,54 @@ def without_gpus(monkeypatch):
     """What is equal to the bit, or takes two processes, is so on CPUs; test_gpu.py has its GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for scripts
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def signals():
+    """Ctrl-C is heard even where a shell's & has it ignored; afterwards all is as it was."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run a command or an example in an empty folder: script("train", "--epochs", 1) → the process, ended."""
+
+    def run(name, *arguments, processes=1, status=0, **environment):
+        launcher = [sys.executable]
+        if processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        script = [str(ROOT / "examples" / name)] if name.endswith(".py") else ["-m", "cifarblocks", name]
+        command = [*launcher, *script, *map(str, arguments)]
+        finished = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert finished.returncode == status, finished.stdout + finished.stderr
+        return finished
+
+    return run
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of two classes of 8×6 images, dark and light: 24 to train on, 8 to test with."""
+    from PIL import Image
+
+    root = tmp_path / "shades"
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for name, base in (("dark", 0), ("light", 128)):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(base, base + 128, (6, 8, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return root
