@@ -243,7 +243,7 @@ def test_true_and_false_become_switches():
 
 
 def test_the_commands_of_the_guide_have_options_that_exist():
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text().replace("\\\n", " ")
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text().replace("\\\n", " ")
     commands = [line.partition("cifarblocks train")[2] for line in text.splitlines() if "cifarblocks train " in line]
     assert len(commands) >= 8
     for command in commands:
