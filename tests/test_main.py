@@ -1,3 +1,8 @@
+import subprocess
+import sys
+
+import pytest
+
 import cifarblocks
 from cifarblocks.cli.main import main
 
@@ -21,3 +26,12 @@ def test_a_model_is_shown_part_by_part(capsys):
 def test_an_unknown_name_is_one_sentence_and_status_2(capsys):
     assert main(["show", "eca_resnet_2"]) == 2
     assert "unknown model name 'eca_resnet_2'; did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "package"), [("predict", "pillow"), ("train", "cifarblocks[train]")])
+def test_a_package_that_is_missing_is_named(name, package):
+    code = "import sys\nsys.modules.update(PIL=None, torchvision=None)\nfrom cifarblocks.cli.main import main\n"
+    command = [sys.executable, "-c", code + f"sys.exit(main([{name!r}, '--help']))"]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert finished.stderr == f"cifarblocks {name} needs more packages: pip install '{package}'\n"
