@@ -3,14 +3,14 @@
     python examples/speedrun.py                                       # the digits, to see it run: half a minute
     python examples/speedrun.py --data cifar10                        # downloads CIFAR-10; 7 minutes on 2 cores
     python examples/speedrun.py --data cifar10 --target 88            # to see it move: about 3 minutes
-    python examples/speedrun.py --data folder:PATH --final --seeds 5 --resume    # PATH/train/<class>/*, PATH/test/...
+    python examples/speedrun.py --data folder:PATH --final --seeds 5    # PATH/train/<class>/*, PATH/test/<class>/*
 
 It prints a line an epoch and, for each seed, top-1, seconds of training (reading the data and scoring not counted),
 floating-point operations, and what share that is of the best rate of a convolution on this machine. 5,000 training
-images are held out and scored; --final trains on all and opens the test set, once a seed. --output has a file a seed;
-interrupted, the same command with --resume keeps the seeds that are done. A faster machine may take --target 94,
-the size of the record for one GPU; a size of your own is a line of `PLANS`. What came out, and in how many minutes:
-benchmarks/results/speedrun.md.
+images are held out and scored; --final trains on all and opens the test set, once a seed. Each finished seed writes
+OUTPUT/seed_N.json. The same command again skips the seeds whose files are there, and trains the others from their
+beginning. A faster machine may take --target 94, the size of the record for one GPU; a size of your own is a line of
+`PLANS`. What came out, and in how many minutes: benchmarks/results/speedrun.md.
 
 The recipe, in the order of the file, and why each part is there:
 
@@ -19,7 +19,7 @@ The recipe, in the order of the file, and why each part is there:
 - The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that what follows begins with
   uncorrelated inputs. No gradient goes through it, or to its input.
 - The convolutions begin with filters that hand their input on, so that the image reaches the last layer at once.
-- Filters are moved by Muon (training/muon.py), in steps whose singular values are alike; the rest by SGD with Nesterov
+- Filters are moved by Muon (optim/muon.py), in steps whose singular values are alike; the rest by SGD with Nesterov
   momentum.
 - Label smoothing, mirrored every other epoch, shifted by up to 2 pixels; learning rates that fall in a line to 0.
 - In scoring, the mean over an image, its mirror image, and both shifted by a pixel.
@@ -55,12 +55,12 @@ from cifarblocks.training.data.batches import (
 )
 from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_data
 from cifarblocks.training.data.seeds import random_stream
-from cifarblocks.training.errors import RunError, UserError, first_line
+from cifarblocks.training.errors import RunError, UserError
 from cifarblocks.training.hardware import machine, supports_bfloat16, versions
 from cifarblocks.training.optim.muon import Muon
 from cifarblocks.training.options.command_line import Parser, integer
 from cifarblocks.training.options.declared import add_data_options
-from cifarblocks.training.run_folder.folder import write_json
+from cifarblocks.training.run_folder.folder import read_json, write_json
 from cifarblocks.training.stopping import exit_status
 
 CPU = torch.device("cpu")
@@ -313,28 +313,6 @@ def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
     }
 
 
-def finished(path: Path, options: Namespace, choice: dict[str, Any]) -> dict[str, Any] | None:
-    """What a run before this one found for a seed, if it did.
-
-    Raises:
-        UserError: if it is there and was not asked for, cannot be read, or was made of something else.
-    """
-    if not path.exists():
-        return None
-    if not options.resume:
-        raise UserError(f"--output {options.output}: {path} is there already; --resume goes on after it")
-    try:
-        result = json.loads(path.read_text())
-        begun = {key: result["options"].get(key) for key in choice}
-        describe(result)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
-    for key, value in choice.items():
-        if begun[key] != value:
-            raise UserError(f"--resume: {path} was made with {key} {begun[key]!r}, and now it is {value!r}")
-    return result
-
-
 def check(options: Namespace, data: DataSet) -> None:
     """Refuse images that the plans are not for."""
     if data.image_size != (SIZE, SIZE):
@@ -345,30 +323,29 @@ def check(options: Namespace, data: DataSet) -> None:
 
 
 def run_all(options: Namespace) -> None:
-    """Each seed that has not been run, and then what they say together."""
+    """Train each seed that has no file yet, and print what all of them say together."""
     data = load_data(options.data, options.data_dir, options.image_size)
     check(options, data)
-    choice = chosen(options, data)
+    choice, results = chosen(options, data), []
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {options.output}: {error.strerror}") from error
-    paths = [options.output / f"seed_{seed}.json" for seed in range(options.seeds)]
-    results = [finished(path, options, choice) for path in paths]
-    for seed, path in enumerate(paths):
-        result = results[seed]
-        if result is None:
+    for seed in range(options.seeds):
+        path = options.output / f"seed_{seed}.json"
+        if not path.exists():
             print(f"seed {seed}", flush=True)
             command = shlex.join(["python", *sys.argv])
-            result = run(seed, options, data)
-            result |= {"options": choice, "machine": machine(CPU), "versions": versions(), "command": command}
-            write_json(path, result)
-            results[seed] = result
+            made = {"options": choice, "machine": machine(CPU), "versions": versions(), "command": command}
+            write_json(path, run(seed, options, data) | made)
+        result = read_json(path)
+        if result["options"] != choice:
+            raise UserError(f"--output {options.output}: {path} was made with other options or data")
         print(describe(result), flush=True)
-    scores = [result["top1"] for result in results if result is not None]
-    if len(scores) > 1:
-        spread = f"standard deviation {statistics.stdev(scores):.2f}, {len(scores)} seeds"
-        print(f"mean {statistics.mean(scores):.2f} %, {spread}")
+        results.append(result["top1"])
+    if len(results) > 1:
+        spread = f"standard deviation {statistics.stdev(results):.2f}, {len(results)} seeds"
+        print(f"mean {statistics.mean(results):.2f} %, {spread}")
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -391,7 +368,6 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     add("--seeds", type=integer(1), default=1, help="how many trainings, of seeds 0, 1, ... (default: %(default)s)")
     add("--final", action="store_true", help="train on all training images and score on the test images")
     add("--output", type=Path, default=Path("runs/speedrun"), help="where each seed's file goes (default: %(default)s)")
-    add("--resume", action="store_true", help="keep the seeds whose files are in --output, and run the others")
     options = parser.parse_args(arguments)
     if options.image_size not in (None, SIZE):
         parser.error(f"--image-size must be {SIZE}, the size that the plans are for, got {options.image_size}")
@@ -401,7 +377,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse(arguments)
-    return exit_status("speedrun.py", lambda: run_all(options), "with --resume it goes on after the last whole seed")
+    return exit_status("speedrun.py", lambda: run_all(options), "the same command goes on after the last whole seed")
 
 
 if __name__ == "__main__":
