@@ -11,7 +11,7 @@ from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
 from cifarblocks.blocks.sizes import height_and_width
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem
@@ -30,12 +30,7 @@ def coatnet(
     depths: Sequence[int],
     strides: Sequence[int],
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Stem, stages of convolutions, two stages of relative attention, head.
 
@@ -48,23 +43,20 @@ def coatnet(
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of the first block of each stage.
-        num_classes: classes; 0 leaves what the last layer would see.
-        in_channels: channels of the images.
-        image_size: size of the images that the relative biases are made for; for others they are resized.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the last layer.
+        arguments: those of `Arguments`; relative biases are made for `image_size` and resized for other images.
     """
+    given = Arguments(**arguments)
     infos = stage_info(widths, strides, stem.stride)
     blocks = [convolution] * (len(depths) - 2)
-    blocks += [partial(giving, map_size(image_size, info.stride), attention) for info in infos[-2:]]
-    stages = build_stages(blocks, stem_channels, widths, depths, strides, drop_path)
+    blocks += [partial(giving, map_size(given.image_size, info.stride), attention) for info in infos[-2:]]
+    stages = build_stages(blocks, stem_channels, widths, depths, strides, given.drop_path)
     return Classifier(
-        stem.build(in_channels, stem_channels),
+        stem.build(given.in_channels, stem_channels),
         stages,
-        head(widths[-1], num_classes, dropout),
+        head(widths[-1], given.num_classes, given.dropout),
         infos,
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_coatnet,
     )
 
@@ -128,7 +120,7 @@ def table_coatnet(
         widths: channels of S1 to S4.
         depths: blocks of S1 to S4.
         convolution: block of S1 and S2: "mbconv", or "lsk_mbconv", which has no shortcut where the shape changes.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `coatnet`.
+        arguments: those of `Arguments`.
 
     Raises:
         ValueError: if `convolution` is not one of those.

@@ -10,7 +10,7 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.blocks.sizes import require_at_least
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_convnext
 from cifarblocks.models.resnet import resnet
 from cifarblocks.models.stages import build_transition_stages, stage_info
@@ -26,12 +26,8 @@ def convnext(
     strides: Sequence[int],
     /,
     *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
     layer_scale: float = 1e-6,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Patches, stages of blocks that keep the map, global average pool, LayerNorm, linear layer.
 
@@ -41,24 +37,21 @@ def convnext(
         widths: channels of each stage.
         depths: blocks of each stage.
         strides: stride of the transition before each stage; that of the first is 1.
-        num_classes: classes; 0 leaves the pooled, normalised features.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for.
+        arguments: those of `Arguments`.
         layer_scale: first value of the branches' scales; at the paper's, 1e-6, a branch adds next to nothing at first.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the linear layer.
 
     Raises:
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
+    given = Arguments(**arguments)
     scaled = [partial(block, layer_scale=layer_scale) for block in blocks]
     return Classifier(
-        patches(in_channels, widths[0], patch_size),
-        build_transition_stages(scaled, transition, widths, depths, strides, drop_path),
-        PooledHead(widths[-1], num_classes, dropout, after=nn.LayerNorm(widths[-1], eps=1e-6)),
+        patches(given.in_channels, widths[0], patch_size),
+        build_transition_stages(scaled, transition, widths, depths, strides, given.drop_path),
+        PooledHead(widths[-1], given.num_classes, given.dropout, after=nn.LayerNorm(widths[-1], eps=1e-6)),
         stage_info(widths, strides, patch_size),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_convnext,
     )
 

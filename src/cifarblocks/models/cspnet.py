@@ -8,7 +8,7 @@ from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import Stem, imagenet_stem
@@ -26,12 +26,7 @@ def cspnet(
     depths: Sequence[int],
     strides: Sequence[int],
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Stem, cross stages, global average pool, linear layer.
 
@@ -42,25 +37,22 @@ def cspnet(
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of each stage.
-        num_classes: classes; 0 leaves the pooled features.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for; no parameter depends on it.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the linear layer.
+        arguments: those of `Arguments`.
     """
+    given = Arguments(**arguments)
     shapes = zip(stages, (stem_channels, *widths[:-1]), widths, depths, strides, strict=True)
-    rates = drop_path_rates(drop_path, depths)
+    rates = drop_path_rates(given.drop_path, depths)
     body = [
         nn.Sequential(stage(*shape, drop_path=stage_rates))
         for (stage, *shape), stage_rates in zip(shapes, rates, strict=True)
     ]
     return Classifier(
-        stem.build(in_channels, stem_channels),
+        stem.build(given.in_channels, stem_channels),
         body,
-        PooledHead(widths[-1], num_classes, dropout),
+        PooledHead(widths[-1], given.num_classes, given.dropout),
         stage_info(widths, strides, stem.stride),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_resnet,
     )
 

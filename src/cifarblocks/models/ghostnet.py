@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule, divisible
 from cifarblocks.blocks.residual import ProjectionShortcut
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
 from cifarblocks.models.resnet import resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import STEMS, Stem
@@ -39,12 +39,7 @@ def ghostnet(
     stem: Stem,
     strides: Sequence[int],
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Stem of 16 channels, ghost bottlenecks, 1×1 convolution, average, hidden layer of 1280, linear layer.
 
@@ -54,15 +49,12 @@ def ghostnet(
         width: factor of all channels but those of the hidden layer; they are rounded to multiples of 4.
         stem: the first layers.
         strides: stride of the first block of each of the five stages.
-        num_classes: classes; 0 leaves the features of the hidden layer.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for; no parameter depends on it.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the linear layer.
+        arguments: those of `Arguments`.
     """
+    given = Arguments(**arguments)
     stem_channels = channels = divisible(16 * width, 4)
     stages, widths = [], []
-    rates = drop_path_rates(drop_path, [len(rows) for rows in STAGES])
+    rates = drop_path_rates(given.drop_path, [len(rows) for rows in STAGES])
     for rows, stride, stage_rates in zip(STAGES, strides, rates, strict=True):
         blocks = []
         for (kernel_size, hidden, out, se_ratio), rate in zip(rows, stage_rates, strict=True):
@@ -74,19 +66,19 @@ def ghostnet(
     last = divisible(960 * width, 4)
     head = PooledHead(
         channels,
-        num_classes,
-        dropout,
+        given.num_classes,
+        given.dropout,
         before=conv_norm(channels, last, activation=nn.ReLU),
         after=nn.Sequential(nn.Linear(last, 1280), nn.ReLU()),
         hidden_features=1280,
     )
     return Classifier(
-        stem.build(in_channels, stem_channels),
+        stem.build(given.in_channels, stem_channels),
         stages,
         head,
         stage_info(widths, strides, stem.stride),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
     )
 
 
@@ -125,7 +117,7 @@ def ghost_resnet(depth: int, /, *, ratio: int = 2, cheap: str = "depthwise", **a
         depth: 6n + 2.
         ratio: one channel in `ratio` comes from the 3×3 convolutions, from 1 to 16.
         cheap: where the others come from: "depthwise", 3×3 convolutions of those, or "copy", copies without weights.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+        arguments: those of `Arguments`.
 
     Raises:
         ValueError: if `ratio` or `cheap` is not one of those.

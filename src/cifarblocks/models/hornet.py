@@ -31,7 +31,7 @@ def hornet(
         width: channels of the first stage; each stage has twice those of the one before.
         depths: blocks of each stage.
         strides: stride of the transition before each stage; that of the first is 1.
-        arguments: num_classes, in_channels, image_size, layer_scale, drop_path, dropout, as in `convnext`.
+        arguments: those of `Arguments`, and `layer_scale` as in `convnext`.
     """
     blocks = [partial(HorNetBlock, order=order, filter=filter) for order, filter in zip(ORDERS, filters, strict=True)]
     return convnext(blocks, patch_size, doubled(width), depths, strides, **arguments)

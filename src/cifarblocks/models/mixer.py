@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.mixer import MixerLayer
-from cifarblocks.models.classifier import Classifier, FeatureInfo, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, FeatureInfo, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_mixer
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.models.vit import TokenMap, patch_grid, patch_tokens
@@ -19,12 +19,7 @@ def mlp_mixer(
     channel_hidden: int,
     depth: int,
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Patches, one stage of Mixer layers, LayerNorm, average over the tokens, linear layer.
 
@@ -34,29 +29,26 @@ def mlp_mixer(
         token_hidden: width of the MLPs over the tokens.
         channel_hidden: width of the MLPs over the channels.
         depth: number of layers.
-        num_classes: classes; 0 leaves the pooled features.
-        in_channels: channels of the images.
-        image_size: height and width of the images, fixed in the MLPs over the tokens, or one number for both.
-        drop_path: drop path rate of the last layer; it grows linearly from 0 at the first.
-        dropout: dropout rate inside and after the MLPs.
+        arguments: those of `Arguments`; the MLPs over the tokens fix `image_size`, and `dropout` is in all MLPs.
 
     Raises:
         ValueError: if patches of `patch_size` do not fill images of `image_size`.
     """
-    height, width_in_patches = patch_grid(image_size, patch_size)
+    given = Arguments(**arguments)
+    height, width_in_patches = patch_grid(given.image_size, patch_size)
     tokens = height * width_in_patches
     as_map = TokenMap(height, width_in_patches)
-    (rates,) = drop_path_rates(drop_path, (depth,))
+    (rates,) = drop_path_rates(given.drop_path, (depth,))
     layers = [
-        MixerLayer(tokens, width, token_hidden, channel_hidden, dropout=dropout, drop_path=rate) for rate in rates
+        MixerLayer(tokens, width, token_hidden, channel_hidden, dropout=given.dropout, drop_path=rate) for rate in rates
     ]
     return Classifier(
-        patch_tokens(in_channels, width, patch_size, image_size),
+        patch_tokens(given.in_channels, width, patch_size, given.image_size),
         [nn.Sequential(*layers)],
-        PooledHead(width, num_classes, before=nn.Sequential(nn.LayerNorm(width, eps=1e-6), as_map)),
+        PooledHead(width, given.num_classes, before=nn.Sequential(nn.LayerNorm(width, eps=1e-6), as_map)),
         [FeatureInfo(width, patch_size)],
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         as_map=as_map,
         initialise_layer=initialise_mixer,
     )

@@ -8,7 +8,7 @@ from torch import nn
 
 from cifarblocks.blocks.basic import LayerNorm2d, conv_norm
 from cifarblocks.blocks.msca import MSCABlock
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_mscan
 from cifarblocks.models.stages import build_transition_stages, stage_info
 from cifarblocks.models.stems import Stem
@@ -25,12 +25,7 @@ def mscan(
     depths: Sequence[int],
     strides: Sequence[int],
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Overlapping patches, stages of blocks that end in a norm, global average pool, linear layer.
 
@@ -41,23 +36,20 @@ def mscan(
         widths: channels of each stage.
         depths: blocks of each stage.
         strides: stride of the patches before each stage; that of the first is 1.
-        num_classes: classes; 0 leaves the pooled features.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for; no parameter depends on it.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the linear layer.
+        arguments: those of `Arguments`.
 
     Raises:
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
+    given = Arguments(**arguments)
     blocks = [partial(block, mlp_ratio=ratio) for ratio in MLP_RATIOS]
     return Classifier(
-        stem.build(in_channels, widths[0]),
-        build_transition_stages(blocks, overlapping_patches, widths, depths, strides, drop_path, norm),
-        PooledHead(widths[-1], num_classes, dropout),
+        stem.build(given.in_channels, widths[0]),
+        build_transition_stages(blocks, overlapping_patches, widths, depths, strides, given.drop_path, norm),
+        PooledHead(widths[-1], given.num_classes, given.dropout),
         stage_info(widths, strides, stem.stride),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_mscan,
     )
 

@@ -24,7 +24,7 @@ def resnest(depths: Sequence[int], stem: Stem, width: int = 64, /, **arguments: 
         depths: blocks of each of the four stages.
         stem: the first layers, for `width` channels.
         width: bottleneck channels of the first stage, which the next ones double.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+        arguments: those of `Arguments`.
     """
     widths = [4 * width * 2**stage for stage in range(4)]
     return resnet(partial(by_output, ResNeStBottleneck), stem, width, widths, depths, (1, 2, 2, 2), **arguments)

@@ -9,7 +9,7 @@ from torch import nn
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem
@@ -31,12 +31,7 @@ def resnet(
     depths: Sequence[int],
     strides: Sequence[int],
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Stem, stages of residual blocks, global average pool, linear layer.
 
@@ -47,19 +42,16 @@ def resnet(
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of the first block of each stage.
-        num_classes: classes; 0 leaves the pooled features.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for; no parameter depends on it.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the linear layer.
+        arguments: those of `Arguments`.
     """
+    given = Arguments(**arguments)
     return Classifier(
-        stem.build(in_channels, stem_channels),
-        build_stages([block] * len(widths), stem_channels, widths, depths, strides, drop_path),
-        PooledHead(widths[-1], num_classes, dropout),
+        stem.build(given.in_channels, stem_channels),
+        build_stages([block] * len(widths), stem_channels, widths, depths, strides, given.drop_path),
+        PooledHead(widths[-1], given.num_classes, given.dropout),
         stage_info(widths, strides, stem.stride),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_resnet,
     )
 
@@ -74,7 +66,7 @@ def cifar_resnet(
         attention: builds the gate of each block.
         position: where the gate stands: 1 after the first BatchNorm, 2 after the second, 3 after the addition.
         shortcut: "B", a projection where the shape changes, or "A", zeros for the new channels.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+        arguments: those of `Arguments`.
 
     Raises:
         ValueError: if an argument is not one of those above.
@@ -109,7 +101,7 @@ def imagenet_resnet(
         depths: blocks of each of the four stages.
         expansion: output channels of a stage for each of 64, 128, 256 and 512.
         stem: "cifar", a 3×3 convolution at full resolution, or "imagenet", the paper's 7×7/2 and max pool.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+        arguments: those of `Arguments`.
 
     Raises:
         ValueError: if `stem` is not one of those.

@@ -21,7 +21,7 @@ def cifar_resnext(cardinality: int, base_width: int, /, **arguments: Any) -> Cla
     Args:
         cardinality: groups of the 3×3 convolutions.
         base_width: channels of a group in the first stage.
-        arguments: num_classes, in_channels, image_size, drop_path, dropout, as in `resnet`.
+        arguments: those of `Arguments`.
     """
     block = partial(by_output, partial(Bottleneck, groups=cardinality, base_width=base_width))
     return resnet(block, STEMS["cifar"], 64, (256, 512, 1024), (3, 3, 3), (1, 2, 2), **arguments)

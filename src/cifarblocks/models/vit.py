@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
-from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
+from cifarblocks.models.classifier import Arguments, Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
 from cifarblocks.models.initialise import initialise_vit
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.registry import register_model
@@ -25,12 +25,7 @@ def vit(
     width: int,
     depth: int,
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """Patches, a class token and positions; one stage of encoder blocks; a linear layer on the class token.
 
@@ -40,30 +35,27 @@ def vit(
         patch_size: height and width of a patch.
         width: channels of each token.
         depth: number of blocks.
-        num_classes: classes; 0 leaves the class token.
-        in_channels: channels of the images.
-        image_size: height and width of the images, fixed in the positions, or one number for both.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate after the positions and in the blocks (appendix B.1).
+        arguments: those of `Arguments`; the positions fix `image_size`, and `dropout` is after them and in the blocks.
 
     Raises:
         ValueError: if patches of `patch_size` do not fill images of `image_size`.
     """
-    height, width_in_patches = patch_grid(image_size, patch_size)
+    given = Arguments(**arguments)
+    height, width_in_patches = patch_grid(given.image_size, patch_size)
     stem = nn.Sequential(
-        *patch_tokens(in_channels, width, patch_size, image_size),
+        *patch_tokens(given.in_channels, width, patch_size, given.image_size),
         ClassToken(width),
         Positions(1 + height * width_in_patches, width),
-        nn.Dropout(dropout),
+        nn.Dropout(given.dropout),
     )
-    (rates,) = drop_path_rates(drop_path, (depth,))
+    (rates,) = drop_path_rates(given.drop_path, (depth,))
     return Classifier(
         stem,
-        [nn.Sequential(*[block(width, dropout=dropout, drop_path=rate) for rate in rates])],
-        ClassTokenHead(norm(width), width, num_classes),
+        [nn.Sequential(*[block(width, dropout=given.dropout, drop_path=rate) for rate in rates])],
+        ClassTokenHead(norm(width), width, given.num_classes),
         [FeatureInfo(width, patch_size)],
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         as_map=TokenMap(height, width_in_patches),
         initialise_layer=initialise_vit,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.residual import PreActBlock
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.registry import register_model
@@ -16,35 +16,27 @@ def wide_resnet(
     depth: int,
     factor: int,
     /,
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: ImageSize = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    **arguments: Any,
 ) -> Classifier:
     """The 6n + 4 layers of table 1: 3×3 convolution, n blocks a stage, BatchNorm and ReLU before the average.
 
     Args:
         depth: 6n + 4.
         factor: widening factor; the stages have 16, 32 and 64 times it channels.
-        num_classes: classes; 0 leaves the pooled features.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for; no parameter depends on it.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate between the convolutions of each block (section 2.4; the paper takes 0.3); there is
-            none before the linear layer.
+        arguments: those of `Arguments`; `dropout` stands between the convolutions of each block alone (section 2.4; the
+            paper takes 0.3).
     """
+    given = Arguments(**arguments)
     widths, strides = (16 * factor, 32 * factor, 64 * factor), (1, 2, 2)
-    block = partial(PreActBlock, dropout=dropout)
+    block = partial(PreActBlock, dropout=given.dropout)
     activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
     return Classifier(
-        nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
-        build_stages([block] * 3, 16, widths, ((depth - 4) // 6,) * 3, strides, drop_path),
-        PooledHead(widths[-1], num_classes, before=activated),
+        nn.Conv2d(given.in_channels, 16, 3, padding=1, bias=False),
+        build_stages([block] * 3, 16, widths, ((depth - 4) // 6,) * 3, strides, given.drop_path),
+        PooledHead(widths[-1], given.num_classes, before=activated),
         stage_info(widths, strides, 1),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_resnet,
     )
 
