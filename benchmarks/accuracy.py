@@ -13,7 +13,7 @@ from typing import Any
 
 from measuring import RESULTS, read_result, typed
 
-from cifarblocks.training.commands import exit_status
+from cifarblocks.training.stopping import exit_status
 
 HEAD = """# Accuracies
 

@@ -31,7 +31,7 @@ from torchvision.ops import SqueezeExcitation
 import cifarblocks
 from cifarblocks import blocks
 from cifarblocks.blocks.basic import depthwise_conv
-from cifarblocks.training.memory import keep_freed_memory
+from cifarblocks.training.hardware import keep_freed_memory
 
 BATCH, TURN_SECONDS = 32, 0.03
 TURNS = (15, 45)  # the more where the fewer gave a ratio above the bar

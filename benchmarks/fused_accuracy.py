@@ -13,20 +13,25 @@ import torch
 from measuring import described, surroundings, write
 
 import cifarblocks
-from cifarblocks.training.commands import exit_status
+from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.datasets import SOURCES
 from cifarblocks.training.distributed import Processes
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.evaluation import evaluate
-from cifarblocks.training.options.parse import Parser
-from cifarblocks.training.run_folder.weights import load_data_for, load_weights
+from cifarblocks.training.options.command_line import Parser
+from cifarblocks.training.run_folder.weights import load_data_for
+from cifarblocks.training.stopping import exit_status
 
 CPU = torch.device("cpu")
 
 
 def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
     """Top-1 in each form, and for how many images the fused network names another class."""
-    model, card = load_weights(weights)
+    try:
+        model, card = load_weights(weights)
+    except ValueError as error:
+        raise UserError(f"--weights {error}") from error
     data = load_data_for(card, data_name, data_dir)
     forms = {
         "float32, not fused": (model.float(), torch.float32),

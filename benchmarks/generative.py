@@ -13,8 +13,8 @@ from typing import Any
 
 from measuring import RESULTS, read_result, typed
 
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.stopping import exit_status
 
 COLLECTED = RESULTS / "generative"
 PICTURES = {"vae": ("reconstructions", "interpolations", "samples"), "acgan": ("samples",)}

@@ -25,7 +25,8 @@ from torchvision.datasets import CIFAR10
 import cifarblocks
 from cifarblocks.training.data.batches import Augmentation, Normalisation, training_batches
 from cifarblocks.training.data.datasets import Images
-from cifarblocks.training.optim.groups import build_optimizer, supports_bfloat16
+from cifarblocks.training.hardware import supports_bfloat16
+from cifarblocks.training.optim.groups import build_optimizer
 
 IMAGES, BATCH, TURNS = 50_000, 256, 7
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.262]

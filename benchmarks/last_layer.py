@@ -25,7 +25,8 @@ from cifarblocks.cli import finetune
 from cifarblocks.cli.train import main as train
 from cifarblocks.training.data.datasets import load_digits
 from cifarblocks.training.distributed import Processes
-from cifarblocks.training.finetune.probe import fit_head, read_features
+from cifarblocks.training.finetune.probe import freeze, last_layer
+from cifarblocks.training.loop import fit
 from cifarblocks.training.run import Run, prepare
 
 EPOCHS, TURNS = 100, 3
@@ -39,24 +40,23 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def frozen_run(arguments: list[str], name: str) -> Run:
-    """A run of cifarblocks finetune --freeze, ready to begin."""
+def prepared(arguments: list[str], name: str) -> Run:
+    """Return a run of `cifarblocks finetune --freeze` before its features are computed."""
     options, start = finetune.parse_arguments([*arguments, "--freeze", "--name", name, "--epochs", str(EPOCHS)])
     return prepare(options, Processes(0, 1, torch.device("cpu")), start.build)
 
 
 def measure(arguments: list[str]) -> dict[str, Any]:
-    """CPU seconds of the features, of reading them again, and of an epoch with them and through the network."""
-    run = frozen_run(arguments, "measured")
-    found: list[Any] = []
-    computing = cpu_seconds(lambda: found.append(read_features(run)))
-    reading = cpu_seconds(lambda: read_features(run))
-    training, validation, _ = found[0]
-    epochs = cpu_seconds(lambda: list(fit_head(run, training, validation)))
+    """Return CPU seconds of the features, of reading them again, and of an epoch with them and through the network."""
+    run = prepared(arguments, "measured")
+    found: list[Run] = []
+    computing = cpu_seconds(lambda: found.append(freeze(run)))
+    reading = cpu_seconds(lambda: freeze(run))
+    epochs = cpu_seconds(lambda: list(fit(found[0])))
     return {
         "model": run.options.model,
         "images": len(run.data.train.labels) + len(run.data.test.labels),
-        "features": training.values.shape[-1],
+        "features": last_layer(run.state.model).in_features,
         "precision": run.options.precision,
         "epochs": EPOCHS,
         "computing_features": computing,
@@ -68,13 +68,12 @@ def measure(arguments: list[str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def through_network(run: Run) -> None:
-    """What an epoch costs without kept features: the frozen network on every training and validation image."""
+    """Run the frozen network on every training and validation image, as an epoch would without kept features."""
     run.state.model.eval()
-    for images in (run.training, run.validation):
-        if images is not None:
-            for batch, _ in run.evaluation_batches(images):
-                with run.autocast:
-                    run.state.model(batch)
+    for images in (run.batches.training, run.batches.validation):
+        for batch, _ in run.batches.of_images(images):
+            with run.autocast:
+                run.state.model(batch)
 
 
 def half_of_the_digits(folder: Path) -> None:

@@ -20,8 +20,9 @@ from peers import PEERS, build
 from torch import Tensor, nn
 
 import cifarblocks
-from cifarblocks.training.data.batches import Normalisation, random_stream
+from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.data.datasets import load_data
+from cifarblocks.training.data.seeds import random_stream
 
 STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 32, 0.02, 20
 

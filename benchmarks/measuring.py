@@ -13,8 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.options.parse import Parser
-from cifarblocks.training.run_folder.report import machine, versions
+from cifarblocks.training.hardware import machine, versions
+from cifarblocks.training.options.command_line import Parser
 
 RESULTS = Path(__file__).with_name("results")
 PAGES = Path(__file__).parents[1] / "docs"  # of the pictures

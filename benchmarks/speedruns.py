@@ -15,8 +15,8 @@ from typing import Any
 
 from measuring import RESULTS, read_result, typed
 
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.stopping import exit_status
 
 COLUMNS = ["data", "target", "scored on", "seeds", "top-1", "of each seed", "seconds", "PFLOP"]
 COLUMNS += ["share of peak", "peak, GFLOP/s", "machine", "command"]

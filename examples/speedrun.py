@@ -46,22 +46,22 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cifarblocks
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.data.batches import (
     Augmentation,
     Batch,
     Normalisation,
     evaluation_batches,
-    random_stream,
     training_batches,
 )
 from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_data
+from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import RunError, UserError
-from cifarblocks.training.optim.groups import supports_bfloat16
+from cifarblocks.training.hardware import machine, supports_bfloat16, versions
 from cifarblocks.training.optim.muon import Muon
-from cifarblocks.training.options.parse import Parser, add_data_arguments, integer
+from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.declared import add_data_options
 from cifarblocks.training.run_folder.folder import read_json, write_json
-from cifarblocks.training.run_folder.report import machine, versions
+from cifarblocks.training.stopping import exit_status
 
 CPU = torch.device("cpu")
 SIZE = 32  # of the images
@@ -361,7 +361,7 @@ def describe(result: dict[str, Any]) -> str:
 def parse(arguments: list[str] | None = None) -> Namespace:
     """Read the command line."""
     parser = Parser("speedrun.py", __doc__)
-    add_data_arguments(parser)
+    add_data_options(parser)
     add = parser.add_argument
     targets = "88: about 3 minutes on two cores; 7min: what fits into 7; 94: the size of the record for one GPU"
     add("--target", choices=PLANS, default="7min", help=f"{targets} (default: %(default)s)")

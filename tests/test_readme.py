@@ -43,10 +43,10 @@ def test_the_commands_of_the_readme_run(tmp_path):
 
 @pytest.mark.parametrize("command", [c for c in commands("console") if "cifarblocks train" in c])
 def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command):
-    from cifarblocks.training.options.parse import parse_training_arguments
+    from cifarblocks.training.options.parse import read_options
 
     arguments = shlex.split(command)
-    options = parse_training_arguments(arguments[arguments.index("train") + 1 :], "")
+    options = read_options(arguments[arguments.index("train") + 1 :])
     assert options.data.startswith(("cifar", "folder:"))
 
 

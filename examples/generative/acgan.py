@@ -38,11 +38,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import cifarblocks
 from cifarblocks.blocks import BasicBlock
 from cifarblocks.training.atomic import write_atomically
-from cifarblocks.training.data.batches import random_stream
 from cifarblocks.training.data.datasets import DataSet, Images
+from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import RunError, UserError
-from cifarblocks.training.options.parse import integer, number
+from cifarblocks.training.options.command_line import integer, number
 from cifarblocks.training.pictures.image_grids import draw_grid
 from cifarblocks.training.run_folder import folder as runs
 

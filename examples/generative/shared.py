@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cifarblocks.training.commands import exit_status
-from cifarblocks.training.data.batches import random_stream
 from cifarblocks.training.data.datasets import DIGITS, DataSet, Images, load_data
+from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.options.parse import Parser, add_data_arguments, folder_name, integer, number
+from cifarblocks.training.options.command_line import Parser, folder_name, integer, number
+from cifarblocks.training.options.declared import add_data_options
 from cifarblocks.training.run_folder.folder import open_run, releasing_locks
 from cifarblocks.training.run_folder.report import configuration
-from cifarblocks.training.stopping import stop_on_signals
+from cifarblocks.training.stopping import exit_status, stop_on_signals
 
 WIDEST = 256
 
@@ -25,7 +25,7 @@ WIDEST = 256
 def generative_parser(model: str, description: str | None, epochs: int, learning_rate: float) -> Parser:
     """The options that both scripts have; what they parse to can open a run of that `model`."""
     parser = Parser(f"{model}.py", description)
-    add_data_arguments(parser)
+    add_data_options(parser)
     add = parser.add_argument
     add("--epochs", type=integer(1), default=epochs, help="passes over the training images (default: %(default)s)")
     add("--batch-size", type=integer(2), default=64, help="(default: %(default)s)")
@@ -38,7 +38,7 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
         help="what initial weights, order and noise are drawn from (default: %(default)s)")  # fmt: skip
     add("--output", type=Path, default=Path("runs"), help=f"runs are written to OUTPUT/{model}/NAME (default: runs)")
     add("--name", type=folder_name, help="name of the run (default: the date and time)")
-    parser.set_defaults(model=model, resume=False)
+    parser.set_defaults(model=model)
     return parser
 
 
@@ -76,8 +76,10 @@ def open_new_run(options: Namespace, data: DataSet, processes: Processes) -> tup
     folder = options.output / options.model / (options.name or "")
     if options.name and folder.exists():
         raise UserError(f"--name {options.name}: run {folder} is there already; choose another name")
-    record = configuration(options, data, processes)
-    return open_run(options, record), record
+    places = ("output", "name", "data_dir")
+    chosen = {name: value for name, value in vars(options).items() if name not in places}
+    record = configuration(chosen, data, processes)
+    return open_run(options.output, options.model, options.name, record), record
 
 
 def scanned_digits(data: DataSet) -> DataSet:

@@ -2,10 +2,10 @@
 
 from cifarblocks import blocks, models
 from cifarblocks.accelerating import accelerate, restore
+from cifarblocks.checkpoints.published import load_published
 from cifarblocks.fusing import fuse
 from cifarblocks.macs import count_macs
 from cifarblocks.registry import create_model, list_models, register_model
-from cifarblocks.weights import load_published
 
 __version__ = "0.1.0"
 

@@ -15,8 +15,9 @@ import pytest
 import speedruns
 
 import cifarblocks
-from cifarblocks.training.commands import exit_status
-from cifarblocks.training.run_folder.weights import Card, save_weights
+from cifarblocks.checkpoints.own import Card
+from cifarblocks.training.run_folder.weights import save_weights
+from cifarblocks.training.stopping import exit_status
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("*.py"))

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cifarblocks.training.data.batches import random_stream
 from cifarblocks.training.data.datasets import DataSet, Images
+from cifarblocks.training.data.seeds import random_stream
 
 NARROW = ("--width", "4", "--noise", "3", "--batch-size", "8")
 

@@ -25,7 +25,8 @@ from torch import nn
 
 import cifarblocks
 from cifarblocks.blocks import DropPath
-from cifarblocks.models.classifier import Classifier, FeatureInfo, build_stages, last_layer
+from cifarblocks.models.classifier import Classifier, FeatureInfo, last_layer
+from cifarblocks.models.stages import build_stages
 
 
 @pytest.mark.parametrize("name", walk(NAMES))

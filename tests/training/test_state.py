@@ -11,7 +11,7 @@ import cifarblocks
 from cifarblocks.training.data.batches import Augmentation
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import RunError
-from cifarblocks.training.optim.groups import block_depths, build_optimizer, parameter_groups, set_learning_rate
+from cifarblocks.training.optim.groups import block_depths, build_optimizer, parameter_groups
 from cifarblocks.training.state import State, moving_average
 
 
@@ -76,8 +76,7 @@ def test_the_average_is_the_sum_of_decayed_weights_buffers_too(fitted, monkeypat
 def test_blocks_learn_at_their_share_of_the_rate_of_the_block_after_them():
     model = cifarblocks.create_model("resnet_20")
     optimizer = build_optimizer("sgd", model, 0.1, layer_decay=0.5)
-    set_learning_rate(optimizer, 0.8)
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    rates = {id(p): 0.8 * group["scale"] for group in optimizer.param_groups for p in group["params"]}
     found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
     assert len(found) == len(rates)
     # The stem, 9 blocks, the head: halved ten times from the head to the stem.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cifarblocks.training.checkpoints import CHECKPOINT, PREVIOUS
+from cifarblocks.training.saving import CHECKPOINT, PREVIOUS
 
 # All that draws random numbers is on; 5 steps an epoch.
 OPTIONS = ("--model", "eca_resnet_20", "--data", "folder:shades", "--batch-size", "4", "--epochs", "2", "--clip", "1",
@@ -115,7 +115,7 @@ def test_a_signal_while_the_last_epoch_is_scored_leaves_before_the_test(main, mo
     measure = train.measure
 
     def interrupted(run, epoch):
-        if epoch + 1 == run.options.epochs:
+        if epoch + 1 == run.schedule.epochs:
             os.kill(os.getpid(), signal.SIGTERM)
         return measure(run, epoch)
 
@@ -184,15 +184,17 @@ def test_a_checkpoint_of_another_model_is_refused(main, after_step, capsys):
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(main, monkeypatch, capsys):
-    from cifarblocks.training import loop as train
 
-    original, taken = train.set_learning_rate, iter(range(100))
+    from cifarblocks.training.optim.schedule import Schedule
 
-    def wild(optimizer, rate):
-        original(optimizer, float("inf") if next(taken) == 6 else rate)
+    original = Schedule.rate
+    taken = iter(range(100))
+
+    def wild(schedule, step):
+        return float("inf") if next(taken) == 6 else original(schedule, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "set_learning_rate", wild)
+        patch.setattr(Schedule, "rate", wild)
         assert main("--name", "wild") == 1
     error = capsys.readouterr().err
     assert "in epoch 2, step 2; try a smaller --lr than 0.8; what was written before is whole" in error

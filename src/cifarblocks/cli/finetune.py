@@ -13,89 +13,36 @@ Every option of `cifarblocks train` may be given too. The last layer is kept whe
 in the same order, and is new otherwise; positions and the like that were made for another image size are resized.
 """
 
-import time
-from argparse import Namespace
+import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from cifarblocks.training.commands import run_command
 from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.distributed import Processes, is_first
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.evaluation import all_outcomes, evaluate
-from cifarblocks.training.finetune.probe import Features, fit_head, read_features
+from cifarblocks.training.finetune.probe import prepare_frozen
 from cifarblocks.training.finetune.starting import Start, read_start
-from cifarblocks.training.loop import train, write_results
-from cifarblocks.training.options.parse import Parser, parse_training_arguments
+from cifarblocks.training.loop import train
+from cifarblocks.training.options.command_line import Parser
+from cifarblocks.training.options.declared import DECLARED, Options, flag
+from cifarblocks.training.options.parse import read_options
 from cifarblocks.training.run import Run, prepare
-from cifarblocks.training.run_folder import folder as runs
-from cifarblocks.training.run_folder.report import describe_epoch, describe_run, summary
-from cifarblocks.training.run_folder.scalars import ScalarLog
-from cifarblocks.training.run_folder.weights import save_weights
-from cifarblocks.training.saving import weights_card
-from cifarblocks.training.stopping import stop_on_signals
+from cifarblocks.training.stopping import run_command
 
-# What is read where the last layer alone is trained; the other options of cifarblocks train would change nothing.
-READ_IF_FROZEN = {"model", "model_argument", "recipe", "seed", "final", "share", "no_test", "output", "name",
-    "resume", "tensorboard", "mean", "std", "accelerate", "data", "data_dir", "image_size", "epochs", "batch_size",
-    "optimizer", "eps", "lr", "final_lr", "schedule", "warmup_epochs", "weight_decay", "label_smoothing", "mirror",
-    "precision"}  # fmt: skip
+PROGRAM = "cifarblocks finetune"
 
 
-@runs.releasing_locks()
-def train_head(options: Namespace, processes: Processes, start: Start) -> None:
-    """Train the last layer of a frozen network, test it once, and write everything down."""
-    if processes.world_size > 1:
-        raise UserError(f"--freeze trains one layer in one process, got {processes.world_size} of torchrun")
-    run = prepare(options, processes, lambda *given: build(start, *given))
-    if runs.is_finished(run.folder):
-        print(f"run {run.folder} is finished; its result is in {run.folder / runs.SUMMARY}")
-        return
-    print(describe_run(options, run.data, run.state.model, len(run.training), processes))
-    began = time.perf_counter()
-    training, validation, test = read_features(run)
-    print(f"features: {training.values.shape[-1]} an image, in {time.perf_counter() - began:.1f} s", flush=True)
-    log = ScalarLog(run.folder, 0) if options.tensorboard else None
-    for line in fit_head(run, training, validation):
-        print(describe_epoch(line, options.epochs))
-        if log is not None:
-            log.write(line)
-    save_weights(run.folder / "last.safetensors", run.state.model, weights_card(run))
-    runs.write_metrics(run.folder, run.state.history)
-    if test is not None:
-        finish_head(run, test)
-
-
-def finish_head(run: Run, test: Features) -> None:
-    """Score the last weights on the features of the test images, once, and write summary and pictures."""
-    outcomes: list[torch.Tensor] = []
-    layer: nn.Module = run.state.model.head.classifier  # type: ignore[union-attr, assignment]
-    scores = evaluate(layer, test.evaluation_batches(), run.processes, run.autocast, outcomes)
-    result = summary(run.record, run.state.model, len(run.training), run.state.history, scores)
-    write_results(run, result, all_outcomes(outcomes, scores.images, run.processes))
-    print(f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch")
-    print("wrote", *sorted(run.folder.iterdir()), sep="\n  ")
-
-
-def build(start: Start, options: Namespace, data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier with its first weights, and what it was built with."""
-    if is_first():
-        print(start.describe(data))
-    return start.build(options, data)
-
-
-def parse_arguments(arguments: list[str] | None) -> tuple[Namespace, Start]:
+def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
     """Read the weights and the command line, which goes on where what the weights say of themselves ends."""
-    parser = Parser("cifarblocks finetune", __doc__)
-    parser.add_argument(
-        "--weights", type=Path, required=True, help="a file that cifarblocks train wrote, or of a --source"
-    )
-    parser.add_argument("--source", choices=("timm", "torchvision"), help="the library that published the weights")
-    parser.add_argument("--model", help="the network that they are of, with its --model-argument, for a --source")
-    parser.add_argument("--freeze", action="store_true", help="train the last layer alone")
+    parser = Parser(PROGRAM, __doc__)
+    group = parser.add_argument_group("weights", "and every option of `cifarblocks train`")
+    group.add_argument("--weights", type=Path, required=True, help="a file of a run, or of a --source")
+    group.add_argument("--source", choices=("timm", "torchvision"), help="the library that published the weights")
+    group.add_argument("--model", help="the network that they are of, with its --model-argument, for a --source")
+    group.add_argument("--freeze", action="store_true", help="train the last layer alone")
     own, others = parser.parse_known_args(arguments)
     if own.source and not own.model:
         parser.error(f"--source {own.source} needs the --model that the weights are of")
@@ -107,24 +54,31 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Namespace, Start]:
         parser.error(f"--model {own.model}: --weights {own.weights} are of {start.card.model}")
     recipe = "frozen_backbone_adamw" if own.freeze else "fine_tuning_adamw"
     first = ["--model", start.card.model if start.card else own.model, *start.arguments(), "--recipe", recipe]
-    options = parse_training_arguments([*first, *others], None, "cifarblocks finetune")
+    options = read_options([*first, *others], PROGRAM)
     if own.freeze:
-        if options.optimizer == "muon":
-            parser.error("--optimizer muon is not for --freeze, which trains the last layer alone")
-        for name, value in vars(parse_training_arguments(first, None, "cifarblocks finetune")).items():
-            if name not in READ_IF_FROZEN and getattr(options, name) != value:
-                parser.error(f"--{name.replace('_', '-')} is not for --freeze, which trains the last layer alone")
-    options.weights, options.source, options.freeze = start.digest, own.source, own.freeze
-    return options, start
+        check_frozen(parser, options, read_options(first, PROGRAM))
+    return replace(options, weights=start.digest, source=own.source, freeze=own.freeze), start
+
+
+def check_frozen(parser: argparse.ArgumentParser, options: Options, plain: Options) -> None:
+    """Refuse options that change nothing where the last layer is trained on features."""
+    if options.optimizer == "muon":
+        parser.error("--optimizer muon is not for --freeze, which trains the last layer alone")
+    for name, told in DECLARED.items():
+        if not told["frozen"] and getattr(options, name) != getattr(plain, name):
+            parser.error(f"{flag(name)} is not for --freeze, which trains the last layer alone")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options, start = parse_arguments(arguments)
-    if options.freeze:
-        stop_on_signals()
-        again = "with --name and --resume it begins again, from the features that are kept"
-        return run_command("cifarblocks finetune", lambda processes: train_head(options, processes, start), again)
-    return run_command(
-        "cifarblocks finetune", lambda processes: train(options, processes, lambda *given: build(start, *given))
-    )
+
+    def build(name: str, given: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
+        if is_first():
+            print(start.describe(data))
+        return start.build(name, given, data)
+
+    def prepared(options: Options, processes: Processes) -> Run:
+        return (prepare_frozen if options.freeze else prepare)(options, processes, build)
+
+    return run_command(PROGRAM, lambda processes: train(options, processes, prepared))

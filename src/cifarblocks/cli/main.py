@@ -3,15 +3,15 @@
 import sys
 from importlib import import_module
 
-# Name → the extra that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
+# Name → the package that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
 COMMANDS = {
     "list": ("", "print the names of the models"),
     "show": ("", "print stages, maps, parameters, multiply-adds and paper of a model"),
-    "train": ("train", "train a model, in one process or many"),
-    "finetune": ("train", "go on from trained weights, with other classes or images"),
-    "predict": ("train", "name what is on images, or score weights on a data set"),
-    "sweep": ("train", "train a grid of models and settings, and compare them"),
-    "search": ("search", "search for the best values of options, on validation images"),
+    "train": ("cifarblocks[train]", "train a model, in one process or many"),
+    "finetune": ("cifarblocks[train]", "go on from trained weights, with other classes or images"),
+    "predict": ("pillow", "name what is on images, or score weights on a data set"),
+    "sweep": ("cifarblocks[train]", "train a grid of models and settings, and compare them"),
+    "search": ("cifarblocks[search]", "search for the best values of options, on validation images"),
 }
 
 
@@ -24,15 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"cifarblocks: error: unknown command {name!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    extra, _ = COMMANDS[name]
+    package, _ = COMMANDS[name]
     try:
-        command = import_module(f"cifarblocks.cli.{name}")
+        return import_module(f"cifarblocks.cli.{name}").main(rest)
     except ModuleNotFoundError as error:
-        if not extra or (error.name or "").startswith("cifarblocks"):
+        if not package or (error.name or "").startswith("cifarblocks"):
             raise
-        print(f"cifarblocks {name} needs more packages: pip install 'cifarblocks[{extra}]'", file=sys.stderr)
+        print(f"cifarblocks {name} needs more packages: pip install '{package}'", file=sys.stderr)
         return 2
-    return command.main(rest)
 
 
 def overview() -> str:

@@ -7,69 +7,73 @@ The weights file alone says which model it is for, its classes, and how images a
 image: the file and its most probable classes; or the accuracy on the test images of the data set. Takes seconds.
 """
 
-import sys
-from argparse import Namespace
+import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from cifarblocks.training.data.batches import Normalisation, evaluation_batches
-from cifarblocks.training.data.folders import read_image, resize
-from cifarblocks.training.distributed import Processes
+from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
+from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.evaluation import evaluate
-from cifarblocks.training.options.parse import Parser, add_data_arguments, integer
-from cifarblocks.training.run_folder.weights import Card, load_data_for, load_weights
+from cifarblocks.training.options.command_line import Parser, integer
 
 
-def predict(paths: list[Path], top: int, model: nn.Module, card: Card, normalise: Normalisation) -> None:
-    """Print the most probable classes of each image file, which is made RGB and resized as the model needs."""
-    for path in paths:
-        image = resize(read_image(path).convert("RGB"), card.image_size)
-        pixels = torch.from_numpy(np.array(image)).unsqueeze(0).to(normalise.scale.device)
+def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
+    """Print the most probable classes of each image file; a file that cannot be read raises ValueError."""
+    mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+    for path in options.images:
+        pixels = pixels_of(resize_rgb(read_image(path), card.image_size))
+        x = ((pixels.double() / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0)
         with torch.inference_mode():
-            probabilities = model(normalise(pixels)).softmax(1)[0]
-        best = probabilities.topk(min(top, len(card.classes)))
+            probabilities = model(x.to(next(model.parameters()))).softmax(1)[0]
+        best = probabilities.topk(min(options.top or 3, len(card.classes)))
         named = [f"{card.classes[i]} {100 * p:.1f} %" for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
         print(f"{path}: {', '.join(named)}")
 
 
-def score(options: Namespace, model: nn.Module, card: Card, normalise: Normalisation) -> None:
-    """Print the accuracy on the test images of a data set of the same classes and size."""
-    data = load_data_for(card, options.data, options.data_dir, options.image_size)
-    device = normalise.scale.device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
-    batches = evaluation_batches(data.test.to(device), normalise)
-    scores = evaluate(model, batches, Processes(0, 1, device), autocast)
+def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
+    """Print the accuracy on the test images of a data set of the same classes and size, with `cifarblocks[train]`."""
+    from cifarblocks.training.data.batches import Normalisation, evaluation_batches
+    from cifarblocks.training.distributed import Processes
+    from cifarblocks.training.evaluation import evaluate
+    from cifarblocks.training.run_folder.weights import load_data_for
+
+    data = load_data_for(card, options.data or "digits", options.data_dir or Path("data"), options.image_size)
+    parameter = next(model.parameters())
+    normalise = Normalisation(card.mean, card.std, parameter.device, parameter.dtype)
+    autocast = torch.autocast(parameter.device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
+    batches = evaluation_batches(data.test.to(parameter.device), normalise)
+    scores = evaluate(model, batches, Processes(0, 1, parameter.device), autocast)
     print(f"{data.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} test images")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 for a command that cannot work."""
     parser = Parser("cifarblocks predict", __doc__)
-    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE")
-    parser.add_argument("--weights", type=Path, required=True, help="a file that cifarblocks train wrote")
-    parser.add_argument("--top", type=integer(1), default=3, help="how many classes to print (default: %(default)s)")
-    parser.add_argument("--evaluate", action="store_true", help="score the weights on the test images of --data")
-    add_data_arguments(parser)
+    add = parser.add_argument
+    add("images", nargs="*", type=Path, metavar="IMAGE")
+    add("--weights", type=Path, required=True, help="a file that `cifarblocks train` wrote")
+    add("--top", type=integer(1), help="number of classes to print (default: 3)")
+    add("--evaluate", action="store_true", help="score the weights on the test images of --data")
+    add("--data", help="digits, cifar10, cifar100 or folder:PATH (default: digits)")
+    add("--data-dir", type=Path, help="holds CIFAR and decoded folders (default: data)")
+    add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):
         parser.error("give either image files or --evaluate")
     for name in ("top",) if options.evaluate else ("data", "data_dir", "image_size"):
-        if getattr(options, name) != parser.get_default(name):
+        if getattr(options, name) is not None:
             parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
     try:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, card = load_weights(options.weights)
-        model = model.to(device).to(memory_format=torch.channels_last)
-        normalise = Normalisation(card.mean, card.std, device, next(model.parameters()).dtype)
-        if options.evaluate:
-            score(options, model, card, normalise)
-        else:
-            predict(options.images, options.top, model, card, normalise)
-    except UserError as error:
-        print(f"cifarblocks predict: error: {error}", file=sys.stderr)
-        return 2
+    except ValueError as error:
+        parser.error(f"--weights {error}")
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
+    try:
+        (score if options.evaluate else predict)(options, model, card)
+    except ModuleNotFoundError:
+        parser.error("--evaluate needs more packages: pip install 'cifarblocks[train]'")
+    except (UserError, ValueError) as error:
+        parser.error(str(error))
     return 0

@@ -13,7 +13,7 @@ also with more --trials. At the end stands the command that trains with the best
 import os
 import shlex
 import sys
-from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +22,50 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.compare.launch import TRAIN, command_line, parse
 from cifarblocks.training.compare.study import ENDED, Space, open_study, read_range, try_values
 from cifarblocks.training.errors import RunError, UserError
-from cifarblocks.training.options.parse import Parser, folder_name, integer, number
+from cifarblocks.training.options.command_line import Parser, folder_name, integer, number
+from cifarblocks.training.options.declared import Options
 from cifarblocks.training.pictures.study import draw_study
 from cifarblocks.training.run_folder import folder as runs
-from cifarblocks.training.stopping import stop_on_signals
+from cifarblocks.training.stopping import exit_status, stop_on_signals
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search: what is searched, for how long, on how much, and where it is written."""
+
+    space: Space
+    trials: int
+    share: float
+    patience: int
+    seed: int
+    output: Path
+    name: str | None
 
 
 @runs.releasing_locks()
-def search(options: Namespace, arguments: list[str]) -> list[str]:
-    """Try values until there are enough trials: the arguments of cifarblocks train with the best of them."""
-    space: Space = dict(options.search)
-    trained = check_space(space, arguments)
-    space = {key: whole_numbers(key, distribution, arguments) for key, distribution in space.items()}
-    folder = options.output / (options.name or trained.model)
+def search(plan: Plan, arguments: list[str]) -> list[str]:
+    """Try values until there are enough trials; return the arguments of `cifarblocks train` with the best of them."""
+    trained = check_space(plan.space, arguments)
+    space = {key: whole_numbers(key, distribution, arguments) for key, distribution in plan.space.items()}
+    folder = plan.output / (plan.name or trained.model)
     folder.mkdir(parents=True, exist_ok=True)
     runs.lock(folder)
-    settings = {**vars(trained), "share": options.share, "patience": options.patience, "seed": options.seed}
-    study = open_study(folder / "study.db", settings, space, trained.epochs)
-    print(describe_space(space, options), flush=True)
-    while (ended := len(study.get_trials(states=ENDED))) < options.trials:
+    own = {"share": plan.share, "patience": plan.patience, "seed": plan.seed}
+    study = open_study(folder / "study.db", {**trained.recorded("run", "data", "recipe"), **own}, space, trained.epochs)
+    print(describe_space(space, plan), flush=True)
+    while (ended := len(study.get_trials(states=ENDED))) < plan.trials:
         # Seeded anew for each trial, so that a study that was cut off goes on as it would have.
-        study.sampler = optuna.samplers.TPESampler(seed=options.seed + ended)
-        shared = [*arguments, "--share", str(options.share)]
-        outcome = try_values(study, space, folder, shared, options.patience)
-        print(f"trial {ended + 1}/{options.trials}: {outcome}", flush=True)
+        study.sampler = optuna.samplers.TPESampler(seed=plan.seed + ended)
+        outcome = try_values(study, space, folder, [*arguments, "--share", str(plan.share)], plan.patience)
+        print(f"trial {ended + 1}/{plan.trials}: {outcome}", flush=True)
         draw_study(folder / "study.png", f"{trained.model}: {folder}", study.get_trials(states=ENDED), space)
     return [*arguments, *report_best(study, folder)]
 
 
-def check_space(space: Space, arguments: list[str]) -> Namespace:
+def check_space(space: Space, arguments: list[str]) -> Options:
     """Return the options without what is searched; both ends of every range must be values that it takes."""
     if not space:
         raise UserError("--search NAME=LOW..HIGH says what to search for; give one at least")
@@ -73,12 +84,12 @@ def check_space(space: Space, arguments: list[str]) -> Namespace:
 
 
 def typed(value: Any) -> Any:
-    """A number without a fraction as it is typed."""
+    """Return a number without a fraction as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]) -> BaseDistribution:
-    """A range of whole numbers alone, where cifarblocks train takes no others."""
+    """Return a range of whole numbers alone, where the option takes no others."""
     if not isinstance(distribution, FloatDistribution):
         return distribution
     low, high = typed(distribution.low), typed(distribution.high)
@@ -90,9 +101,9 @@ def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]
     return distribution
 
 
-def describe_space(space: Space, options: Namespace) -> str:
-    """What is searched, for people."""
-    lines = [f"on {100 * options.share:g} % of the training images, patience {options.patience} epochs"]
+def describe_space(space: Space, plan: Plan) -> str:
+    """Return what is searched, human-readable."""
+    lines = [f"on {100 * plan.share:g} % of the training images, patience {plan.patience} epochs"]
     for key, distribution in space.items():
         scale = " on a logarithmic scale" if getattr(distribution, "log", False) else ""
         choices = getattr(distribution, "choices", None)
@@ -125,14 +136,15 @@ def main(arguments: list[str] | None = None) -> int:
     add("--name", type=folder_name, help="of the study (default: the model's)")
     add("--output", type=Path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
     add("--train", action="store_true", help="train with the best values, at the end")
-    options, others = parser.parse_known_args(arguments)
+    given, others = parser.parse_known_args(arguments)
+    plan = Plan(dict(given.search), given.trials, given.share, given.patience, given.seed, given.output, given.name)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop_on_signals()
 
     def work() -> None:
-        best = search(options, [*others, "--seed", str(options.seed)])
+        best = search(plan, [*others, "--seed", str(plan.seed)])
         print(f"to train with it:\n  {shlex.join(['cifarblocks', 'train', *best])}", flush=True)
-        if options.train:
+        if given.train:
             os.execv(sys.executable, [sys.executable, *TRAIN, *best])
 
     return exit_status("cifarblocks search", work, "the same command goes on")

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def description(name: str) -> str:
-    """A classifier for people, at its own image size and for 100 classes."""
+    """Return a model human-readable, at its own image size and for 100 classes."""
     factory = find_model(name)
     with torch.device("meta"):
         model = cast(Classifier, factory())
@@ -52,7 +52,7 @@ def description(name: str) -> str:
 
 
 def origins(model: Classifier) -> list[str]:
-    """Origin and licence of each block that the model is made of, from its docstring."""
+    """Return origin and licence of each block that the model is made of, from its docstring."""
     found = {}
     for module in model.modules():
         _, label, rest = (inspect.getdoc(type(module)) or "").partition("Origin:")

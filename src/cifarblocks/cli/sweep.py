@@ -12,20 +12,19 @@ it writes table.md, table.csv and pictures to OUTPUT. The second line takes 2 mi
 import shlex
 import sys
 import time
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from cifarblocks.training.atomic import write_atomically
-from cifarblocks.training.commands import exit_status
 from cifarblocks.training.compare.equal_time import epochs_in_equal_time, measured_speeds, speed_key
 from cifarblocks.training.compare.grid import GRIDS, Grid, GridRun, grid_path, read_grid, read_value
 from cifarblocks.training.compare.launch import Process, check_same_options, command_line, parse, shared_machine
 from cifarblocks.training.compare.table import Row, csv_table, markdown_table
-from cifarblocks.training.options.parse import Parser, integer
+from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.declared import Options
 from cifarblocks.training.pictures.compare import draw_bars, draw_learning_curves, draw_pareto_front
 from cifarblocks.training.run_folder.folder import SUMMARY, is_finished, lock, read_json, read_metrics, releasing_locks
-from cifarblocks.training.stopping import stop_on_signals
+from cifarblocks.training.stopping import exit_status, stop_on_signals
 
 
 @dataclass(frozen=True)
@@ -35,20 +34,20 @@ class Planned:
     label: str
     arguments: list[str]
     folder: Path
-    options: Namespace
+    options: Options
 
     @property
     def name(self) -> str:
-        """For people: the model, and what its folder is called."""
+        """Model and name of the run, human-readable."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
 def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
-    """The command line of a run, read as cifarblocks train would."""
+    """Return the command line of a run, read as `cifarblocks train` reads it."""
     settings = run.settings if epochs is None else {**run.settings, "epochs": epochs}
     arguments = [*command_line(settings), "--output", str(output), "--name", run.name, "--resume"]
     options = parse(f"run {run.label}", arguments)
-    return Planned(run.label, arguments, options.output / options.model / options.name, options)
+    return Planned(run.label, arguments, options.output / options.model / run.name, options)
 
 
 def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:
@@ -79,7 +78,7 @@ def train_all(waiting: list[Planned], jobs: int) -> dict[str, str]:
 
 
 def describe_end(run: Planned, process: Process, failures: dict[str, str]) -> str:
-    """What came of a run; a failure is noted."""
+    """Return how a run ended; a failure is noted."""
     if process.status == 0 and is_finished(run.folder):
         return f"ends with test top-1 {read_json(run.folder / SUMMARY)['test_top1']:.2f} %"
     failures[run.name] = f"{process.last_words()} (more in {process.log})"
@@ -87,7 +86,7 @@ def describe_end(run: Planned, process: Process, failures: dict[str, str]) -> st
 
 
 def collect(runs: list[Planned]) -> list[Row]:
-    """The complete runs, those that differ by the seed alone in one row."""
+    """Return the complete runs, those that differ by the seed alone in one row."""
     rows: dict[str, Row] = {}
     for run in runs:
         if is_finished(run.folder):
@@ -114,7 +113,7 @@ def write_comparison(output: Path, title: str, runs: list[Planned]) -> None:
 
 
 def choose_epochs(grid: Grid, output: Path) -> list[int | None]:
-    """How many epochs each run gets in the time of the grid's reference; None where the grid itself says it."""
+    """Return the epochs of each run in the time of the grid's reference; None where the grid itself says them."""
     if grid.reference is None:
         return [None] * len(grid.runs)
     speeds = measured_speeds(output, [grid.reference, *(run.settings for run in grid.runs)])

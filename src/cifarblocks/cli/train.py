@@ -6,15 +6,17 @@
     torchrun --nproc_per_node=4 -m cifarblocks train --data cifar100   # 4 GPUs, or 4 processes on CPU
 
 It prints the recipe, a line an epoch and, at the end, the test accuracy of the last epoch's weights and the files it
-wrote. With --name and --resume the same command can be repeated until it is done. More: examples/README.md.
+wrote. With --name and --resume the same command can be repeated until it is done. More: docs/training.md.
 """
 
-from cifarblocks.training.commands import run_command
-from cifarblocks.training.loop import train
-from cifarblocks.training.options.parse import parse_training_arguments
+from cifarblocks.training.options.parse import read_options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
-    options = parse_training_arguments(arguments, __doc__)
+    options = read_options(arguments, description=__doc__)
+    # After the options, for --help and a mistake need none of this.
+    from cifarblocks.training.loop import train
+    from cifarblocks.training.stopping import run_command
+
     return run_command("cifarblocks train", lambda processes: train(options, processes))

@@ -10,9 +10,10 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.blocks.sizes import require_at_least
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_transition_stages, stage_info
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_convnext
 from cifarblocks.models.resnet import resnet
+from cifarblocks.models.stages import build_transition_stages, stage_info
 from cifarblocks.models.stems import STEMS
 from cifarblocks.registry import register_model
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.residual import Bottleneck
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_stages, stage_info
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.resnet import by_output, resnet
+from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS
 from cifarblocks.registry import register_model
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
-from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, drop_path_rates, last_layer
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
 from cifarblocks.models.initialise import initialise_vit
+from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.registry import register_model
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.residual import PreActBlock
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead, build_stages, stage_info
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
+from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.registry import register_model
 
 

@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True for the process that writes and prints."""
         return self.rank == 0
 
     def print(self, *what: object, sep: str = " ") -> None:
@@ -42,17 +42,17 @@ class Processes:
             print(*what, sep=sep, flush=True)
 
     def progress(self, items: Iterable[T], name: str, length: int, done: int = 0) -> Iterable[T]:
-        """The items, with a progress bar in process 0 where a person looks on."""
+        """Return the items, with a progress bar in process 0 of a terminal."""
         return tqdm(items, name, length, leave=False, disable=None if self.first else True, initial=done)
 
     def sum(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, in each of them."""
+        """Return the sum over all processes, in each of them."""
         if self.world_size > 1:
             dist.all_reduce(numbers)
         return numbers
 
     def largest(self, numbers: Sequence[float]) -> list[int]:
-        """The largest over all processes of each whole number, in each of them."""
+        """Return the largest over all processes of each whole number, in each of them."""
         if self.world_size == 1:
             return [int(number) for number in numbers]
         tensor = torch.tensor(numbers, dtype=torch.int64, device=self.device)
@@ -60,7 +60,7 @@ class Processes:
         return tensor.tolist()
 
     def gather(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The numbers of all processes, (world_size, ...), in each of them."""
+        """Return the numbers of all processes, (world_size, ...), in each of them."""
         if self.world_size == 1:
             return numbers.unsqueeze(0)
         rows = [torch.empty_like(numbers) for _ in range(self.world_size)]
@@ -68,7 +68,7 @@ class Processes:
         return torch.stack(rows)
 
     def first_decides(self, decide: Callable[[], T]) -> T:
-        """What `decide` returns in process 0, in each of them; what it raises there, all of them raise."""
+        """Return in every process what `decide` returns in process 0; an error there is raised in all."""
         outcome = _attempt(decide) if self.first else None
         if self.world_size > 1:
             box = [outcome]
@@ -80,7 +80,7 @@ class Processes:
         return result
 
     def one_at_a_time(self, read: Callable[[], T]) -> T:
-        """What `read` returns in each process; the first of a machine reads before the others, which find its files.
+        """Call `read` in each process; the first of a machine before the others, which find its files.
 
         What it raises in one of them, all of them raise.
         """
@@ -100,7 +100,7 @@ class Processes:
         return cast("T", result)
 
     def distributed(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model, its gradients averaged over all processes in the backward pass; for one process as it is."""
+        """Wrap a model so that its gradients are averaged over all processes; one process leaves it as it is."""
         if self.world_size == 1:
             return model
         network = DistributedDataParallel(model)
@@ -119,7 +119,7 @@ def average_in_order(
     world_size: int,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
-    """The mean of a bucket's gradients, added up in the order of the processes.
+    """Average a bucket's gradients, added up in the order of the processes.
 
     An all_reduce adds in an order that depends on where in its bucket a gradient lies, and DistributedDataParallel
     arranges the buckets anew after its first step: a run that is resumed would differ in the last bit from one that is
@@ -138,7 +138,7 @@ def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def is_first() -> bool:
-    """Whether this is process 0, before the processes have met."""
+    """Return True for process 0, before the processes have met."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

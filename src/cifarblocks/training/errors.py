@@ -1,20 +1,20 @@
-"""What a person is told in one clear sentence, without a traceback."""
+"""Errors that are told in one clear sentence, without a traceback."""
 
 
 class UserError(Exception):
-    """What was typed cannot work; the message is one sentence that names the option or the file, and the value."""
+    """A command that cannot work; the message is one sentence that names the option or the file, and the value."""
 
 
 class RunError(Exception):
-    """What went wrong in a run that could have worked; its message is one sentence."""
+    """A failure of a run that could have worked; the message is one sentence."""
 
 
 class StoppedError(RunError):
     """A signal ended a run that can go on later.
 
     Args:
-        number: of the signal.
-        sentence: what a person is told.
+        number: Number of the signal.
+        sentence: Where the run stands, and how to go on.
     """
 
     def __init__(self, number: int, sentence: str) -> None:
@@ -26,7 +26,7 @@ class StoppedError(RunError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""What another library says of an error, on one line.
+    r"""Return another library's message of an error, on one line.
 
     >>> first_line(KeyError("model")), first_line(ValueError()), first_line(RuntimeError("one\ntwo"))
     ("'model'", 'ValueError', 'one')

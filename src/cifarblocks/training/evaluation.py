@@ -1,4 +1,4 @@
-"""How good a model is: mean loss, top-1 and top-5, exact at any number of processes."""
+"""Scores of a model: mean loss, top-1 and top-5, exact at any number of processes."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -55,7 +55,7 @@ def evaluate(
 
 
 def all_outcomes(outcomes: list[Tensor], images: int, processes: Processes) -> Tensor:
-    """The outcomes of every image, (images, 3), in the images' order, from the shares of `evaluation_batches`."""
+    """Gather every image's outcome, (images, 3), in the images' order, from the shares of `evaluation_batches`."""
     table = torch.zeros(images, 3, dtype=torch.float64, device=processes.device)
     if outcomes:
         table[processes.rank :: processes.world_size] = torch.cat(outcomes)

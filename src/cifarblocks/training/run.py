@@ -1,8 +1,7 @@
-"""What a run is made of, settled before it begins."""
+"""The parts of a run, made of its options once, before it begins."""
 
-from argparse import Namespace
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,132 +9,100 @@ import torch
 from torch import nn
 
 import cifarblocks
-from cifarblocks.training.checkpoints import read_checkpoint, restore
-from cifarblocks.training.data.batches import (
-    Augmentation,
-    Batch,
-    Normalisation,
-    evaluation_batches,
-    random_stream,
-    steps_per_epoch,
-    training_batches,
-)
+from cifarblocks.checkpoints.own import Card
+from cifarblocks.training.data.batches import Augmentation, Batches, ImageBatches, Normalisation
 from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_data, share_of
 from cifarblocks.training.data.mixing import Mixing
 from cifarblocks.training.data.policies import build_policy
+from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.hardware import supports_bfloat16
 from cifarblocks.training.models import build_model, has_batch_norm
-from cifarblocks.training.optim.groups import build_optimizer, learning_rate_at, peak_learning_rate, supports_bfloat16
-from cifarblocks.training.run_folder import folder as runs
+from cifarblocks.training.optim.groups import build_optimizer
+from cifarblocks.training.optim.schedule import Schedule
+from cifarblocks.training.options.declared import Options
+from cifarblocks.training.run_folder.folder import open_run
 from cifarblocks.training.run_folder.report import configuration
 from cifarblocks.training.state import State, moving_average
 
-Build = Callable[[Namespace, DataSet], tuple[nn.Module, dict[str, Any]]]
+Build = Callable[[str, dict[str, Any], DataSet], tuple[nn.Module, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run is made of.
+    """The parts of a run.
 
     Attributes:
-        options: the whole configuration.
-        processes: those that train together.
-        data: the data set.
-        training: the images to train on, on the device.
-        validation: the images to select with, on the device; None where all are trained on.
-        arguments: what the model was built with.
-        record: what is written down of all this.
-        folder: where it is written.
-        state: what changes.
-        autocast: the precision to compute in.
-        normalise: what turns pixels into numbers.
+        options: The whole configuration, to be written down.
+        processes: Those that train together.
+        data: The data set.
+        batches: The batches to train on, to select with and to test with.
+        card: What the weights files say of themselves, but for the epoch.
+        record: What is written down of all this.
+        folder: Where it is written.
+        state: What changes.
+        schedule: The learning rate of each step.
+        autocast: The precision to compute in.
+        label_smoothing: Of the loss.
+        accumulate: Parts of a batch that are computed one by one.
+        clip: Largest norm of the gradient; 0 for none.
+        checkpoint_steps: Steps between checkpoints; 0 for one each epoch.
+        compiled: True to train the compiled network.
+        trained: The part of the model that is trained; the whole, or its last layer.
     """
 
-    options: Namespace
+    options: Options
     processes: Processes
     data: DataSet
-    training: Images
-    validation: Images | None
-    arguments: dict[str, Any]
+    batches: Batches
+    card: Card
     record: dict[str, Any]
     folder: Path
     state: State
+    schedule: Schedule
     autocast: torch.autocast
-    normalise: Normalisation
-
-    @property
-    def steps(self) -> int:
-        """Steps in an epoch."""
-        return steps_per_epoch(len(self.training), self.options.batch_size)
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """This process's share of the batches of an epoch that it has not seen."""
-        options, share = self.options, (self.processes.rank, self.processes.world_size)
-        mixing = Mixing(options.mixup, options.cutmix, options.mix_probability, len(self.data.classes))
-        augmentation = Augmentation(
-            options.mirror,
-            options.shift,
-            options.erasing,
-            build_policy(options.policy),
-            mixing if options.mixup or options.cutmix else None,
-        )
-        size, seed, seen = options.batch_size, options.seed, self.state.step
-        return training_batches(self.training, self.normalise, augmentation, size, seed, epoch, *share, seen)
-
-    def evaluation_batches(self, images: Images) -> Iterator[Batch]:
-        """This process's share of some images, as they are."""
-        return evaluation_batches(images, self.normalise, self.processes.rank, self.processes.world_size)
-
-    def learning_rate(self, step: int) -> float:
-        """At a step, counted from the first one of the run."""
-        options = self.options
-        return learning_rate_at(
-            step,
-            total_steps=options.epochs * self.steps,
-            warmup_steps=round(options.warmup_epochs * self.steps),
-            peak=peak_learning_rate(options.lr, options.batch_size),
-            final=peak_learning_rate(options.final_lr, options.batch_size),
-            schedule=options.schedule,
-        )
-
-    def resume(self) -> None:
-        """Go on from the last checkpoint, where there is one, and make metrics.jsonl what it says."""
-        checkpoint = self.processes.first_decides(lambda: read_checkpoint(self.folder, runs.decisive(self.record)))
-        if checkpoint is None:
-            return
-        restore(checkpoint, self.state, self.processes)
-        self.processes.first_decides(lambda: runs.write_metrics(self.folder, self.state.history))
-        step = f", step {self.state.step}" if self.state.step else ""
-        self.processes.print(f"going on with run {self.folder} after epoch {len(self.state.history)}{step}")
+    label_smoothing: float
+    accumulate: int
+    clip: float
+    checkpoint_steps: int
+    compiled: bool
+    trained: Callable[[nn.Module], nn.Module]
 
     def network(self) -> nn.Module:
-        """The model as it is trained: in step with other processes, compiled."""
-        network = self.processes.distributed(self.state.model)
-        return torch.compile(network) if self.options.compile else network  # type: ignore[return-value]
+        """Return the network as it is trained: in step with other processes, compiled."""
+        network = self.processes.distributed(self.trained(self.state.model))
+        return torch.compile(network) if self.compiled else network  # type: ignore[return-value]
 
 
-def prepare(options: Namespace, processes: Processes, build: Build = build_model) -> Run:
-    """Read the data, build the model, and open the folder of a run.
+def build_named(name: str, arguments: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the named model for some data with its first weights, and the arguments that it was built with."""
+    return build_model(name, arguments, len(data.classes), data.image_size)
+
+
+def prepare(options: Options, processes: Processes, build: Build = build_named) -> Run:
+    """Read the data, build the model, open the folder of the run, and turn the options into parts.
 
     Args:
-        options: as `parse_training_arguments` gives them; what is still open in them is filled in.
-        processes: those that train together.
-        build: called as build(options, data) for the model with its first weights, and its arguments.
+        options: The configuration; what is still open in it is filled in.
+        processes: Those that train together.
+        build: Called as build(model, arguments, data) for the model with its first weights, and its arguments.
 
     Raises:
-        UserError: if these options cannot work with these data.
+        UserError: If these options cannot work with these data.
     """
     device = processes.device
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
-    resolve(options, data, device)
-    training, validation = split(data.train, options)
+    options = resolve(options, data, device)
     dtype = torch.float64 if options.precision == "float64" else torch.float32
+    batches = image_batches(options, data, processes, dtype)
     torch.manual_seed(options.seed)
-    model, arguments = build(options, data)
-    check_fits(options, len(training), len(validation or ()), model, processes)
-    record = configuration(options, data, processes)
-    folder = processes.first_decides(lambda: runs.open_run(options, record))
+    model, arguments = build(options.model, options.arguments, data)
+    check_fits(options, batches, model, processes)
+    record = configuration(options.recorded(), data, processes)
+    folder = processes.first_decides(
+        lambda: open_run(options.output, options.model, options.name, record, resume=options.resume)
+    )
 
     model.set_gradient_checkpointing(options.gradient_checkpointing)  # type: ignore[operator]
     if options.sync_batchnorm:
@@ -143,46 +110,113 @@ def prepare(options: Namespace, processes: Processes, build: Build = build_model
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
     if options.accelerate:
         model = cifarblocks.accelerate(model)
-    optimizer = build_optimizer(
-        options.optimizer, model, options.weight_decay, options.eps, options.layer_decay, options.muon_share
-    )
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
     return Run(
         options=options,
         processes=processes,
         data=data,
-        training=training.to(device),
-        validation=None if validation is None else validation.to(device),
-        arguments=arguments,
+        batches=batches,
+        card=Card(
+            model=options.model,
+            arguments=arguments,
+            classes=data.classes,
+            image_size=data.image_size,
+            mean=options.mean or [],
+            std=options.std or [],
+            precision=options.precision,
+            data=data.name,
+            epoch=0,
+        ),
         record=record,
         folder=folder,
-        state=State(model, optimizer, moving_average(model, options.ema), sums),
+        state=build_state(options, model, model),
+        schedule=Schedule(
+            epochs=options.epochs,
+            steps=batches.steps,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            final_lr=options.final_lr,
+            warmup_epochs=options.warmup_epochs,
+            shape=options.schedule,
+        ),
         autocast=torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"),
-        normalise=Normalisation(options.mean, options.std, device, dtype),
+        label_smoothing=options.label_smoothing,
+        accumulate=options.accumulate,
+        clip=options.clip,
+        checkpoint_steps=options.checkpoint_steps,
+        compiled=options.compile,
+        trained=nn.Identity(),
     )
 
 
-def split(images: Images, options: Namespace) -> tuple[Images, Images | None]:
-    """Those to train on and, unless all are for that, those to select with."""
-    training, validation = (images, None) if options.final else hold_out(images, random_stream("hold out"))
-    return share_of(training, options.share, random_stream("share")), validation
-
-
-def resolve(options: Namespace, data: DataSet, device: torch.device) -> None:
+def resolve(options: Options, data: DataSet, device: torch.device) -> Options:
     """Fill in the options that depend on the data and the device."""
-    if options.precision == "auto":
-        options.precision = "bfloat16" if supports_bfloat16(device) else "float32"
-    if options.accelerate is None:
-        options.accelerate = device.type == "cpu"
-    if options.mirror is None:
-        options.mirror = data.mirror
+    bfloat16 = "bfloat16" if supports_bfloat16(device) else "float32"
     mean, std = data.mean_and_std
-    options.mean, options.std = options.mean or mean, options.std or std
+    return replace(
+        options,
+        precision=bfloat16 if options.precision == "auto" else options.precision,
+        accelerate=device.type == "cpu" if options.accelerate is None else options.accelerate,
+        mirror=data.mirror if options.mirror is None else options.mirror,
+        mean=options.mean or mean,
+        std=options.std or std,
+    )
 
 
-def check_fits(options: Namespace, images: int, held_out: int, model: nn.Module, processes: Processes) -> None:
+def image_batches(options: Options, data: DataSet, processes: Processes, dtype: torch.dtype) -> ImageBatches:
+    """Split the training images, and say what is done to them."""
+    mixing = Mixing(options.mixup, options.cutmix, options.mix_probability, len(data.classes))
+    augmentation = Augmentation(
+        bool(options.mirror),
+        options.shift,
+        options.erasing,
+        build_policy(options.policy),
+        mixing if options.mixup or options.cutmix else None,
+    )
+    training, validation = split(data.train, final=options.final, share=options.share)
+    return ImageBatches(
+        training.to(processes.device),
+        validation.to(processes.device),
+        data.test,
+        Normalisation(options.mean or [], options.std or [], processes.device, dtype),
+        augmentation,
+        options.batch_size,
+        options.seed,
+        processes.rank,
+        processes.world_size,
+    )
+
+
+def split(images: Images, *, final: bool, share: float) -> tuple[Images, Images]:
+    """Return a share of the images to train on, and those to select with: none if all are for training."""
+    none = images[torch.arange(0)]
+    training, validation = (images, none) if final else hold_out(images, random_stream("hold out"))
+    return share_of(training, share, random_stream("share")), validation
+
+
+def build_state(options: Options, model: nn.Module, trained: nn.Module) -> State:
+    """Return the state of a run before its first step.
+
+    Args:
+        options: The configuration.
+        model: The whole model.
+        trained: The part of it whose parameters are trained.
+    """
+    optimizer = build_optimizer(
+        options.optimizer,
+        trained,
+        options.weight_decay,
+        options.eps,
+        options.layer_decay,
+        options.muon_share,
+    )
+    sums = torch.zeros(3, dtype=torch.float64, device=next(model.parameters()).device)
+    return State(model, optimizer, moving_average(model, options.ema), sums)
+
+
+def check_fits(options: Options, batches: ImageBatches, model: nn.Module, processes: Processes) -> None:
     """Refuse splits of the images or of a batch that leave too little, and options that would do nothing."""
-    if not (options.final or held_out):
+    images = len(batches.training)
+    if not (options.final or len(batches.validation)):
         raise UserError(f"{images} training images are too few to hold a tenth out to select with; --final takes all")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
     if batch_size > images:
@@ -192,7 +226,7 @@ def check_fits(options: Namespace, images: int, held_out: int, model: nn.Module,
     if batch_size < shares * parts:
         raise UserError(f"--batch-size {batch_size} is less than the {shares * parts} parts of --accumulate {parts}")
     normed = has_batch_norm(model)
-    if batch_size < 2 * shares * parts and normed:
+    if batch_size < 2 * shares * parts and normed and not options.freeze:
         raise UserError(f"--batch-size {batch_size} leaves a process 1 image, and the BatchNorm of the model needs 2")
     if options.gradient_checkpointing and not model.stages:
         raise UserError(f"--gradient-checkpointing: {options.model} has no stages of blocks to compute again")

@@ -1,4 +1,4 @@
-"""What changes while a model is trained: all that a checkpoint holds."""
+"""The state of training: all that changes, and all that a checkpoint holds."""
 
 import math
 import time
@@ -42,7 +42,7 @@ class State:
     resumed: float = field(default_factory=time.perf_counter)
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, and how long each of them was waited for."""
+        """Yield the batches, and add up how long each was waited for."""
         iterator = iter(batches)
         while True:
             began = time.perf_counter()
@@ -59,7 +59,7 @@ class State:
         self.sums += torch.stack([loss.detach(), hits, torch.full_like(hits, len(labels))])
 
     def elapsed(self) -> float:
-        """Seconds of this epoch, those before an interruption included."""
+        """Return the seconds of this epoch, those before an interruption included."""
         return self.seconds + time.perf_counter() - self.resumed
 
     def end_epoch(self, line: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class State:
         )
 
     def state_dict(self, processes: Processes) -> dict[str, Any]:
-        """All that is needed to go on, for `torch.save`; every process must call it."""
+        """Return all that is needed to go on, for `torch.save`; every process must call it."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -111,7 +111,7 @@ class State:
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential moving average of weights and buffers, beginning with those of the first step; None for 0."""
+    """Return the exponential moving average of weights and buffers; None for a decay of 0."""
     if not decay:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,19 +1,30 @@
-"""Ctrl-C and SIGTERM: noted when they come, answered when the training loop has a whole step."""
+"""The end of a command: SIGINT and SIGTERM, the processes' agreement to stop, and the exit status.
+
+SIGINT (Ctrl-C) or SIGTERM in any process ends training after its step: the processes agree, a checkpoint is written,
+and the exit status is 128 and the signal's number. A second signal ends the process at once.
+"""
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from cifarblocks.training.distributed import Processes, is_first, joined_processes
+from cifarblocks.training.errors import RunError, StoppedError, UserError
+from cifarblocks.training.hardware import keep_freed_memory
+from cifarblocks.training.run import Run
+from cifarblocks.training.saving import check_finite, save_checkpoint
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether this process was asked to stop.
+    """The signal that asked this process to stop.
 
     Attributes:
-        number: of the signal; 0 if none has come.
+        number: Number of the signal; 0 if none has come.
     """
 
     number = 0
@@ -40,8 +51,85 @@ def noted_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
+def between_steps(run: Run, stop: StopRequest) -> None:
+    """Write a checkpoint if one is due, and end the run if a process was asked to stop or its loss is not finite.
+
+    All processes look at the same time: after every step on CPUs, after every 20th on GPUs, which would be waited for.
+
+    Raises:
+        StoppedError: After a signal.
+        RunError: If the loss, or a weight that would be saved, is not finite.
+    """
+    state, number = run.state, 0
+    if run.processes.device.type == "cpu" or state.step % 20 == 0:
+        number, lost = run.processes.largest([stop.number, not state.sums[0].isfinite()])
+        if lost:
+            check_finite(run)
+    if number or (run.checkpoint_steps and state.step % run.checkpoint_steps == 0):
+        save_checkpoint(run)
+    if number:
+        raise StoppedError(number, f"in epoch {len(state.history) + 1} after step {state.step}; {how_to_go_on(run)}")
+
+
+def after_epoch(run: Run, stop: StopRequest) -> None:
+    """End the run, which has just been saved, if a process was asked to stop since its last step.
+
+    Raises:
+        StoppedError: After a signal.
+    """
+    (number,) = run.processes.largest([stop.number])
+    if number:
+        raise StoppedError(number, f"after epoch {len(run.state.history)}; {how_to_go_on(run)}")
+
+
+def how_to_go_on(run: Run) -> str:
+    """Return what to type after a stop."""
+    return f"--name {run.folder.name} --resume goes on from there"
+
+
 def stop_on_signals() -> None:
     """Let SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as nohup has it."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+
+
+def run_command(program: str, work: Callable[[Processes], object]) -> int:
+    """Do the work of a command that trains in one process or many, as `exit_status` does.
+
+    Args:
+        program: The command, for the sentence that says what is wrong.
+        work: Called as work(processes).
+    """
+
+    def joined() -> None:
+        with joined_processes() as processes:
+            work(processes)
+
+    return exit_status(program, joined, "with --name and --resume it goes on from the last checkpoint")
+
+
+def exit_status(program: str, work: Callable[[], int | None], after_interruption: str) -> int:
+    """Do the work of a command; return 0, 1 if it failed, 2 if it cannot work, or 128 and the signal.
+
+    Args:
+        program: The command, for the sentence that says what is wrong.
+        work: Called without arguments; a number that it returns is the status.
+        after_interruption: What to know after Ctrl-C.
+    """
+    keep_freed_memory()
+    try:
+        return work() or 0
+    except UserError as error:
+        status, sentence = 2, str(error)
+    except StoppedError as error:
+        status, sentence = 128 + error.number, f"{signal.Signals(error.number).name} {error}"
+    except RunError as error:
+        status, sentence = 1, str(error)
+    except OSError as error:
+        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
+    except KeyboardInterrupt:
+        status, sentence = 130, f"interrupted; {after_interruption}"
+    if is_first():
+        print(f"{program}: error: {sentence}", file=sys.stderr)
+    return status

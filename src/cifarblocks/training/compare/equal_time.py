@@ -11,14 +11,14 @@ import torch
 from cifarblocks.training.compare.launch import Process, Settings, command_line, parse
 from cifarblocks.training.data.datasets import load_data
 from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.run_folder.folder import read_json, read_metrics, write_json
-from cifarblocks.training.run_folder.report import machine, versions
 
 IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
 
 
 def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs: int) -> int:
-    """How many epochs take as long at one speed as the reference's at its own: at least 1.
+    """Return how many epochs take as long at one speed as the reference's at its own, at least 1.
 
     >>> epochs_in_equal_time(500, 1000, 6), epochs_in_equal_time(100, 1000, 4)
     (3, 1)
@@ -27,7 +27,7 @@ def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs:
 
 
 def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, float]:
-    """Images/s of these runs, by `speed_key`; what the folder's speeds.json has of this machine stands."""
+    """Return the images per second of these runs by `speed_key`, measured where speeds.json lacks them."""
     path = folder / "speeds.json"
     here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, flo
 
 
 def speed_key(settings: Settings) -> str:
-    """What decides how fast a run is, as it is typed."""
+    """Return the options that decide how fast a run is, as they are typed."""
     return " ".join(command_line({key: value for key, value in settings.items() if key not in ("seed", "epochs")}))
 
 
@@ -73,7 +73,7 @@ def measure_speed(folder: Path, settings: Settings) -> float:
 
 
 def few_images(settings: Settings) -> float:
-    """The share of the training images that a speed is measured on: two batches, or some more."""
+    """Return the share of the training images that a speed is measured on: at least two batches."""
     options = parse("[equal-time]", command_line(settings))
     images = len(load_data(options.data, options.data_dir, options.image_size).train)
     return min(1.0, max(IMAGES, 2 * options.batch_size) / images)

@@ -9,11 +9,12 @@ from typing import Any
 
 from cifarblocks.training.compare.launch import Settings, tidy
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.options.declared import DECLARED
 from cifarblocks.training.options.toml_files import loads, read_toml
 
 GRIDS = Path(__file__).with_name("grids")
 TABLES = ("options", "runs", "equal-time")
-SET_BY_SWEEP = ("name", "output", "resume", "no-test", "help")
+SET_BY_SWEEP = ("help", *(name.replace("_", "-") for name, told in DECLARED.items() if told["kind"] == "place"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class GridRun:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a grid file says.
+    """The runs of a grid file.
 
     Attributes:
         runs: in the file's order, those that differ by the seed alone beside each other.
@@ -86,7 +87,7 @@ def pop_times(settings: Settings) -> Settings:
 
 
 def read_reference(path: Path, given: Settings, runs: list[GridRun]) -> Settings:
-    """The settings of the run whose time all get: those of the first run, with the model and epochs of [equal-time]."""
+    """Return the settings of the reference run: the first run's, with the model and epochs of [equal-time]."""
     if given.keys() != {"equal-time.model", "equal-time.epochs"}:
         raise UserError(f"{path}: [equal-time] has model and epochs, got {', '.join(sorted(given))}")
     epochs = given["equal-time.epochs"]
@@ -99,7 +100,7 @@ def read_reference(path: Path, given: Settings, runs: list[GridRun]) -> Settings
 
 
 def flatten(path: Path, table: dict[str, Any]) -> Settings:
-    """The values of a table, those of a table in it under names like model-argument.ratio.
+    """Return the values of a table, those of a table in it under names like model-argument.ratio.
 
     >>> flatten(Path("grid"), {"lr": [1, 2], "model-argument": {"ratio": 3}})
     {'lr': [1, 2], 'model-argument.ratio': 3}
@@ -123,7 +124,7 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
 
 
 def read_value(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value TOML where it reads as such, else a text.
+    """Read KEY=VALUE; the value is TOML if it reads as such, else a text.
 
     >>> read_value("seed=[0, 1]"), read_value("weight_decay=1e-4"), read_value("data=folder:flowers")
     (('seed', [0, 1]), ('weight-decay', 0.0001), ('data', 'folder:flowers'))
@@ -138,12 +139,12 @@ def read_value(text: str) -> tuple[str, Any]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list as it is, another value as the only one of a list."""
+    """Return a list as it is, and another value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 
 def expand(path: Path, shared: Settings, blocks: list[Settings]) -> list[GridRun]:
-    """Every combination of the values of each block."""
+    """Return a run for every combination of the values of each block."""
     combined = []
     for block in blocks:
         axes = {key: as_list(value) for key, value in {**shared, **block}.items()}
@@ -166,13 +167,13 @@ def expand(path: Path, shared: Settings, blocks: list[Settings]) -> list[GridRun
 
 
 def varying_keys(all_settings: list[Settings]) -> set[str]:
-    """The keys of which runs have different values, or some have none; without model and seed."""
+    """Return the keys whose values differ between runs, without model and seed."""
     keys = {key for settings in all_settings for key in settings} - {"model", "seed"}
     return {key for key in keys if len({repr(settings.get(key)) for settings in all_settings}) > 1}
 
 
 def file_name(values: Settings) -> str:
-    """What a run is called after its values.
+    """Return the name of a run's folder, made of its values.
 
     >>> file_name({"model-argument.ratio": 3, "data": "folder:my flowers", "seed": 0})
     'ratio-3_data-folder+my+flowers_seed-0'

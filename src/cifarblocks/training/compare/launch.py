@@ -8,24 +8,23 @@ import shlex
 import signal
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.options.parse import PLACES, parse_training_arguments
+from cifarblocks.training.options.declared import DECLARED, FLAG, Options
+from cifarblocks.training.options.parse import read_options
 from cifarblocks.training.run_folder.folder import CONFIGURATION, read_json
 
 TRAIN = ("-m", "cifarblocks", "train")
-SWITCHES = ("final", "tensorboard")  # without them is what false means
 # Options of `cifarblocks train` without the dashes, and model-argument.NAME for arguments of the model.
 Settings = dict[str, Any]
 
 
 def tidy(key: str) -> str:
-    """The name of an option as cifarblocks train has it; what is the model's is left as it is.
+    """Return the name of an option with dashes; an argument of the model stays as it is.
 
     >>> tidy("weight_decay"), tidy("model_argument.drop_path")
     ('weight-decay', 'model-argument.drop_path')
@@ -35,7 +34,7 @@ def tidy(key: str) -> str:
 
 
 def command_line(settings: Settings) -> list[str]:
-    """What to type after cifarblocks train.
+    """Return the arguments of `cifarblocks train` for some settings.
 
     >>> command_line({"model": "ghost_resnet_20", "model-argument.ratio": 3, "mirror": False, "std": [0.2, 0.3, 0.2]})
     ['--model', 'ghost_resnet_20', '--model-argument', 'ratio=3', '--no-mirror', '--std', '0.2', '0.3', '0.2']
@@ -46,7 +45,7 @@ def command_line(settings: Settings) -> list[str]:
         if name:
             arguments += [f"--{option}", f"{name}={value!r}" if reads_otherwise(value) else f"{name}={value}"]
         elif isinstance(value, bool):
-            if value or option not in SWITCHES:
+            if value or not is_flag(option):
                 arguments.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, list):
             arguments += [f"--{option}", *map(str, value)]
@@ -55,31 +54,37 @@ def command_line(settings: Settings) -> list[str]:
     return arguments
 
 
+def is_flag(option: str) -> bool:
+    """Return True for an option without a `--no-` form: leaving it out is what false means."""
+    told = DECLARED.get(option.replace("-", "_"))
+    return told is not None and FLAG.items() <= told["arguments"].items()
+
+
 def reads_otherwise(value: Any) -> bool:
-    """Whether a text needs quotes, because without them it reads as a number or the like."""
+    """Return True for a text that would read as a number or the like without quotes."""
     return isinstance(value, str) and (not value.isidentifier() or value in ("True", "False", "None"))
 
 
-def parse(where: str, arguments: list[str]) -> Namespace:
-    """The options that cifarblocks train makes of a command line.
+def parse(where: str, arguments: list[str]) -> Options:
+    """Return the options that `cifarblocks train` makes of a command line.
 
     Raises:
-        UserError: if it makes none: where the command line is from, and what cifarblocks train says of it.
+        UserError: If it makes none: where the command line is from, and what it says of it.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return parse_training_arguments(arguments, None)
+            return read_options(arguments)
     except SystemExit:
         message = (said.getvalue().strip() or "asks for help").removeprefix("cifarblocks train: error: ")
         raise UserError(f"{where}: {message}") from None
 
 
-def check_same_options(folder: Path, options: Namespace) -> None:
+def check_same_options(folder: Path, options: Options) -> None:
     """Refuse a run that was begun with other options than these.
 
     Raises:
-        UserError: naming the first that differs.
+        UserError: Naming the first that differs.
     """
     path = folder / CONFIGURATION
     if not path.exists():
@@ -88,8 +93,8 @@ def check_same_options(folder: Path, options: Namespace) -> None:
         begun = read_json(path)["options"]
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
-    for key, value in json.loads(json.dumps(vars(options), default=str)).items():
-        if key not in PLACES and value not in (None, "auto") and begun.get(key) != value:
+    for key, value in json.loads(json.dumps(options.recorded())).items():
+        if value not in (None, "auto") and begun.get(key, value) != value:
             raise UserError(
                 f"run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}; "
                 f"give another --output, or remove that folder"
@@ -124,7 +129,7 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """The exit status; None while it runs."""
+        """Exit status; None while it runs."""
         return self.process.poll()
 
     def ask_to_stop(self) -> None:
@@ -143,7 +148,7 @@ class Process:
             self.process.wait()
 
     def last_words(self) -> str:
-        """Why it failed: the last line that it printed, or the signal that killed it."""
+        """Return why it failed: the last line that it printed, or the signal that killed it."""
         if self.status is not None and self.status < 0:
             return f"killed by {signal.Signals(-self.status).name}"
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -151,7 +156,7 @@ class Process:
 
 
 def shared_machine(slot: int, jobs: int) -> dict[str, str]:
-    """The environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
+    """Return the environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
     environment: dict[str, str] = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))

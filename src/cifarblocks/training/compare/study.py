@@ -12,11 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from cifarblocks.training.checkpoints import CHECKPOINT, DAMAGED, PREVIOUS
 from cifarblocks.training.compare.launch import Process, Settings, command_line, parse, tidy
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.options.parse import PLACES
 from cifarblocks.training.run_folder.folder import WEIGHTS, read_metrics
+from cifarblocks.training.saving import CHECKPOINT, DAMAGED, PREVIOUS
 
 Space = dict[str, Any]  # an optuna distribution for each option
 WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
@@ -25,7 +24,7 @@ SWITCHED = {"true": True, "false": False}
 
 
 def read_range(text: str) -> tuple[str, BaseDistribution]:
-    """NAME=LOW..HIGH, on a logarithmic scale from a factor of 10 on, or NAME=ONE,OTHER.
+    """Read NAME=LOW..HIGH, on a logarithmic scale from a factor of 10 on, or NAME=ONE,OTHER.
 
     >>> read_range("weight_decay=1e-5..1e-2")
     ('weight-decay', FloatDistribution(high=0.01, log=True, low=1e-05, step=None))
@@ -74,8 +73,7 @@ def open_study(path: Path, settings: dict[str, Any], space: Space, epochs: int) 
     except Exception as error:
         raise UserError(f"{path} cannot be used as a study: {first_line(error)}") from error
     ranges = {f"search {key}": str(distribution) for key, distribution in space.items()}
-    chosen = {key: value for key, value in settings.items() if key not in PLACES}
-    now = json.loads(json.dumps({**chosen, **ranges}, default=str))
+    now = json.loads(json.dumps({**settings, **ranges}, default=str))
     begun = study.user_attrs.get("settings", now)
     for key in {**begun, **now}:
         if begun.get(key) != now.get(key):
@@ -91,7 +89,7 @@ def open_study(path: Path, settings: dict[str, Any], space: Space, epochs: int) 
 
 
 def folder_name(number: int) -> str:
-    """Of a trial."""
+    """Return the name of a trial's folder."""
     return f"trial-{number:04}"
 
 
@@ -148,7 +146,7 @@ def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
 
 
 def best_epoch(metrics: list[dict[str, Any]]) -> int:
-    """The epoch of the lowest validation loss, the first of several.
+    """Return the epoch of the lowest validation loss, the first of several.
 
     >>> best_epoch([{"epoch": 1, "validation_loss": 2.0}, {"epoch": 2, "validation_loss": 2.5}])
     1
@@ -157,7 +155,7 @@ def best_epoch(metrics: list[dict[str, Any]]) -> int:
 
 
 def finite_losses(metrics: list[dict[str, Any]]) -> list[float]:
-    """The validation loss of each epoch that has one."""
+    """Return the validation losses that are finite."""
     return [line["validation_loss"] for line in metrics if math.isfinite(line["validation_loss"])]
 
 
@@ -168,7 +166,7 @@ def remove_weights(run: Path) -> None:
 
 
 def readable(value: Any) -> Any:
-    """A number of four digits, as it is typed.
+    """Return a number rounded to four digits.
 
     >>> readable(0.123456), readable(3), readable("adamw")
     (0.1235, 3, 'adamw')
@@ -177,7 +175,7 @@ def readable(value: Any) -> Any:
 
 
 def describe(values: Settings) -> str:
-    """For people.
+    """Return the values, human-readable.
 
     >>> describe({"lr": 0.1, "model-argument.drop_path": 0.2})
     'lr 0.1, drop_path 0.2'

@@ -1,4 +1,4 @@
-"""What came out of several runs, side by side: a row for those that differ by the seed alone, as Markdown and CSV."""
+"""Tables of several runs, as Markdown and CSV: a row for those that differ by the seed alone."""
 
 import csv
 import io
@@ -25,33 +25,33 @@ class Row:
     histories: list[list[dict[str, Any]]]
 
     def values(self, key: str) -> list[float]:
-        """A number of each run's summary, where it has one."""
+        """Return a number of each run's summary, where it has one."""
         return [summary[key] for summary in self.summaries if summary[key] is not None]
 
     @property
     def top1(self) -> float:
-        """Test top-1 of the last epoch in percent, the mean over the seeds."""
+        """Mean over the seeds of the test top-1 of the last epoch, in percent."""
         return mean(self.values("test_top1"))
 
     @property
     def selecting(self) -> float:
-        """What rows are chosen by: top-1 on the images held out, or on the test images where none were."""
+        """Top-1 to choose rows by: on the validation images, or on the test images where there are none."""
         return mean(self.values("validation_top1") or self.values("test_top1"))
 
     @property
     def multiply_adds(self) -> int:
-        """Of one image."""
+        """Multiply-adds of one image."""
         return self.summaries[0]["multiply_adds"]
 
     @property
     def family(self) -> str:
-        """The file of cifarblocks.models that the model comes from."""
+        """File of cifarblocks.models that the model comes from."""
         name = self.summaries[0]["model"]
         return next((family for family in models.__all__ if hasattr(getattr(models, family), name)), "other")
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]:
-    """The mean and, from two values on, the standard deviation of a sample.
+    """Return the mean and, from two values on, the standard deviation of a sample.
 
     >>> mean_and_deviation([1.0, 3.0]), mean_and_deviation([2.0]), mean_and_deviation([])
     ((2.0, 1.4142135623730951), (2.0, None), (None, None))
@@ -60,7 +60,7 @@ def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]
 
 
 def percent(values: list[float]) -> str:
-    """Mean ± standard deviation, for people.
+    """Return mean ± standard deviation, human-readable.
 
     >>> percent([70.0, 72.0]), percent([70.0]), percent([])
     ('71.00 ± 1.41 %', '70.00 %', '')
@@ -72,12 +72,12 @@ def percent(values: list[float]) -> str:
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:
-    """The best on the test images first."""
+    """Sort rows, the best on the test images first."""
     return sorted(rows, key=lambda row: -row.top1)
 
 
 def markdown_table(title: str, rows: list[Row], missing: list[str]) -> str:
-    """The table for people, what it was made on, and which runs are not in it."""
+    """Return the table as Markdown, with the machine, the data and the runs that are missing."""
     header = ["run", "test top-1", "validation top-1", "seeds", "epochs", "parameters", "multiply-adds", "seconds"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in ranked(rows):
@@ -100,7 +100,7 @@ def markdown_table(title: str, rows: list[Row], missing: list[str]) -> str:
 
 
 def circumstances(rows: list[Row]) -> str:
-    """How the numbers of a table came about."""
+    """Return how the numbers of a table were measured."""
     summaries = [summary for row in rows for summary in row.summaries]
     machines = [summary["configuration"]["machine"] for summary in summaries]
     versions = [f"torch {summary['versions']['torch']}" for summary in summaries]
@@ -113,12 +113,12 @@ def circumstances(rows: list[Row]) -> str:
 
 
 def distinct(texts: Iterable[str]) -> str:
-    """Each text once."""
+    """Join texts, each once."""
     return " / ".join(dict.fromkeys(texts))
 
 
 def csv_table(rows: list[Row]) -> str:
-    """The same numbers for programs, all digits kept."""
+    """Return the same numbers as CSV, all digits kept."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     measured = ("test_top1", "validation_top1", "seconds")

@@ -19,7 +19,7 @@ def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tensor] | None:
-    """The tensors of a file, or None where there is none or it is not what was written, which is said.
+    """Return the tensors of a file, or None if there is none or it is damaged, which is printed.
 
     Args:
         path: the file.
@@ -41,7 +41,7 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
-    """A hash of names, shapes and every number, in their order."""
+    """Return a hash of names, shapes and every number, in their order."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

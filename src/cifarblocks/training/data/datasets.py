@@ -38,7 +38,7 @@ class Images:
         return Images(self.pixels[indices], self.labels[indices])
 
     def to(self, device: torch.device) -> "Images":
-        """The same images on a device."""
+        """Return the same images on a device."""
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
@@ -70,7 +70,7 @@ class DataSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of every pixel and label, the same wherever the set was read."""
+        """Short hash of every pixel and label, the same wherever the set was read."""
         digest = hashlib.sha256()
         for part in (self.train, self.test):
             digest.update(part.pixels.contiguous().numpy().data)
@@ -104,7 +104,7 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
 
 
 def resized(data: DataSet, image_size: int | None) -> DataSet:
-    """The same images at another height and width, bilinearly; as they are for None."""
+    """Resize every image bilinearly; None leaves them as they are."""
     if image_size is None:
         return data
 
@@ -118,7 +118,7 @@ def resized(data: DataSet, image_size: int | None) -> DataSet:
 
 
 def load_digits() -> DataSet:
-    """The scanned digits that come with the examples, enlarged from 8×8 to 32×32, their grey value in each channel."""
+    """Load the scanned digits of the package, enlarged from 8×8 to 32×32, their grey value in each channel."""
     tensors = load_file(DIGITS)
 
     def part(name: str) -> Images:
@@ -131,7 +131,7 @@ def load_digits() -> DataSet:
 
 
 def load_cifar(source: str, directory: Path) -> DataSet:
-    """CIFAR-10 or CIFAR-100 in its original files, downloaded where they are missing.
+    """Load CIFAR-10 or CIFAR-100 from its original files, downloaded where they are missing.
 
     Raises:
         UserError: if they are missing and cannot be downloaded.
@@ -152,7 +152,7 @@ def load_cifar(source: str, directory: Path) -> DataSet:
 
 
 def count_held_out(images: int) -> int:
-    """How many of so many training images are held out to select with: 5,000, or a tenth where the set is small."""
+    """Return how many of so many training images become validation images: 5,000, or a tenth of a small set."""
     return min(5000, images // 10)
 
 
@@ -163,12 +163,12 @@ def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images
 
 
 def share_of(images: Images, share: float, generator: torch.Generator) -> Images:
-    """A share of the images, the same of each class up to one image; which images is drawn at random."""
+    """Draw a share of the images, the same of each class up to one image."""
     return images if share == 1 else images[drawn(images.labels, round(share * len(images)), generator)]
 
 
 def drawn(labels: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-    """(n,), true for so many images, of each class the same share up to one image; which of them is random."""
+    """Draw so many images, the same share of each class up to one image: (n,), true for those."""
     order = torch.randperm(len(labels), generator=generator)
     # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is drawn.
     walk = order[torch.argsort(labels[order], stable=True)]

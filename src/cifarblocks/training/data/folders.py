@@ -1,22 +1,17 @@
 """A folder of image files, train/<class>/* and test/<class>/*, decoded once and cached by content."""
 
 import hashlib
-import io
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
+from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
 from cifarblocks.training.data.cache import read_cache, write_cache
-from cifarblocks.training.errors import UserError, first_line
-
-# Pillow's other decoders are not needed, and one of them starts a program: EPS, Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+from cifarblocks.training.errors import UserError
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
@@ -34,19 +29,19 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
         UserError: if a folder or class is missing or empty, or a file is not a usable image; it names the file.
     """
     classes, files = _list_files(root)
-    key = _content_key(root, [path for path, _ in files["train"] + files["test"]], image_size)
-    path = cache / f"{key}.safetensors"
-    tensors = read_cache(path, TENSORS, "decoding")
-    if tensors is None:
-        tensors = {}
-        for part, listed in files.items():
-            pixels = _decode([file for file, _ in listed], image_size, expected=tensors.get("train_pixels"))
-            tensors |= {f"{part}_pixels": pixels, f"{part}_labels": torch.tensor([label for _, label in listed])}
-        write_cache(path, tensors)
-    train, test = (
-        (tensors["train_pixels"], tensors["train_labels"]),
-        (tensors["test_pixels"], tensors["test_labels"]),
-    )
+    try:
+        key = _content_key(root, [path for path, _ in files["train"] + files["test"]], image_size)
+        path = cache / f"{key}.safetensors"
+        tensors = read_cache(path, TENSORS, "decoding")
+        if tensors is None:
+            tensors = {}
+            for part, listed in files.items():
+                pixels = _decode([file for file, _ in listed], image_size, expected=tensors.get("train_pixels"))
+                tensors |= {f"{part}_pixels": pixels, f"{part}_labels": torch.tensor([label for _, label in listed])}
+            write_cache(path, tensors)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    train, test = ((tensors[f"{part}_pixels"], tensors[f"{part}_labels"]) for part in ("train", "test"))
     return root.resolve().name, train, test, classes
 
 
@@ -85,7 +80,8 @@ def _visible(folder: Path) -> list[Path]:
 def _content_key(root: Path, files: list[Path], image_size: int | None) -> str:
     digest = hashlib.sha256(json.dumps(["cifarblocks folder 1", image_size]).encode())
     for path in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
-        content = _read_bytes(path)
+        with reading(path, "read"):
+            content = path.read_bytes()
         digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:32]
@@ -97,12 +93,12 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
     for number, path in enumerate(tqdm(files, desc="decoding", unit="image", disable=None, leave=False)):
         image = read_image(path)
         if image_size is not None:
-            image = resize(image.convert("RGB"), (image_size, image_size))
+            image = resize_rgb(image, (image_size, image_size))
         if image.mode != "RGB":
             raise UserError(
                 f"{path} is not an RGB image but of mode {image.mode}; --image-size N converts every image of a folder"
             )
-        array = torch.from_numpy(np.array(image))
+        array = pixels_of(image)
         if shape is None:
             shape = array.shape
         if array.shape != shape:
@@ -115,35 +111,3 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
         pixels[number] = array
     assert pixels is not None
     return pixels
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file, turned as its camera says.
-
-    Raises:
-        UserError: if it cannot be read or decoded, or its values are not of 8 bits.
-    """
-    content = _read_bytes(path)
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            image.load()
-            turned = ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        raise UserError(f"{path} cannot be read as an image: it is none of {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from error
-    if turned.mode.startswith(("I", "F")):
-        raise UserError(f"{path} is of mode {turned.mode}, whose values are not of 8 bits; convert it first")
-    return turned
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at (height, width), its shape not kept."""
-    return transforms.resize(image, list(size), antialias=True)

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Mixing:
-    """How batches are mixed.
+    """Mixup and CutMix of a run.
 
     Attributes:
         mixup: alpha of mixup's Beta distribution; 0 for no mixup.
@@ -34,7 +34,7 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Mix:
-    """What is done to one batch.
+    """Mixup or CutMix of one batch.
 
     Attributes:
         partners: (b,) which image of the global batch each one is mixed with.
@@ -62,7 +62,7 @@ class Mix:
 
 
 def draw_mix(mixing: Mixing, batch_size: int, h: int, w: int, key: tuple[int, int, int]) -> Mix | None:
-    """What is done to the global batch of that (seed, epoch, step); None for one that stays as it is."""
+    """Draw how the global batch of that (seed, epoch, step) is mixed; None for one that stays as it is."""
     draw = random.Random(random_stream("mixing", *key).initial_seed())
     if draw.random() >= mixing.probability:
         return None
@@ -78,7 +78,7 @@ def draw_mix(mixing: Mixing, batch_size: int, h: int, w: int, key: tuple[int, in
 
 
 def cut_box(share: float, down: float, right: float, h: int, w: int) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a rectangle in the image's aspect ratio, of area 1 - share where it is not cut.
+    """Return top, bottom, left and right of a box in the image's aspect ratio, of area 1 - share before clipping.
 
     >>> cut_box(0.75, 0.5, 0.0, 32, 32)
     (8, 24, 0, 8)

@@ -14,7 +14,7 @@ Policy = Callable[[Tensor], Tensor]  # (3, h, w) uint8 → (3, h, w) uint8, rand
 
 
 def policy_name(text: str) -> str:
-    """A reader of none, trivial and rand-N-M for the command line.
+    """Read none, trivial or rand-N-M.
 
     >>> policy_name("rand-2-15")
     'rand-2-15'
@@ -27,7 +27,7 @@ def policy_name(text: str) -> str:
 
 
 def build_policy(name: str) -> Policy | None:
-    """The augmentation of that name; None for none."""
+    """Build the augmentation of that name; None for none."""
     if name == "none":
         return None
     from torchvision.transforms import v2

@@ -6,6 +6,6 @@ import torch
 
 
 def random_stream(*key: object) -> torch.Generator:
-    """A generator of random numbers on the CPU that depends on the key alone."""
+    """Return a generator of random numbers on the CPU that depends on the key alone."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,4 +1,4 @@
-"""What the last layer of a frozen network sees: computed once for each image, and kept on disk.
+"""Features, the inputs of a frozen network's last layer: computed once for each image, and kept on disk.
 
 The images are taken in chunks. A chunk's file has a name made of all that its content depends on: every weight of the
 network, how it is built, how pixels become numbers, the precision, the versions, and the pixels themselves. So whatever
@@ -20,7 +20,7 @@ from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.cache import hash_tensors, read_cache, write_cache
 from cifarblocks.training.data.datasets import Images
 from cifarblocks.training.distributed import Processes
-from cifarblocks.training.run_folder.report import versions
+from cifarblocks.training.hardware import versions
 
 CHUNK = 2000  # images in a file
 
@@ -43,7 +43,7 @@ class Backbone:
 
     @torch.no_grad()
     def __call__(self, images: Images) -> Tensor:
-        """(n, features), in the precision of the normalised pixels."""
+        """Compute (n, features), in the precision of the normalised pixels."""
         parts = []
         for batch, _ in evaluation_batches(images, self.normalise):
             with self.autocast:
@@ -80,7 +80,7 @@ def frozen(
 
 
 def compute_features(backbone: Backbone, images: Images, directory: Path, name: str, processes: Processes) -> Tensor:
-    """The features of some images, (n, features), from the disk where they are there.
+    """Return the features of some images, (n, features), from the disk where they are there.
 
     Args:
         backbone: what computes them.
@@ -104,5 +104,5 @@ def compute_features(backbone: Backbone, images: Images, directory: Path, name: 
 
 
 def mirrored(images: Images) -> Images:
-    """Each image as a mirror shows it."""
+    """Mirror each image."""
     return Images(images.pixels.flip(2), images.labels)

@@ -1,23 +1,18 @@
 """First weights from a file: those of an earlier run, or what timm or torchvision published."""
 
 import hashlib
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
-import cifarblocks
+from cifarblocks.checkpoints.own import Card, read_weights
+from cifarblocks.checkpoints.published import load_published, read_published
+from cifarblocks.checkpoints.resizing import load_fitting
 from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.finetune.resizing import load_resized
 from cifarblocks.training.models import build_model
-from cifarblocks.training.run_folder.weights import Card, read_weights
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -27,11 +22,11 @@ class Start:
     """The weights that a network starts from.
 
     Attributes:
-        path: of the file.
-        digest: a hash of its content.
-        tensors: by the names that they have there.
-        source: the library that published them; None for a run of cifarblocks train.
-        card: what the file says of itself, where a run wrote it.
+        path: Path of the file.
+        digest: Hash of its content.
+        tensors: Tensors by their names in the file.
+        source: The source that published them; None for a run of cifarblocks train.
+        card: The file's card, if a run wrote it.
     """
 
     path: Path
@@ -41,7 +36,7 @@ class Start:
     card: Card | None
 
     def arguments(self) -> list[str]:
-        """What one would type for cifarblocks train to build the same network and to normalise images as it knows them.
+        """Return the options that build the same network and normalise images as it knows them.
 
         Published weights do not say how: ImageNet's mean and standard deviation are the rule.
         """
@@ -56,8 +51,8 @@ class Start:
                     arguments += ["--model-argument", f"{name}={value!r}"]
         return arguments
 
-    def build(self, options: Namespace, data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
-        """The classifier for these data with these weights, and what it was built with, as `train` wants it.
+    def build(self, name: str, given: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the classifier for some data with these weights, and the arguments that it was built with.
 
         The last layer is kept where the file names the same classes, and new where it does not. Positions and tables
         made for images of another size are resized.
@@ -65,22 +60,23 @@ class Start:
         Raises:
             UserError: if a tensor is missing, left over or of another shape; it names the first.
         """
-        model, arguments = build_model(options, data)
+        model, arguments = build_model(name, given, len(data.classes), data.image_size)
         try:
             if self.card:
-                load_resized(model, self.tensors, self.card.image_size, keep_classifier=self.keeps_classifier(data))
+                model.to(next(iter(self.tensors.values())).dtype)
+                load_fitting(model, self.tensors, self.card.image_size, new_classifier=not self.keeps_classifier(data))
             else:
-                cifarblocks.load_published(model, self.tensors, str(self.source), new_classifier=True)
+                load_published(model, self.tensors, str(self.source), new_classifier=True)
         except ValueError as error:
-            raise UserError(f"--weights {self.path} does not fit {options.model}: {first_line(error)}") from error
+            raise UserError(f"--weights {self.path} does not fit {name}: {first_line(error)}") from error
         return model, arguments
 
     def keeps_classifier(self, data: DataSet) -> bool:
-        """Whether the last layer is for the classes of these data, in their order."""
+        """Return True if the last layer is for the classes of these data, in their order."""
         return self.card is not None and self.card.classes == data.classes
 
     def describe(self, data: DataSet) -> str:
-        """What a run starts from, for people."""
+        """Return what a run starts from, human-readable."""
         where = f"weights of {self.source}"
         if self.card:
             height, width = self.card.image_size
@@ -93,23 +89,14 @@ def read_start(path: Path, source: str | None = None) -> Start:
     """Read the weights to start from.
 
     Args:
-        path: a safetensors file, or for a source a state dict that `torch.load` reads too.
-        source: the library that published them, timm or torchvision; None if cifarblocks train wrote them.
+        path: A safetensors file, or for a source a state dict that `torch.load` reads too.
+        source: The source that published them, e.g. timm; None if cifarblocks train wrote them.
 
     Raises:
-        UserError: if the file cannot be read, or is not what it should be.
+        UserError: If the file cannot be read, or is not what it should be.
     """
     try:
-        content, card = path.read_bytes(), None
-        if source is None:
-            tensors, card = read_weights(path)
-        elif path.suffix == ".safetensors":
-            tensors = load(content)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, UnpicklingError, ValueError, TypeError, RuntimeError, LookupError) as error:
-        what = f"weights of {source}" if source else "weights that cifarblocks train wrote"
-        raise UserError(f"--weights {path} cannot be used as {what}: {first_line(error)}") from error
-    if not isinstance(tensors, dict):
-        raise UserError(f"--weights {path} must hold a state dict, got {type(tensors).__name__}")
-    return Start(path, hashlib.sha256(content).hexdigest()[:16], tensors, source, card)
+        tensors, card = read_weights(path) if source is None else (read_published(path, source), None)
+    except ValueError as error:
+        raise UserError(f"--weights {error}") from error
+    return Start(path, hashlib.sha256(path.read_bytes()).hexdigest()[:16], tensors, source, card)

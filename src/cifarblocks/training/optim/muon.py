@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+# For 30 epochs of eca_resnet_20 the best of 0.05, 0.07, 0.1 and 0.15 on validation images.
+MUON_SHARE = 0.07
+
 
 class Muon(SGD):
     """SGD with Nesterov momentum, the steps of filters made orthogonal: https://kellerjordan.github.io/posts/muon.
@@ -52,7 +55,7 @@ class Muon(SGD):
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
-    """(..., r, c) matrices, their singular values near 1, after some iterations 0.7 to 1.2: Newton-Schulz, degree 5.
+    """Bring the singular values of matrices (..., r, c) near 1, to 0.7 to 1.2: Newton-Schulz, degree 5.
 
     Its coefficients are Muon's: steep at 0, where most singular values begin, rather than exact at 1.
     """

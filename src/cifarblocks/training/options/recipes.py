@@ -13,7 +13,7 @@ RECIPES = Path(__file__).with_name("recipes.toml")
 
 
 def load_recipes(path: Path = RECIPES) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """The recipes by their names, and the name of a recipe for each pattern of models' names.
+    """Load the recipes by their names, and the name of a recipe for each pattern of models' names.
 
     Raises:
         UserError: if the file cannot be read, or a pattern names a recipe that is not there.
@@ -28,7 +28,7 @@ def load_recipes(path: Path = RECIPES) -> tuple[dict[str, dict[str, Any]], dict[
 
 
 def find_recipe(name: str, recipes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The values of a recipe.
+    """Return the values of a recipe.
 
     >>> find_recipe("short", {"shorter": {}})
     Traceback (most recent call last):
@@ -40,7 +40,7 @@ def find_recipe(name: str, recipes: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 
 def recipe_of_family(model: str, families: dict[str, str]) -> str:
-    """The recipe of the first pattern that fits the name of a model.
+    """Return the recipe of the first pattern that fits the name of a model.
 
     >>> recipe_of_family("resnet_20", {"vit_*": "attention", "resnet_*": "residual", "*": "any"})
     'residual'
@@ -52,7 +52,7 @@ def recipe_of_family(model: str, families: dict[str, str]) -> str:
 
 
 def as_arguments(name: str, recipe: dict[str, Any], options: Collection[str]) -> list[str]:
-    """What one would type for the values of a recipe.
+    """Return the values of a recipe as they would be typed.
 
     Args:
         name: of the recipe.

@@ -15,7 +15,7 @@ __all__ = ["loads", "read_toml"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file says.
+    """Read a TOML file.
 
     Raises:
         UserError: if it cannot be read, or is not TOML.

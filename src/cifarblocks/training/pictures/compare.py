@@ -21,7 +21,7 @@ GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 
 
 def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
-    """Accuracy against multiply-adds, every point labelled, and those that none surpasses at less cost joined.
+    """Draw accuracy against multiply-adds, every point labelled, the Pareto front joined.
 
     Rows at the same point have one label of several lines.
     """
@@ -50,7 +50,7 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
 
 
 def pareto_front(rows: list[Row]) -> list[Row]:
-    """The rows that no other surpasses without more multiply-adds, by their multiply-adds."""
+    """Return the rows that no other surpasses without more multiply-adds, by their multiply-adds."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda row: (row.multiply_adds, -row.top1)):
         if not front or row.top1 > front[-1].top1:
@@ -59,7 +59,7 @@ def pareto_front(rows: list[Row]) -> list[Row]:
 
 
 def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
-    """Loss and top-1 after each epoch, the mean over the seeds; over seconds where the runs have not as many epochs."""
+    """Draw loss and top-1 after each epoch, the mean over the seeds; over seconds if the runs differ in epochs."""
     figure = empty_figure(title, 12, 5.5)
     validated = all(history[0]["validation_loss"] is not None for row in rows for history in row.histories)
     part = "validation" if validated else "train"
@@ -81,17 +81,17 @@ def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
 
 
 def elapsed(history: list[dict[str, Any]]) -> list[float]:
-    """When each epoch was over, in seconds of training and validation."""
+    """Return the seconds of training and validation at the end of each epoch."""
     return list(accumulate(line["seconds"] for line in history))
 
 
 def means(lines: list[list[float]]) -> list[float]:
-    """The mean over the seeds at each epoch that all of them have."""
+    """Return the mean over the seeds at each epoch that all of them have."""
     return [fmean(values) for values in zip(*lines, strict=False)]
 
 
 def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
-    """A bar for each row, and a dot for each seed.
+    """Draw a bar for each row, and a dot for each seed.
 
     Of many rows, a bar for that of each family which was best on the images held out, and a dot for each of the others.
     """
@@ -125,19 +125,19 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
 
 
 def deviation(row: Row) -> float:
-    """Of the test top-1 over the seeds; 0 for one seed."""
+    """Return the standard deviation of the test top-1 over the seeds; 0 for one seed."""
     return mean_and_deviation(row.values("test_top1"))[1] or 0.0
 
 
 def colors(names: Iterable[str]) -> dict[str, Any]:
-    """A colour for each name, in the order in which they come first."""
+    """Return a colour for each name, in the order in which they come first."""
     different = list(dict.fromkeys(names))
     palette = colormaps["tab10" if len(different) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
     return {name: palette[number % len(palette)] for number, name in enumerate(different)}
 
 
 def empty_figure(title: str, width: float, height: float) -> Figure:
-    """A figure of so many inches."""
+    """Make a figure of so many inches."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -145,7 +145,7 @@ def empty_figure(title: str, width: float, height: float) -> Figure:
 
 
 def finish(figure: Figure, *panels: Axes) -> None:
-    """A grid, no frame, and one legend for all panels where there is anything to tell apart."""
+    """Add a grid and one legend for all panels, and take the frames away."""
     for axes in panels:
         axes.grid(alpha=0.25)
         axes.set_axisbelow(True)

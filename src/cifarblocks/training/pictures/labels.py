@@ -48,7 +48,7 @@ def place_labels(axes: Axes, points: list[Point], labels: list[str], size: float
 
 
 def around(center: Point, extent: Bbox, distance: float) -> Iterator[Bbox]:
-    """Where a label of this extent could stand, in pixels: on an ellipse around its point, first to the right of it."""
+    """Yield boxes in pixels for a label, on an ellipse around its point, first to the right of it."""
     (x, y), width, height = center, extent.width, extent.height
     for number in range(16):
         angle = 2 * math.pi * (number // 2 + number % 2) * (-1) ** number / 16
@@ -59,6 +59,6 @@ def around(center: Point, extent: Bbox, distance: float) -> Iterator[Bbox]:
 
 
 def is_free(box: Bbox, within: Bbox, taken: list[Bbox]) -> bool:
-    """Whether a label fits there."""
+    """Return True if a label fits there."""
     inside = within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1
     return inside and not any(box.overlaps(other) for other in taken)

@@ -14,7 +14,7 @@ SHOWN = 20
 
 
 def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
-    """How many images of each class (rows) were taken for each class (columns), (classes, classes).
+    """Count the images of each true class (rows) and predicted class (columns), (classes, classes).
 
     >>> confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
@@ -23,7 +23,7 @@ def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
 
 
 def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
-    """The images that were taken for another class, those first whose true class got the least probability.
+    """Return the images with a wrong predicted class, those first whose true class got the least probability.
 
     Args:
         labels: (n,) the true classes.
@@ -62,7 +62,7 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
 
 
 def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
-    """The matrix in shares of each true class; counts and names where there is room for them."""
+    """Draw the matrix in shares of each true class; counts and names where there is room for them."""
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="found", ylabel="true")
@@ -80,7 +80,7 @@ def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
 
 
 def shortened(name: str, most: int = 14) -> str:
-    """A name that fits its place.
+    """Shorten a name to fit its place.
 
     >>> shortened("oak"), shortened("a very long name of a class")
     ('oak', 'a very long n…')

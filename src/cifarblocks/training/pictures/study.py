@@ -17,7 +17,7 @@ OURS, BEST = "#1f5fbf", "#c0392b"
 
 
 def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) -> None:
-    """The lowest validation loss against each value, cut trials hollow; beside them the losses after each epoch."""
+    """Draw the lowest validation loss against each value, and the losses after each epoch; pruned trials are hollow."""
     lowest = {trial.number: min(finite(trial)) for trial in trials if finite(trial)}
     trials = [trial for trial in trials if trial.number in lowest]
     if not trials:
@@ -47,7 +47,7 @@ def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) 
 
 
 def name_values(axes: Axes, key: str, space: Space) -> None:
-    """What the values are, on the scale on which they were searched."""
+    """Label the axis of an option, on the scale on which it was searched."""
     axes.set_xlabel(key)
     if isinstance(space[key], CategoricalDistribution):
         axes.margins(x=0.2)
@@ -63,7 +63,7 @@ def name_values(axes: Axes, key: str, space: Space) -> None:
 
 
 def draw_curves(axes: Axes, trials: list[FrozenTrial], best: FrozenTrial | None) -> None:
-    """The validation loss after each epoch, a line a trial."""
+    """Draw the validation loss after each epoch, a line a trial."""
     for trial in sorted(trials, key=lambda trial: trial is best):
         color, width = (BEST, 2.0) if trial is best else (GREY, 1.0)
         epochs, losses = zip(*trial.intermediate_values.items(), strict=True)
@@ -73,7 +73,7 @@ def draw_curves(axes: Axes, trials: list[FrozenTrial], best: FrozenTrial | None)
 
 
 def add_legend(axes: Axes, best: FrozenTrial | None) -> None:
-    """What the marks mean."""
+    """Add a legend of the marks."""
     axes.plot([], [], "o", color=OURS, label="trial")
     axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="trial, cut short")
     if best is not None:
@@ -83,5 +83,5 @@ def add_legend(axes: Axes, best: FrozenTrial | None) -> None:
 
 
 def finite(trial: FrozenTrial) -> list[float]:
-    """The losses of a trial that are numbers."""
+    """Return the losses of a trial that are finite."""
     return [loss for loss in trial.intermediate_values.values() if math.isfinite(loss)]

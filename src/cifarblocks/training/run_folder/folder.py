@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,21 +17,26 @@ WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
 _locks: list[int] = []  # descriptors of the folders that this process keeps others out of
 
 
-def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
+def open_run(
+    output: Path, model: str, name: str | None, configuration: dict[str, Any], *, resume: bool = False
+) -> Path:
     """Make the folder of a new run, or find that of a run to go on with.
 
     Args:
-        options: with output, model, name and resume.
-        configuration: what the run is made of; under "options" and "data" what decides its result.
+        output: The folder of all runs.
+        model: What is trained; the run is written to OUTPUT/MODEL/NAME.
+        name: The name of the run; None for the date and time.
+        configuration: What the run is made of; under "options" and "data" what decides its result.
+        resume: Go on with the run if it is there.
 
     Raises:
-        UserError: if the run is there and not to be resumed, or was begun with other options or data.
+        UserError: If the run is there and not to be resumed, or was begun with other options or data.
     """
-    parent, name = options.output / options.model, options.name
+    parent = output / model
     try:
         folder = parent / name if name else _new_folder(parent)
         if name:
-            folder.mkdir(parents=True, exist_ok=options.resume)
+            folder.mkdir(parents=True, exist_ok=resume)
         lock(folder)
         remove_leftovers(folder)
         if (folder / CONFIGURATION).exists():
@@ -41,12 +45,12 @@ def open_run(options: Namespace, configuration: dict[str, Any]) -> Path:
             write_json(folder / CONFIGURATION, configuration)
     except FileExistsError as error:
         if not name or Path(error.filename) != parent / name:
-            raise UserError(f"--output {options.output}: {error.filename}: {error.strerror}") from error
+            raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
         raise UserError(
             f"--name {name}: run {error.filename} is there already; choose another name, or go on with it by --resume"
         ) from None
     except OSError as error:
-        raise UserError(f"--output {options.output}: {error.filename}: {error.strerror}") from error
+        raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
     return folder
 
 
@@ -113,7 +117,7 @@ def _new_folder(parent: Path) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run has ended; its summary is what it writes last."""
+    """Return True if the run has ended; its summary is written last."""
     return (folder / SUMMARY).exists()
 
 
@@ -135,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that a run has written down so far.
+    """Return the epochs that a run has written down so far.
 
     Raises:
         UserError: if that is not what a run writes.

@@ -1,32 +1,26 @@
-"""What is written down of a run, so that a number can be traced to what made it."""
+"""Records of a run, so that a number can be traced to what made it."""
 
 import os
-import platform
 import shlex
 import sys
 import textwrap
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
 from torch import nn
 
 import cifarblocks
 from cifarblocks.training.data.datasets import DataSet, count_held_out
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.evaluation import Scores
-from cifarblocks.training.optim.groups import peak_learning_rate
-from cifarblocks.training.options.declared import recipe_options
-from cifarblocks.training.options.parse import PLACES
+from cifarblocks.training.hardware import machine, versions
+from cifarblocks.training.options.declared import Options
 
 
-def configuration(options: Namespace, data: DataSet, processes: Processes) -> dict[str, Any]:
-    """Everything a run is made of: options, data, versions, machine, command."""
-    chosen = {key: value for key, value in vars(options).items() if key not in PLACES}
+def configuration(options: dict[str, Any], data: DataSet, processes: Processes) -> dict[str, Any]:
+    """Return everything that a run is made of: options that decide it, data, versions, machine, command."""
     return {
-        "options": chosen,
+        "options": options,
         "data": {"name": data.name, "fingerprint": data.fingerprint, "classes": data.classes},
         "world_size": processes.world_size,
         "versions": versions(),
@@ -50,7 +44,7 @@ def summary(
     test: Scores,
     average_test: Scores | None = None,
 ) -> dict[str, Any]:
-    """The result of a run, and what it was made of."""
+    """Return the result of a run, and what it was made of."""
     options = configuration["options"]
     validated = [line["validation_top1"] for line in history if line["validation_top1"] is not None]
     average = {} if average_test is None else {f"average_test_{k}": v for k, v in average_test._asdict().items()}
@@ -77,28 +71,25 @@ def summary(
     }
 
 
-def describe_run(
-    options: Namespace, data: DataSet, model: nn.Module, training_images: int, processes: Processes
-) -> str:
-    """What is about to be trained, for people."""
-    held_out = 0 if options.final else count_held_out(len(data.train))
-    peak = peak_learning_rate(options.lr, options.batch_size)
-    values = ", ".join(
-        f"{key.replace('_', '-')} {vars(options)[key]}" for key in recipe_options() if vars(options)[key] is not None
-    )
+def describe_run(options: Options, data: DataSet, model: nn.Module, training_images: int, processes: Processes) -> str:
+    """Return what is about to be trained, human-readable."""
+    validation_images = 0 if options.final else count_held_out(len(data.train))
+    recipe = {name: value for name, value in options.recorded("recipe").items() if value is not None}
+    values = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in recipe.items())
     return (
         f"{textwrap.fill(f'recipe {options.recipe}: {values}', 120, subsequent_indent='  ', break_on_hyphens=False)}\n"
         f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{cifarblocks.count_macs(model):,} multiply-adds\n"
-        f"{data.name}: {training_images:,} images to train, {held_out:,} to select, {len(data.test):,} to test\n"
+        f"{data.name}: {training_images:,} images to train, {validation_images:,} to select, "
+        f"{len(data.test):,} to test\n"
         f"{processes.world_size} x {processes.device.type} in {options.precision}, "
         f"{'accelerated layers' if options.accelerate else 'the layers of torch'}, batches of {options.batch_size}, "
-        f"learning rate {peak:g} ({options.lr:g} per 256 images)"
+        f"learning rate {options.lr * options.batch_size / 256:g} ({options.lr:g} per 256 images)"
     )
 
 
 def describe_epoch(line: dict[str, Any], epochs: int) -> str:
-    """A line of metrics.jsonl, for people."""
+    """Return a line of metrics.jsonl, human-readable."""
     validation = ""
     if line["validation_loss"] is not None:
         validation = f"  validation loss {line['validation_loss']:.3f} top-1 {line['validation_top1']:.2f} %"
@@ -109,30 +100,3 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
         f"top-1 {line['train_top1']:.2f} %{validation}  lr {line['learning_rate']:.3g}  "
         f"{line['images_per_second']:,.0f} images/s, {100 * line['waiting_share']:.0f} % waiting for data"
     )
-
-
-def versions() -> dict[str, str]:
-    """Of what computes."""
-    return {
-        "cifarblocks": cifarblocks.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What this process runs on."""
-    record: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    if device.type == "cuda":
-        record["gpu"] = torch.cuda.get_device_name(device)
-    return record
-
-
-def cpu_name() -> str:
-    """As Linux calls it, or the architecture elsewhere."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()

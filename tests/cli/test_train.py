@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import cifarblocks
-from cifarblocks.training.checkpoints import read_checkpoint
-from cifarblocks.training.run_folder.weights import load_weights
+from cifarblocks.checkpoints.own import load_weights
+from cifarblocks.training.saving import read_checkpoint
 
 TRAIN = ("-m", "cifarblocks", "train")
 QUICK = ("--model", "mlp", "--epochs", 2)

@@ -14,17 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 import cifarblocks
-from cifarblocks.blocks import GlobalLocalFilter, RelativeAttention
+from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.cli import finetune
+from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.data.datasets import Images, load_data
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune import features
-from cifarblocks.training.finetune.resizing import load_resized
+from cifarblocks.training.finetune.probe import freeze
 from cifarblocks.training.finetune.starting import read_start
 from cifarblocks.training.run_folder import folder as runs
-from cifarblocks.training.run_folder.weights import Card, load_weights, save_weights
+from cifarblocks.training.run_folder.weights import save_weights
 
 CPU = torch.device("cpu")
 PLAIN = torch.autocast("cpu", enabled=False)
@@ -118,13 +119,14 @@ def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_fo
     arguments = ["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror", "--share", str(share)]
     options, start = finetune.parse_arguments(arguments)
     run = finetune.prepare(options, Processes(0, 1, CPU), start.build)
-    assert len(run.training) == 22 * share
-    parts = finetune.read_features(run)
-    for part, images in zip(parts, (run.training, run.validation, run.data.test), strict=True):
-        assert torch.equal(part.labels, images.labels)
-        torch.testing.assert_close(part.values[0], direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
-    mirrored = Images(run.training.pixels.flip(2), run.training.labels)
-    torch.testing.assert_close(parts[0].values[1], direct(model, mirrored, 0.5), rtol=1e-5, atol=1e-5)
+    assert len(run.batches.training) == 22 * share
+    found = freeze(run).batches
+    for part in ("training", "validation", "test"):
+        features, images = getattr(found, part), getattr(run.batches, part)
+        assert torch.equal(features.labels, images.labels)
+        torch.testing.assert_close(features.values[0], direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
+    mirrored = Images(run.batches.training.pixels.flip(2), run.batches.training.labels)
+    torch.testing.assert_close(found.training.values[1], direct(model, mirrored, 0.5), rtol=1e-5, atol=1e-5)
 
 
 def test_the_test_images_may_be_left_alone_until_later(tuned, start, counted, capsys):
@@ -146,15 +148,27 @@ def test_the_test_images_may_be_left_alone_until_later(tuned, start, counted, ca
     assert (result["epochs"], result["training_images"], result["test_images"]) == (3, 11, 8)
 
 
-def test_a_signal_while_the_layer_is_trained_is_answered_in_a_sentence(tuned, start, monkeypatch, signals, capsys):
-    monkeypatch.setattr(finetune, "fit_head", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    folder = tuned("--freeze", status=130)
+def test_a_layer_whose_training_was_interrupted_goes_on_to_the_bit(tuned, start, monkeypatch, signals, capsys):
+    options = ("--freeze", "--epochs", 3, "--ema", 0.5, "--accumulate", 2)
+    whole = tuned(*options, name="whole")
+    original = loop.between_steps
+
+    def interrupted(run, stop):
+        if (len(run.state.history), run.state.step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(run, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "between_steps", interrupted)
+        folder = tuned(*options, name="cut", status=143)
     assert capsys.readouterr().err == (
-        "cifarblocks finetune: error: interrupted; "
-        "with --name and --resume it begins again, from the features that are kept\n"
+        "cifarblocks finetune: error: SIGTERM in epoch 2 after step 2; --name cut --resume goes on from there\n"
     )
-    monkeypatch.undo()
     assert not (folder / "summary.json").exists()
+    tuned(*options, "--resume", name="cut")
+    for name in ("last", "average"):
+        cut, expected = (load_file(run / f"{name}.safetensors") for run in (folder, whole))
+        assert all(torch.equal(value, expected[key]) for key, value in cut.items())
 
 
 def direct(model, images, mean):
@@ -288,55 +302,13 @@ def test_the_last_layer_is_kept_for_the_same_classes_alone(tmp_path, image_folde
     theirs = write_weights(tmp_path / "start.safetensors", classes=classes)
     data = load_data(f"folder:{image_folder}", tmp_path)
     options = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors")])[0]
-    ours, arguments = read_start(tmp_path / "start.safetensors").build(options, data)
+    ours, arguments = read_start(tmp_path / "start.safetensors").build(options.model, options.arguments, data)
     assert arguments["num_classes"] == ours.head.classifier.out_features == 2
     same = ours.head.classifier.weight.shape == theirs.head.classifier.weight.shape and torch.equal(
         ours.head.classifier.weight, theirs.head.classifier.weight
     )
     assert same == kept
     assert torch.equal(ours.stem[0].weight, theirs.stem[0].weight)
-
-
-@pytest.mark.parametrize(
-    ("build", "x"),
-    [
-        (lambda size: RelativeAttention(32, size), (2, 32, 12, 8)),
-        (lambda size: GlobalLocalFilter(8, size), (2, 8, 12, 8)),
-    ],
-)
-def test_tables_for_another_map_are_what_their_blocks_make_of_them(build, x):
-    small, large, x = randomise(build((6, 4))).eval(), build((12, 8)).eval(), torch.randn(x)
-    load_resized(large, small.state_dict(), (6, 4), keep_classifier=True)
-    torch.testing.assert_close(large(x), small(x), rtol=1e-5, atol=1e-5)
-
-
-def test_positions_are_resized_as_published_ones_are():
-    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10).state_dict()
-    own, expected, found = (
-        cifarblocks.create_model("vit_tiny_cifar", image_size=size, num_classes=10) for size in (32, 48, 48)
-    )
-    cifarblocks.load_published(own, theirs, "timm")
-    cifarblocks.load_published(expected, theirs, "timm")
-    load_resized(found, own.state_dict(), (32, 32), keep_classifier=True)
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(found.state_dict()[name], value, msg=name)
-
-
-def test_positions_of_a_map_that_is_not_square_keep_their_places():
-    """64 places are of 8×8 for whom nobody tells that they are of 4×16: then rows would be mixed with columns."""
-    own, found = (cifarblocks.create_model("nano_vit", image_size=size) for size in ((8, 32), (16, 64)))
-    down, across = torch.meshgrid(torch.arange(4.0), torch.arange(16.0), indexing="ij")
-    weights = own.state_dict()
-    weights["stem.4.positions"][1:, 0], weights["stem.4.positions"][1:, 1] = down.flatten(), across.flatten()
-    load_resized(found, weights, (8, 32), keep_classifier=True)
-    token, places = found.state_dict()["stem.4.positions"].split([1, 8 * 32])
-    assert torch.equal(token, weights["stem.4.positions"][:1])
-    down, across = places[:, :2].view(8, 32, 2).unbind(2)
-    torch.testing.assert_close(down, down[:, :1].expand(8, 32))
-    torch.testing.assert_close(across, across[:1].expand(8, 32))
-    for line, last in ((down[:, 0], 3), (across[0], 15)):
-        assert (line.diff() > 0).all()
-        torch.testing.assert_close(line + line.flip(0), torch.full_like(line, last))  # the centre stays the centre
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -348,7 +320,7 @@ def test_published_weights_give_the_features_that_their_owner_computes(tmp_path,
         ["--weights", str(path), "--source", "timm", "--model", "resnet_18", "--model-argument", "stem=imagenet"]
     )
     assert (options.mean, options.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    ours, _ = start.build(options, load_data(f"folder:{image_folder}", tmp_path, 32))
+    ours, _ = start.build(options.model, options.arguments, load_data(f"folder:{image_folder}", tmp_path, 32))
     x = torch.randn(2, 3, 32, 32)
     theirs.reset_classifier(0)
     assert ours.head.classifier.out_features == 2
@@ -414,4 +386,4 @@ def test_a_last_layer_is_trained_in_one_process(tmp_path):
     write_weights(tmp_path / "start.safetensors")
     options, start = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors"), "--freeze"])
     with pytest.raises(UserError, match="--freeze trains one layer in one process, got 2 of torchrun"):
-        finetune.train_head(options, Processes(0, 2, CPU), start)
+        finetune.prepare_frozen(options, Processes(0, 2, CPU), start.build)

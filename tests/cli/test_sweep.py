@@ -21,7 +21,7 @@ from cifarblocks.training.compare.grid import read_grid
 from cifarblocks.training.compare.launch import command_line
 from cifarblocks.training.compare.table import Row, markdown_table
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.options.parse import parse_training_arguments
+from cifarblocks.training.options.parse import read_options
 from cifarblocks.training.pictures.compare import draw_bars, draw_learning_curves, draw_pareto_front, pareto_front
 
 GRIDS = sorted((Path(launching.__file__).with_name("grids")).glob("*.toml"))
@@ -49,7 +49,7 @@ def events(word: str, output: str = "runs/grid") -> list[tuple[float, str]]:
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_run_of_the_shipped_grids_is_one_that_train_takes(path):
     for run in read_grid(path, {}).runs:
-        options = parse_training_arguments(command_line(run.settings), None)
+        options = read_options(command_line(run.settings))
         assert options.model == run.settings["model"]
         assert options.model_argument == {
             key.removeprefix("model-argument."): value for key, value in run.settings.items() if "." in key
@@ -61,7 +61,7 @@ def test_the_ablations_have_the_parameters_that_were_published():
     counts = {}
     for path in GRIDS:
         for run in read_grid(path, {"seed": 0}).runs:
-            options = parse_training_arguments(command_line(run.settings), None)
+            options = read_options(command_line(run.settings))
             with torch.device("meta"):
                 model = cifarblocks.create_model(options.model, **options.model_argument)
             counts[run.label] = sum(parameter.numel() for parameter in model.parameters())
@@ -125,7 +125,7 @@ def test_false_leaves_a_switch_out_and_an_option_of_several_numbers_is_a_list_in
         ["--model", "mlp", "--final", "--mean", "0.5", "0.4", "0.3", "--seed", "0"],
         ["--model", "mlp", "--mean", "0.5", "0.4", "0.3", "--seed", "0"],
     ]
-    assert parse_training_arguments(command_line(runs[1].settings), None).mean == [0.5, 0.4, 0.3]
+    assert read_options(command_line(runs[1].settings)).mean == [0.5, 0.4, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_run_begun_with_other_options_is_refused_before_anything_runs(stand_in
     Path("grid.toml").write_text("options = {epochs = 1}\nruns = [{model = 'mlp'}]")
     folder = Path("runs/grid/mlp/seed-0")
     folder.mkdir(parents=True)
-    options = vars(parse_training_arguments(["--model", "mlp", "--epochs", "7"], None))
+    options = read_options(["--model", "mlp", "--epochs", "7"]).recorded()
     (folder / "configuration.json").write_text(json.dumps({"options": options}, default=str))
     assert sweep.main(["grid.toml"]) == 2
     assert "run runs/grid/mlp/seed-0 was begun with epochs 7, and now it is 1" in capsys.readouterr().err

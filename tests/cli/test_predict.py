@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,8 +8,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import cifarblocks
+from cifarblocks.checkpoints.own import Card
 from cifarblocks.training.data.batches import Normalisation
-from cifarblocks.training.run_folder.weights import Card, load_weights, save_weights
+from cifarblocks.training.run_folder.weights import save_weights
 
 CARD = Card(
     model="eca_resnet_20",
@@ -28,14 +31,6 @@ def weights(tmp_path):
     model = cifarblocks.create_model(CARD.model, **CARD.arguments).eval()
     save_weights(tmp_path / "weights.safetensors", model, CARD)
     return tmp_path / "weights.safetensors", model
-
-
-def test_weights_come_back_with_their_card(weights):
-    path, model = weights
-    loaded, card = load_weights(path)
-    assert card == CARD
-    x = torch.randn(2, 3, 6, 8)
-    assert torch.equal(loaded(x), model(x))
 
 
 def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, script):
@@ -95,3 +90,29 @@ def test_what_cannot_work_is_said_in_one_sentence(weights, image_folder, tmp_pat
         error = capsys.readouterr().err
         assert sentence in error
         assert error.count("\n") == 1
+
+
+def test_images_are_named_with_no_package_but_pillow(weights, image_folder, script, tmp_path):
+    """The training system's packages and torchvision cannot be imported."""
+    path, _ = weights
+    image = next(image_folder.glob("test/*/*.png"))
+    missing = ["numpy", "torchvision", "tqdm", "matplotlib", "tensorboard", "optuna", "timm"]
+    (tmp_path / "bare.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({missing}))\n"
+        "from cifarblocks.cli.main import main\n"
+        "status = main(sys.argv[1:])\n"
+        "assert 'cifarblocks.training.loop' not in sys.modules\n"
+        "sys.exit(status)\n"
+    )
+
+    def bare(*arguments):
+        command = [sys.executable, "bare.py", "predict", "--weights", path, *arguments]
+        return subprocess.run([str(word) for word in command], cwd=tmp_path, capture_output=True, text=True)
+
+    named = bare(image)
+    assert named.returncode == 0, named.stderr
+    assert named.stdout == script("predict", "--weights", path, image).stdout
+    scored = bare("--evaluate")
+    assert scored.returncode == 2
+    sentence = "cifarblocks predict: error: --evaluate needs more packages: pip install 'cifarblocks[train]'"
+    assert scored.stderr.splitlines()[-1] == sentence

@@ -8,11 +8,10 @@ import cifarblocks
 from cifarblocks.training.optim.groups import (
     build_optimizer,
     filters_without_biases,
-    learning_rate_at,
     parameter_groups,
-    peak_learning_rate,
 )
 from cifarblocks.training.optim.muon import Muon
+from cifarblocks.training.optim.schedule import Schedule
 from cifarblocks.training.options.recipes import load_recipes, recipe_of_family
 
 
@@ -94,15 +93,18 @@ def test_muon_leaves_depthwise_and_grouped_filters_and_those_with_biases_to_sgd(
 @given(total=st.integers(1, 200), share=st.floats(0, 0.99), peak=st.floats(0.001, 10))
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine(total, share, peak):
     warmup = int(total * share)
-    rates = [learning_rate_at(step, total, warmup, peak) for step in range(total)]
+    schedule = Schedule(epochs=1, steps=total, batch_size=256, lr=peak, warmup_epochs=warmup / total)
+    rates = [schedule.rate(step) for step in range(total)]
     assert rates[:warmup] == pytest.approx([peak * (step + 1) / warmup for step in range(warmup)])
     assert rates[warmup] == peak
     # A cosine falls by what a pendulum does: its middle is half the peak, and it ends at 0.
-    assert learning_rate_at(total, total, warmup, peak) == pytest.approx(0, abs=1e-12 * peak)
-    assert learning_rate_at((total + warmup) / 2, total, warmup, peak) == pytest.approx(peak / 2)
+    assert schedule.rate(total) == pytest.approx(0, abs=1e-12 * peak)
+    assert schedule.rate((total + warmup) / 2) == pytest.approx(peak / 2)
     assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
 
 
 def test_the_learning_rate_grows_with_the_global_batch():
-    assert peak_learning_rate(0.3, 256) == 0.3
-    assert peak_learning_rate(0.3, 64) == pytest.approx(0.075)
+    for batch_size, rate in ((256, 0.3), (64, 0.075), (1024, 1.2)):
+        schedule = Schedule(epochs=2, steps=5, batch_size=batch_size, lr=0.3, final_lr=0.03)
+        assert [schedule.rate(0), schedule.peak] == pytest.approx([rate, rate])
+        assert schedule.rate(10) == pytest.approx(rate / 10)

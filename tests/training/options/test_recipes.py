@@ -8,14 +8,13 @@ import torch
 
 import cifarblocks
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.optim.groups import peak_learning_rate
-from cifarblocks.training.options.declared import recipe_options
-from cifarblocks.training.options.parse import combine, parse_training_arguments, read_recipe
+from cifarblocks.training.options.declared import DECLARED
+from cifarblocks.training.options.parse import combine, read_options, read_recipe
 from cifarblocks.training.options.recipes import RECIPES, as_arguments, load_recipes, recipe_of_family
 
 
 def parse(*arguments):
-    return parse_training_arguments([str(argument) for argument in arguments], None)
+    return read_options([str(argument) for argument in arguments])
 
 
 def refused(capsys, *arguments):
@@ -51,7 +50,7 @@ def test_each_recipe_is_read_whole(name):
 )
 def test_the_published_recipes_train_as_published(name, rate, batch, epochs, decay):
     options = parse("--recipe", name)
-    assert peak_learning_rate(options.lr, options.batch_size) == pytest.approx(rate)
+    assert options.lr * options.batch_size / 256 == pytest.approx(rate)
     assert (options.batch_size, options.epochs, options.weight_decay) == (batch, epochs, decay)
 
 
@@ -93,10 +92,9 @@ def test_the_share_of_muon_is_known_where_muon_is():
 
 
 def test_the_share_of_a_recipe_is_left_behind_with_its_muon():
-    defaults = vars(parse("--model", "mlp"))
     recipe = {"optimizer": "muon", "muon_share": 0.2}
-    assert combine(defaults, recipe, {}).muon_share == 0.2
-    assert combine(defaults, recipe, {"optimizer": "sgd"}).muon_share is None
+    assert combine(recipe, {})["muon_share"] == 0.2
+    assert combine(recipe, {"optimizer": "sgd"})["muon_share"] is None
 
 
 def test_a_warm_up_keeps_its_share_of_other_epochs():
@@ -200,7 +198,7 @@ SAME_RESULT = {"accelerate", "accumulate", "ema", "sync_batchnorm", "gradient_ch
 
 
 def test_there_is_no_option_without_a_test():
-    assert CHANGES.keys() | SAME_RESULT == set(recipe_options())
+    assert CHANGES.keys() | SAME_RESULT == {name for name, told in DECLARED.items() if told["kind"] == "recipe"}
 
 
 @pytest.fixture(scope="module")
@@ -225,13 +223,12 @@ def test_the_values_are_printed_and_recorded(fitted):
     from cifarblocks.training.run_folder.report import describe_run
 
     run = fitted("--mixup", 0.3, "--name", "a")
-    printed = describe_run(run.options, run.data, run.state.model, len(run.training), run.processes)
+    printed = describe_run(run.options, run.data, run.state.model, len(run.batches.training), run.processes)
     text = " ".join(printed.split())
     assert text.startswith(
         "recipe residual_networks_muon: epochs 1, batch-size 8, accumulate 1, optimizer muon, lr 0.1"
     )
-    for name in recipe_options():
-        value = vars(run.options)[name]
+    for name, value in run.options.recorded("recipe").items():
         assert value is None or f"{name.replace('_', '-')} {value}" in text
         assert run.record["options"][name] == value
     assert run.record["options"]["recipe"] == "residual_networks_muon"
@@ -246,7 +243,7 @@ def test_true_and_false_become_switches():
 
 
 def test_the_commands_of_the_guide_have_options_that_exist():
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text().replace("\\\n", " ")
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text().replace("\\\n", " ")
     commands = [line.partition("cifarblocks train")[2] for line in text.splitlines() if "cifarblocks train " in line]
     assert len(commands) >= 8
     for command in commands:
@@ -261,7 +258,7 @@ def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run
     for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
         run = fitted("--name", name, *arguments)
         assert any(isinstance(part, NativeBatchNorm2d) for part in run.state.model.modules()) is (name == "a")
-        assert words in describe_run(run.options, run.data, run.state.model, len(run.training), run.processes)
+        assert words in describe_run(run.options, run.data, run.state.model, len(run.batches.training), run.processes)
         assert run.record["options"]["accelerate"] is (name == "a")
     with pytest.raises(UserError, match="was begun with accelerate True, and now it is False"):
         fitted("--name", "a", "--resume", "--no-accelerate")

@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision give ours their weights, and then both compute the same."""
+"""Published networks give ours their weights, and then both compute the same."""
 
 import re
 from functools import partial
@@ -9,11 +9,11 @@ import torch
 import torchvision
 from references import randomise
 from safetensors.torch import save_file
+from timm.models._manipulate import adapt_input_conv
 from timm.models.maxxvit import MaxxVit, model_cfgs
 from torch import nn
 
 import cifarblocks
-from cifarblocks.weights import fit_patches
 
 PAPER_STRIDES = {"conv_stride_mode": "1x1", "conv_pool_type": "max", "transformer_pool_type": "max"}
 
@@ -117,11 +117,16 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named():
     strided = {"layer2.0.downsample.0.weight": torch.zeros(128, 64, 3, 3)}
     refused(model, state | strided, "layer2.0.downsample.0.weight of shape (128, 64, 3, 3), the model has (128, 64, 1")
     refused(model, state | {"a.relative_position_index": torch.zeros(1)}, "has a.relative_position_index, which")
-    refused(model, {"model": state}, "state_dict must have tensors alone, but 'model' is none")
+    refused(model, {"model": state}, "state_dict must have only tensors, but 'model' is a dict")
     refused(
         model, {"model.fc": torch.zeros(1)}, "state_dict has no tensor of this network under the names of torchvision"
     )
-    refused(model, state, "source must be one of ['timm', 'torchvision'], got 'keras'", source="keras")
+    refused(
+        model,
+        state,
+        "source must be one of ['timm', 'torchvision', 'chenyaofo', 'kuangliu'], got 'keras'",
+        source="keras",
+    )
 
 
 def test_a_classifier_of_another_size_is_kept_only_when_asked():
@@ -175,8 +180,19 @@ def test_a_file_of_anything_else_is_not_unpickled(tmp_path):
     model, _ = small()
     path = tmp_path / "weights.pth"
     torch.save({"model": nn.Linear(1, 1)}, path)
-    with pytest.raises(Exception, match="[Ww]eights.only"):
-        cifarblocks.load_published(model, path, "torchvision")
+    refused(model, path, f"{path} cannot be used as weights of torchvision: Weights only load failed")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_file_that_cannot_be_read_is_named(name, tmp_path):
+    model, _ = small()
+    path = tmp_path / name
+    refused(model, path, f"{path} cannot be used as weights of torchvision: No such file or directory")
+    path.write_bytes(b"not weights")
+    refused(model, str(path), f"{path} cannot be used as weights of torchvision: ")
+    if path.suffix == ".pth":
+        torch.save([1], path)
+        refused(model, path, f"{path} must hold a state dict, got list")
 
 
 def test_positions_of_another_image_size_are_resized():
@@ -207,10 +223,112 @@ def test_relative_tables_of_another_image_size_are_resized():
     torch.testing.assert_close(bias, torch.arange(heads).float().view(-1, 1, 1).expand(-1, 11, 7))
 
 
-def test_patches_of_another_size_give_the_same_on_one_colour():
-    weight, own = torch.randn(5, 3, 16, 16), torch.empty(5, 3, 4, 4)
-    torch.testing.assert_close(fit_patches(weight, own).sum((2, 3)), weight.sum((2, 3)), rtol=1e-4, atol=1e-4)
+class Block(nn.Module):
+    """A residual block as chenyaofo ("downsample") and kuangliu ("shortcut") name its parts."""
+
+    def __init__(self, before, width, stride, shortcut, kernels, expansion):
+        super().__init__()
+        channels = [before, *[width] * (len(kernels) - 1), width * expansion]
+        strided = kernels.index(3)
+        for i, kernel in enumerate(kernels):
+            conv = nn.Conv2d(
+                channels[i], channels[i + 1], kernel, stride if i == strided else 1, padding=kernel // 2, bias=False
+            )
+            self.add_module(f"conv{i + 1}", conv)
+            self.add_module(f"bn{i + 1}", nn.BatchNorm2d(channels[i + 1]))
+        self.depth, self.projection = len(kernels), None
+        if stride > 1 or before != channels[-1]:
+            self.projection = shortcut
+            conv = nn.Conv2d(before, channels[-1], 1, stride, bias=False)
+            self.add_module(shortcut, nn.Sequential(conv, nn.BatchNorm2d(channels[-1])))
+
+    def forward(self, x):
+        y = x
+        for i in range(1, self.depth + 1):
+            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
+            y = y.relu() if i < self.depth else y
+        return (y + (getattr(self, self.projection)(x) if self.projection else x)).relu()
+
+
+class Layout(nn.Module):
+    """A ResNet for CIFAR as chenyaofo and kuangliu name its parts."""
+
+    def __init__(self, widths, depths, kernels, expansion, shortcut, last, classes=7):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        before = widths[0]
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            layer = nn.Sequential()
+            for place in range(depth):
+                stride = 2 if i > 0 and place == 0 else 1
+                layer.append(Block(before, width, stride, shortcut, kernels, expansion))
+                before = width * expansion
+            self.add_module(f"layer{i + 1}", layer)
+        self.layers, self.last = len(widths), last
+        self.add_module(last, nn.Linear(before, classes))
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x)).relu()
+        for i in range(1, self.layers + 1):
+            x = getattr(self, f"layer{i}")(x)
+        return getattr(self, self.last)(x.mean((2, 3)))
+
+
+CHENYAOFO = {"widths": (16, 32, 64), "kernels": (3, 3), "expansion": 1, "shortcut": "downsample", "last": "fc"}
+KUANGLIU = {"widths": (64, 128, 256, 512), "shortcut": "shortcut", "last": "linear"}
+LAYOUTS = [
+    ("resnet_20", "chenyaofo", lambda: Layout(depths=(3, 3, 3), **CHENYAOFO)),
+    ("resnet_56", "chenyaofo", lambda: Layout(depths=(9, 9, 9), **CHENYAOFO)),
+    ("resnet_18", "kuangliu", lambda: Layout(depths=(2, 2, 2, 2), kernels=(3, 3), expansion=1, **KUANGLIU)),
+    ("resnet_50", "kuangliu", lambda: Layout(depths=(3, 4, 6, 3), kernels=(1, 3, 1), expansion=4, **KUANGLIU)),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "source", "build"), LAYOUTS, ids=[f"{name}-{source}" for name, source, _ in LAYOUTS])
+def test_layouts_of_cifar_repositories_compute_the_same(name, source, build):
+    theirs = randomised(build())
+    ours = cifarblocks.create_model(name, num_classes=7).double().eval()
+    cifarblocks.load_published(ours, theirs.state_dict(), source)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off_where_every_name_has_them(prefix):
+    model, state = small()
+    cifarblocks.load_published(model, {prefix + name: value for name, value in state.items()}, "torchvision")
+    assert torch.equal(model.stages[3][1].conv2.weight, state["layer4.1.conv2.weight"])
+    some = {name if name == "fc.bias" else prefix + name: value for name, value in state.items()}
+    refused(model, some, "state_dict lacks stem.0.weight")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(
+    ("name", "arguments", "timms"),
+    [("resnet_18", {"stem": "imagenet"}, "resnet18"), ("resnest14d", {}, "resnest14d")],
+)
+def test_the_stem_takes_other_channels_as_timms_does(name, arguments, timms, channels):
+    theirs = timm.create_model(timms, num_classes=7).eval()
+    ours = cifarblocks.create_model(name, num_classes=7, in_channels=channels, **arguments).eval()
+    state = theirs.state_dict()
+    if channels != 3:
+        refused(ours, state, f"{channels}, ", "timm")
+        refused(ours, state, "; adapt_channels=True adapts the channels", "timm")
+    cifarblocks.load_published(ours, state, "timm", adapt_channels=True)
+    first = next(name for name, value in state.items() if value.ndim == 4)
+    expected = adapt_input_conv(channels, state[first].clone())
+    torch.testing.assert_close(next(ours.stem.parameters()), expected, rtol=1e-6, atol=1e-7)
+    if channels == 1:  # a grey image is what three equal channels are
+        x = torch.randn(2, 1, 64, 64)
+        torch.testing.assert_close(ours(x), theirs(x.expand(2, 3, 64, 64)), rtol=1e-4, atol=1e-4)
+
+
+def test_patches_take_another_size_and_other_channels_at_once():
     state = timm.create_model("vit_tiny_patch16_224", num_classes=7).state_dict()
-    model = cifarblocks.create_model("vit_tiny_cifar", num_classes=7)
-    cifarblocks.load_published(model, state, "timm")
-    assert model.stem[1].weight.shape == (192, 3, 4, 4)
+    model = cifarblocks.create_model("vit_tiny_cifar", num_classes=7, in_channels=4)
+    cifarblocks.load_published(model, state, "timm", adapt_channels=True)
+    expected = adapt_input_conv(4, state["patch_embed.proj.weight"]).sum((2, 3))
+    torch.testing.assert_close(model.stem[1].weight.sum((2, 3)), expected, rtol=1e-4, atol=1e-4)

@@ -1,15 +1,40 @@
-"""What a value on a command line may be: readers for argparse that say what is wrong in one sentence."""
+"""A command line: a parser and readers of values that say what is wrong in one sentence."""
 
 import argparse
 import ast
 import math
+import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that says what is wrong in one sentence, once for all processes, and exits with status 2.
+
+    Args:
+        program: The command.
+        description: The first paragraphs of the help.
+        about: What stands before each sentence.
+    """
+
+    def __init__(self, program: str, description: str | None = None, about: str = "") -> None:
+        formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
+        usage = "%(prog)s [options]" if program.startswith("cifarblocks") else None
+        super().__init__(program, usage, description, formatter_class=formatter, allow_abbrev=False)
+        self.about = about
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave."""
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"{self.prog}: error: {self.about}{message}", file=sys.stderr)
+        sys.exit(2)
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value a Python literal where it reads as one, else a string.
+    """Read NAME=VALUE; the value is a Python literal if it reads as one, else a string.
 
     >>> named_value("kernel_size=5"), named_value("shortcut=A")
     (('kernel_size', 5), ('shortcut', 'A'))
@@ -35,7 +60,7 @@ def folder_name(text: str) -> str:
 
 
 def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """A reader of whole numbers in a range."""
+    """Return a reader of whole numbers in a range."""
 
     def read(text: str) -> int:
         try:
@@ -51,7 +76,7 @@ def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
 
 
 def number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    """A reader of finite numbers in a range."""
+    """Return a reader of finite numbers in a range."""
 
     def read(text: str) -> float:
         try:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from cifarblocks.training.checkpoints import (
+from cifarblocks.training.distributed import Processes
+from cifarblocks.training.errors import UserError
+from cifarblocks.training.saving import (
     CHECKPOINT,
     DAMAGED,
     PREVIOUS,
@@ -19,8 +21,6 @@ from cifarblocks.training.checkpoints import (
     restore,
     write_checkpoint,
 )
-from cifarblocks.training.distributed import Processes
-from cifarblocks.training.errors import UserError
 from cifarblocks.training.state import State, moving_average
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import calculate_md5
 
-from cifarblocks.training.data.batches import random_stream
 from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
+from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import UserError
 
 

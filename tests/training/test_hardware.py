@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from cifarblocks.training.commands import exit_status
+from cifarblocks.training.stopping import exit_status
 def step():
     maps = [torch.ones(2**21, dtype=torch.uint8) for _ in range(32)]
 def steps():

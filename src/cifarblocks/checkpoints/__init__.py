@@ -1,0 +1,1 @@
+"""Weights files → models: own weights and published ones."""

@@ -1,0 +1,132 @@
+"""Load weights that others published: names by tables, layouts by a few rules, nothing left over."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from cifarblocks.blocks.relative_attention import RelativeAttention
+from cifarblocks.checkpoints import resizing
+from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.tables import TABLES, Table
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile, before every name
+
+
+def load_published(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor] | str | Path,
+    source: str,
+    *,
+    new_classifier: bool = False,
+    adapt_channels: bool = False,
+) -> None:
+    """Load the weights of the same network in another library, all of them or none.
+
+    Patches of the stem, positions and tables of relative positions that were made for another image size are resized.
+    They do not tell the shape of their map: it is square if its number of places is a square, else as the model's.
+    Prefixes of DataParallel and torch.compile are taken off.
+
+    The same tensors are not always the same network: timm's `coatnet_0_224` has other strides and pools unless it is
+    built as docs/from_timm.md says.
+
+    Args:
+        model: The classifier, as `create_model` returns it.
+        state_dict: The other network's state dict, or a file of it: `.safetensors`, or one that `torch.load` reads.
+        source: Where it comes from: "timm", "torchvision", "chenyaofo" or "kuangliu".
+        new_classifier: Keep the model's last layer, for other classes or none.
+        adapt_channels: Sum the stem's filters over their channels for a model of one channel, and repeat and scale
+            them for other numbers of channels, as timm does.
+
+    Raises:
+        ValueError: If the source is unknown, the file cannot be read, or a tensor is missing, left over or of another
+            shape. The message names it, and nothing was loaded.
+
+    >>> import cifarblocks
+    >>> from torchvision.models import resnet18
+    >>> model = cifarblocks.create_model("resnet_18", stem="imagenet", num_classes=10)
+    >>> load_published(model, resnet18().state_dict(), "torchvision", new_classifier=True)
+    """
+    if source not in TABLES:
+        raise ValueError(f"source must be one of {list(TABLES)}, got {source!r}")
+    weights = unwrap(state_dict if isinstance(state_dict, Mapping) else read_published(Path(state_dict), source))
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            found = f"{name!r} is a {type(value).__name__}"
+            raise ValueError(f"state_dict must have only tensors, but {found}; is the state dict inside it?")
+    own = model.state_dict()
+    names = published_names(weights, own, source)
+    if not names.keys() & own.keys():
+        found = resizing.some(list(weights))
+        raise ValueError(f"state_dict has no tensor of this network under the names of {source}, but {found}")
+    tensors = {name: arrange(name, weights[theirs], model, own, source) for name, theirs in names.items()}
+    if adapt_channels and (first := resizing.stem_filters(own)) in tensors and tensors[first].ndim == 4:
+        tensors[first] = resizing.adapt_channels(tensors[first], own[first].shape[1])
+    resizing.load_fitting(model, tensors, new_classifier=new_classifier, subject="state_dict", published=names)
+
+
+def read_published(path: Path, source: str) -> dict[str, Tensor]:
+    """Read a state dict, without unpickling anything else.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds something else.
+    """
+    with reading(path, f"used as weights of {source}"):
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # here: importing cifarblocks imports torch and einops alone
+
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{path} must hold a state dict, got {type(tensors).__name__}")
+    return tensors
+
+
+def unwrap(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Take the prefixes of wrappers off the names, if every name has them."""
+    for prefix in WRAPPERS:
+        if weights and all(str(name).startswith(prefix) for name in weights):
+            return unwrap({name.removeprefix(prefix): value for name, value in weights.items()})
+    return weights
+
+
+def published_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, str]:
+    """Return our name of each tensor → its published name, by the table of the source that finds most of them."""
+    # timm keeps the index of each relative bias table, which is computed here.
+    indices = {name.removesuffix("bias_table") + "index" for name in weights if name.endswith("position_bias_table")}
+    names = [name for name in weights if name not in indices]
+    candidates = [{rename(name, table): name for name in names} for table in TABLES[source].values()]
+    return max(candidates, key=lambda candidate: len(candidate.keys() & own.keys()))
+
+
+def rename(name: str, table: Table) -> str:
+    """Return our name of a published tensor."""
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def arrange(name: str, value: Tensor, model: nn.Module, own: Mapping[str, Tensor], source: str) -> Tensor:
+    """Return one tensor in our layout; as it is if it has no place there."""
+    if name not in own:
+        return value
+    path, _, last = name.rpartition(".")
+    ours = own[name]
+    if last == "relative_bias" and value.ndim == 2:
+        size = resizing.grid(len(value), ours.shape[1:])
+        fits = value.shape == (math.prod(size), len(ours))
+        return rearrange(value, "(h w) g -> g h w", h=size[0]) if fits else value
+    if last == "positions" and value.ndim > 1:
+        return value.flatten(0, -2)
+    if [n for n in value.shape if n != 1] != [n for n in ours.shape if n != 1]:
+        return value
+    value = value.reshape(ours.shape)  # linear layers are 1×1 convolutions, (c, 1, 1) is (c)
+    parent = model.get_submodule(path.rpartition(".")[0])
+    if source == "timm" and isinstance(parent, RelativeAttention) and path.endswith(".qkv"):
+        # timm has the query, key and value of each head together.
+        return rearrange(value, "(g three c) ... -> (three g c) ...", g=parent.heads, three=3)
+    return value

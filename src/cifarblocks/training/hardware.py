@@ -1,0 +1,64 @@
+"""The hardware of a run: its names for the record, bfloat16, and memory that is freed."""
+
+import ctypes
+import os
+import platform
+from typing import Any
+
+import torch
+import torchvision
+
+import cifarblocks
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory in the process (glibc mallopt): returning it costs much of a training step on a CPU.
+
+    A step frees and allocates the same maps again and again. Returned to the kernel, each page faults anew. Other C
+    libraries are left as they are.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(M_MMAP_THRESHOLD, 2**30)
+
+
+def supports_bfloat16(device: torch.device) -> bool:
+    """Return True if bfloat16 is fast there: a GPU that has it, or a CPU with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {
+        "cifarblocks": cifarblocks.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return the processor, its cores, the threads of this process, and the GPU of a device."""
+    record: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        record["gpu"] = torch.cuda.get_device_name(device)
+    return record
+
+
+def cpu_name() -> str:
+    """Return the processor's name as Linux has it, or the architecture elsewhere."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()

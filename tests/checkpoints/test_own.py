@@ -1,0 +1,73 @@
+"""Weights files of cifarblocks train: what is written comes back, and nothing else is believed."""
+
+import json
+import re
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import cifarblocks
+from cifarblocks.checkpoints.own import Card, load_weights
+from cifarblocks.training.run_folder.weights import save_weights
+
+CARD = Card(
+    model="eca_resnet_20",
+    arguments={"num_classes": 2, "image_size": [6, 8]},
+    classes=["dark", "light"],
+    image_size=(6, 8),
+    mean=[0.5] * 3,
+    std=[0.25] * 3,
+    precision="float32",
+    data="shades",
+    epoch=3,
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_come_back_with_their_card(tmp_path, dtype):
+    model = cifarblocks.create_model(CARD.model, **CARD.arguments).to(dtype).eval()
+    save_weights(tmp_path / "weights.safetensors", model, CARD)
+    loaded, card = load_weights(tmp_path / "weights.safetensors")
+    assert card == CARD
+    x = torch.randn(2, 3, 6, 8, dtype=dtype)
+    assert torch.equal(loaded(x), model(x))
+
+
+def written(path, **changes):
+    """A file of a model, its card changed: a value of None leaves the entry out."""
+    model = cifarblocks.create_model(CARD.model, **CARD.arguments)
+    card = {key: json.dumps(value) for key, value in (asdict(CARD) | changes).items() if value is not None}
+    save_file(model.state_dict(), path, card)
+    return path
+
+
+def test_a_card_may_say_more_than_is_read(tmp_path):
+    assert load_weights(written(tmp_path / "a.safetensors", format="pt"))[1] == CARD
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mean": None}, "it does not say of what model and data they are"),
+        ({"mean": [0.5]}, "mean, std and image_size must have 3, 3 and 2 numbers"),
+        ({"model": "eca_resnet_2"}, "unknown model name 'eca_resnet_2'; did you mean"),
+        ({"arguments": {"num_classes": 3}}, "Error(s) in loading state_dict"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, changes, reason):
+    path = written(tmp_path / "a.safetensors", **changes)
+    sentence = f"{path} cannot be used as weights that cifarblocks train wrote: {reason}"
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)) as caught:
+        load_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_tensors_or_of_something_else_is_refused(tmp_path):
+    empty, text = tmp_path / "empty.safetensors", tmp_path / "text.safetensors"
+    save_file({}, empty, {key: json.dumps(value) for key, value in asdict(CARD).items()})
+    text.write_text("not weights")
+    for path, reason in ((empty, "it has no tensors"), (text, ""), (tmp_path / "none", "No such file")):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} cannot be used as weights that .*: {reason}"):
+            load_weights(path)
