@@ -64,6 +64,7 @@ def without(*packages):
         (["finetune", "--weights", "none"], ["torchvision"], "cifarblocks[train]"),
         (["sweep", "grid.toml"], ["matplotlib"], "cifarblocks[train]"),
         (["search"], ["optuna"], "cifarblocks[search]"),
+        (["predict", "--weights", "none", "a.png"], ["PIL"], "pillow"),
     ],
 )
 def test_without_its_extra_a_command_says_what_to_install(tmp_path, command, missing, extra):

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits as sklearn_digits
+from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import calculate_md5
 
-from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
+from cifarblocks.training.data.datasets import DIGITS, DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import UserError
 
@@ -31,10 +33,12 @@ def test_the_digits_are_those_of_scikit_learn_each_once():
         assert abs(mean - their_mean) < 1.5
 
 
-def test_the_digits_are_split_evenly_over_the_classes():
-    digits = load_digits()
-    shares = torch.bincount(digits.test.labels) / torch.bincount(torch.cat([digits.train.labels, digits.test.labels]))
-    assert ((shares - 360 / 1797).abs() < 0.005).all()
+def test_the_digits_are_split_as_scikit_learn_splits_them():
+    theirs, ours = sklearn_digits(), load_file(DIGITS)
+    images, labels = theirs.images.astype("uint8"), theirs.target
+    split = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    for name, expected in zip(("train_images", "test_images", "train_labels", "test_labels"), split, strict=True):
+        assert torch.equal(ours[name], torch.from_numpy(expected)), name
 
 
 def test_mean_and_std_are_those_of_the_training_pixels():
