@@ -1,7 +1,7 @@
 """Train a class-conditional GAN on small images: AC-GAN, Odena et al. 2017, https://arxiv.org/abs/1610.09585.
 
-    python examples/acgan.py                                      # the digits: about 3 minutes on 2 CPU cores
-    python examples/acgan.py --data folder:PATH --image-size 32   # PATH/train/<class>/*, PATH/test/<class>/*
+    python examples/generative/acgan.py                                       # the digits: 3 minutes on 2 CPU cores
+    python examples/generative/acgan.py --data folder:PATH --image-size 32    # PATH/train/<class>/*, PATH/test/...
 
 It prints a line an epoch and, at the end, two checks with a resnet_20: of how many samples a classifier of real
 images names the class that was asked for, and how many real test images one trained on samples alone names. The same
@@ -9,42 +9,26 @@ seed gives the same result on the same machine. A run is short and is not resume
 pictures of samples, a class a row (every tenth epoch), metrics.jsonl, summary.json and generator.safetensors.
 """
 
-import json
-import math
 import sys
-import time
 from argparse import Namespace
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import shared
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
-from shared import (
-    generative_parser,
-    load_pixels,
-    map_sizes,
-    map_widths,
-    open_new_run,
-    run,
-    shuffled_batches,
-    to_numbers,
-    to_pixels,
-)
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import cifarblocks
 from cifarblocks.blocks import BasicBlock
-from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.data.datasets import DataSet, Images
 from cifarblocks.training.data.seeds import random_stream
-from cifarblocks.training.distributed import Processes
-from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import integer, number
 from cifarblocks.training.pictures.image_grids import draw_grid
-from cifarblocks.training.run_folder import folder as runs
 
 CLASSIFIER, CHECK_SAMPLES, CHECK_EPOCHS = "resnet_20", 5000, 20
 
@@ -63,18 +47,7 @@ class Generator(nn.Module):
     def __init__(self, classes: int, channels: int, size: int, noise: int, width: int) -> None:
         super().__init__()
         self.classes, self.noise = classes, noise
-        widths, smallest = map_widths(size, width)[::-1], map_sizes(size)[-1]
-        blocks: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            blocks += [nn.Upsample(scale_factor=2), BasicBlock(before, after)]
-        self.layers = nn.Sequential(
-            nn.Linear(noise + classes, widths[0] * smallest**2),
-            nn.Unflatten(1, (widths[0], smallest, smallest)),
-            BasicBlock(widths[0], widths[0]),
-            *blocks,
-            nn.Conv2d(width, channels, 3, padding=1),
-            nn.Tanh(),
-        )
+        self.layers = nn.Sequential(*shared.decoder_layers(noise + classes, channels, size, width), nn.Tanh())
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         asked = F.one_hot(labels, self.classes).to(noise.dtype)
@@ -86,7 +59,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, classes: int, channels: int, size: int, width: int) -> None:
         super().__init__()
-        widths = map_widths(size, width)
+        widths = shared.map_widths(size, width)
         self.features = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
             nn.LeakyReLU(0.2),
@@ -94,7 +67,7 @@ class Discriminator(nn.Module):
             nn.Flatten(),
             nn.Dropout(0.5),
         )
-        features = widths[-1] * map_sizes(size)[-1] ** 2
+        features = widths[-1] * shared.map_sizes(size)[-1] ** 2
         self.source, self.label = nn.Linear(features, 1), nn.Linear(features, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,14 +84,13 @@ def train_epoch(
     values: int,
     options: Namespace,
     epoch: int,
-) -> tuple[float, float]:
-    """A step of each network for each batch: the mean losses of discriminator and generator (section 3)."""
+) -> Iterator[Tensor]:
+    """Take a step of each network for each batch, and yield the losses of discriminator and generator (section 3)."""
     generator.train()
     discriminator.train()
     device, stream = images.pixels.device, random_stream("noise", options.seed, epoch)
-    sums, batches = torch.zeros(2, dtype=torch.float64), 0
-    for batch in shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
-        real = to_numbers(batch.pixels, values)
+    for batch in shared.shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
+        real = shared.to_numbers(batch.pixels, values)
         asked = torch.randint(generator.classes, (len(real),), generator=stream).to(device)
         fake = generator(torch.randn(len(real), generator.noise, generator=stream).to(device), asked)
 
@@ -133,10 +105,7 @@ def train_epoch(
         loss.backward()
         optimizers[1].step()
         average.update_parameters(generator)
-        sums += torch.stack([(loss_real + loss_fake).detach(), loss.detach()]).double().cpu()
-        batches += 1
-    first, second = (sums / batches).tolist()
-    return first, second
+        yield torch.stack([(loss_real + loss_fake).detach(), loss.detach()])
 
 
 def source_and_class_loss(outputs: tuple[Tensor, Tensor], real: bool, labels: Tensor) -> Tensor:
@@ -151,7 +120,7 @@ def sample(generator: nn.Module, noise: Tensor, labels: Tensor, values: int) -> 
     device = next(generator.parameters()).device
     generator.eval()
     parts = [
-        to_pixels(generator(some.to(device), asked.to(device)), values).cpu()
+        shared.to_pixels(generator(some.to(device), asked.to(device)), values).cpu()
         for some, asked in zip(noise.split(500), labels.split(500), strict=True)
     ]
     return Images(torch.cat(parts), labels)
@@ -166,9 +135,9 @@ def train_classifier(images: Images, values: int, classes: int, seed: int, devic
     optimizer, steps = torch.optim.AdamW(model.parameters(), weight_decay=0.05), len(images) // batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=CHECK_EPOCHS * steps)
     for epoch in range(CHECK_EPOCHS):
-        for batch in shuffled_batches(images.to(device), batch_size, "classifier", seed, epoch):
+        for batch in shared.shuffled_batches(images.to(device), batch_size, "classifier", seed, epoch):
             optimizer.zero_grad()
-            F.cross_entropy(model(to_numbers(batch.pixels, values)), batch.labels).backward()
+            F.cross_entropy(model(shared.to_numbers(batch.pixels, values)), batch.labels).backward()
             optimizer.step()
             schedule.step()
     return model.eval()
@@ -179,21 +148,21 @@ def accuracy(model: nn.Module, images: Images, values: int) -> float:
     """Share of the images whose class the model names, in percent."""
     device = next(model.parameters()).device
     hits = sum(
-        int((model(to_numbers(pixels, values).to(device)).argmax(1).cpu() == labels).sum())
+        int((model(shared.to_numbers(pixels, values).to(device)).argmax(1).cpu() == labels).sum())
         for pixels, labels in zip(images.pixels.split(500), images.labels.split(500), strict=True)
     )
     return 100 * hits / len(images)
 
 
-def train(options: Namespace) -> None:
-    """Train for some epochs, check the samples of the averaged generator, and write everything down."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    processes = Processes(0, 1, device)
-    data, values = load_pixels(options)
+def build(options: Namespace, data: DataSet, values: int, device: torch.device) -> shared.Lesson:
+    """Make both networks, and say how they are trained and the samples of the averaged generator checked.
+
+    Raises:
+        UserError: If there is one class alone.
+    """
     size, channels, classes = data.image_size[0], data.train.pixels.shape[3], len(data.classes)
     if classes < 2:
         raise UserError(f"--data {options.data} has {classes} class, and an AC-GAN is conditioned on one of several")
-    folder, record = open_new_run(options, data, processes)
     arguments = {
         "classes": classes, "channels": channels, "size": size, "noise": options.noise, "width": options.width
     }  # fmt: skip
@@ -208,32 +177,21 @@ def train(options: Namespace) -> None:
     )
     images = data.train.to(device)
     sizes = [sum(p.numel() for p in model.parameters()) for model in (generator, discriminator)]
-    processes.print(
-        f"acgan: generator of {sizes[0]:,} parameters, discriminator of {sizes[1]:,}\n"
-        f"{data.name}: {len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
+    return shared.Lesson(
+        title=f"acgan: generator of {sizes[0]:,} parameters, discriminator of {sizes[1]:,}",
+        parameters={"generator_parameters": sizes[0], "discriminator_parameters": sizes[1]},
+        train_epoch=lambda epoch: train_epoch(
+            generator, average, discriminator, optimizers, images, values, options, epoch
+        ),
+        losses=("discriminator_loss", "generator_loss"),
+        line="loss: discriminator {discriminator_loss:.3f}, generator {generator_loss:.3f}",
+        draw_samples=lambda path, epoch: draw_samples(path, average, data.classes, values, options, epoch),
+        weights="generator",
+        model=average.module,
+        arguments=arguments,
+        measure=lambda _: check(average, data, values, options, device),
+        describe=describe,
     )
-    history: list[dict[str, Any]] = []
-    for epoch in range(options.epochs):
-        began = time.perf_counter()
-        losses = train_epoch(generator, average, discriminator, optimizers, images, values, options, epoch)
-        if not math.isfinite(sum(losses)):
-            raise RunError(f"the loss is {sum(losses)} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}")
-        seconds = round(time.perf_counter() - began, 3)
-        line = {"epoch": epoch + 1, "discriminator_loss": losses[0], "generator_loss": losses[1], "seconds": seconds}
-        history.append(line)
-        processes.print(
-            f"epoch {epoch + 1}/{options.epochs}  loss: discriminator {losses[0]:.3f}, generator {losses[1]:.3f}"
-        )
-        runs.write_metrics(folder, history)
-        if (epoch + 1) % options.pictures_every == 0 or epoch + 1 == options.epochs:
-            draw_samples(folder / f"samples_{epoch + 1:04}.png", average, data.classes, values, options, epoch + 1)
-
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in average.module.state_dict().items()}
-    write_atomically(folder / "generator.safetensors", save(tensors, metadata={"arguments": json.dumps(arguments)}))
-    result = check(average, data, values, options, device)
-    runs.write_json(folder / runs.SUMMARY, summary(record, sizes, data, history, result))
-    processes.print(describe(result))
-    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
 
 
 def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, device: torch.device) -> dict[str, Any]:
@@ -268,25 +226,6 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-def summary(
-    record: dict[str, Any], sizes: list[int], data: DataSet, history: list[dict[str, Any]], result: dict[str, Any]
-) -> dict[str, Any]:
-    """The result of a run, and what it was made of."""
-    return {
-        "model": "acgan",
-        "generator_parameters": sizes[0],
-        "discriminator_parameters": sizes[1],
-        "data": data.name,
-        "epochs": len(history),
-        "training_images": len(data.train),
-        **result,
-        "seconds": round(sum(line["seconds"] for line in history), 1),
-        "seed": record["options"]["seed"],
-        "versions": record["versions"],
-        "configuration": record,
-    }
-
-
 def draw_samples(
     path: Path, generator: nn.Module, classes: list[str], values: int, options: Namespace, epoch: int
 ) -> None:
@@ -300,13 +239,12 @@ def draw_samples(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
-    parser = generative_parser("acgan", __doc__, epochs=60, learning_rate=2e-4)
+    parser = shared.generative_parser("acgan", __doc__, epochs=60, learning_rate=2e-4)
     parser.add_argument("--noise", type=integer(1), default=64,
         help="random numbers for a sample (default: %(default)s)")  # fmt: skip
     parser.add_argument("--average", type=number(0, 0.9999), default=0.99,
         help="share of itself that the averaged generator keeps at a step (default: %(default)s)")  # fmt: skip
-    options = parser.parse_args(arguments)
-    return run(parser.prog, lambda: train(options))
+    return shared.run(parser, arguments, build)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,27 @@
-"""What vae.py and acgan.py share: their command line, their images, and the maps between pixels and networks."""
+"""What vae.py and acgan.py share: command line, images, layers, and a run from its first epoch to its summary."""
 
+import json
+import math
+import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
+from cifarblocks.blocks import BasicBlock
+from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.data.datasets import DIGITS, DataSet, Images, load_data
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.distributed import Processes
-from cifarblocks.training.errors import UserError
+from cifarblocks.training.errors import RunError, UserError
 from cifarblocks.training.options.command_line import Parser, folder_name, integer, number
 from cifarblocks.training.options.declared import add_data_options
-from cifarblocks.training.run_folder.folder import open_run, releasing_locks
+from cifarblocks.training.run_folder import folder as runs
 from cifarblocks.training.run_folder.report import configuration
 from cifarblocks.training.stopping import exit_status, stop_on_signals
 
@@ -67,19 +73,88 @@ def load_pixels(options: Namespace) -> tuple[DataSet, int]:
     return data, values
 
 
-def open_new_run(options: Namespace, data: DataSet, processes: Processes) -> tuple[Path, dict[str, Any]]:
-    """The folder of a run, and its configuration, which is written there.
+def open_new_run(options: Namespace, data: DataSet, device: torch.device) -> tuple[Path, dict[str, Any]]:
+    """Make the folder of a run, and return it with the configuration that is written there.
 
     Raises:
-        UserError: if a run of that name is there, or no folder can be made.
+        UserError: If a run of that name is there, or no folder can be made.
     """
     folder = options.output / options.model / (options.name or "")
     if options.name and folder.exists():
         raise UserError(f"--name {options.name}: run {folder} is there already; choose another name")
-    places = ("output", "name", "data_dir")
-    chosen = {name: value for name, value in vars(options).items() if name not in places}
-    record = configuration(chosen, data, processes)
-    return open_run(options.output, options.model, options.name, record), record
+    chosen = {name: value for name, value in vars(options).items() if name not in ("output", "name", "data_dir")}
+    record = configuration(chosen, data, Processes(0, 1, device))
+    return runs.open_run(options.output, options.model, options.name, record), record
+
+
+class Lesson(NamedTuple):
+    """What a script trains, and how it is trained, drawn and measured."""
+
+    title: str
+    parameters: dict[str, int]  # their numbers, as summary.json has them
+    train_epoch: Callable[[int], Iterator[Tensor]]  # takes the steps of an epoch and yields the losses of each
+    losses: Sequence[str]  # the names of the losses
+    line: str  # the text of an epoch, a format of these names and of their total
+    draw_samples: Callable[[Path, int], None]  # called with the file and the epoch
+    weights: str  # the name of their file
+    model: nn.Module
+    arguments: dict[str, int]  # of its class
+    measure: Callable[[Path], dict[str, Any]]  # called with the folder; returns what summary.json has of the result
+    describe: Callable[[dict[str, Any]], str]  # the same, human-readable
+
+
+Build = Callable[[Namespace, DataSet, int, torch.device], Lesson]
+
+
+def train(options: Namespace, build: Build) -> None:
+    """Train for some epochs, save the weights, measure them, and write everything down.
+
+    Args:
+        options: The command line.
+        build: Called as build(options, data, values, device), `values` the number of values a pixel can have.
+
+    Raises:
+        UserError: If the options cannot work with the images.
+        RunError: If a loss is not finite.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data, values = load_pixels(options)
+    lesson = build(options, data, values, device)
+    folder, record = open_new_run(options, data, device)
+    size, _, channels = data.train.pixels.shape[1:]
+    images = f"{len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
+    print(f"{lesson.title}\n{data.name}: {images}", flush=True)
+    history: list[dict[str, Any]] = []
+    for epoch in range(1, options.epochs + 1):
+        began = time.perf_counter()
+        means = torch.stack(list(lesson.train_epoch(epoch - 1))).double().mean(0).tolist()
+        if not math.isfinite(total := sum(means)):
+            raise RunError(f"the loss is {total} in epoch {epoch}; try a smaller --lr than {options.lr:g}")
+        losses = dict(zip(lesson.losses, means, strict=True))
+        history.append({"epoch": epoch, **losses, "seconds": round(time.perf_counter() - began, 3)})
+        print(f"epoch {epoch}/{options.epochs}  {lesson.line.format(total=total, **losses)}", flush=True)
+        runs.write_metrics(folder, history)
+        if epoch % options.pictures_every == 0 or epoch == options.epochs:
+            lesson.draw_samples(folder / f"samples_{epoch:04}.png", epoch)
+
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in lesson.model.state_dict().items()}
+    weights = save(tensors, metadata={"arguments": json.dumps(lesson.arguments)})
+    write_atomically(folder / f"{lesson.weights}.safetensors", weights)
+    result = lesson.measure(folder)
+    summary = {
+        "model": options.model,
+        **lesson.parameters,
+        "data": data.name,
+        "epochs": len(history),
+        "training_images": len(data.train),
+        **result,
+        "seconds": round(sum(line["seconds"] for line in history), 1),
+        "seed": options.seed,
+        "versions": record["versions"],
+        "configuration": record,
+    }
+    runs.write_json(folder / runs.SUMMARY, summary)
+    print(lesson.describe(result), "wrote", *(f"  {path}" for path in sorted(folder.iterdir())), sep="\n", flush=True)
 
 
 def scanned_digits(data: DataSet) -> DataSet:
@@ -130,7 +205,24 @@ def map_widths(image_size: int, width: int) -> list[int]:
     return [min(width * 2**halvings, WIDEST) for halvings in range(len(map_sizes(image_size)))]
 
 
-def run(program: str, train: Callable[[], None]) -> int:
+def decoder_layers(inputs: int, channels: int, size: int, width: int) -> list[nn.Module]:
+    """Return the layers from (b, inputs) to (b, channels, size, size), a block after each doubling of the map."""
+    widths, smallest = map_widths(size, width)[::-1], map_sizes(size)[-1]
+    blocks: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        blocks += [nn.Upsample(scale_factor=2), BasicBlock(before, after)]
+    return [
+        nn.Linear(inputs, widths[0] * smallest**2),
+        nn.Unflatten(1, (widths[0], smallest, smallest)),
+        BasicBlock(widths[0], widths[0]),
+        *blocks,
+        nn.Conv2d(width, channels, 3, padding=1),
+    ]
+
+
+def run(parser: Parser, arguments: list[str] | None, build: Build) -> int:
     """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
+    options = parser.parse_args(arguments)
     stop_on_signals()
-    return exit_status(program, releasing_locks()(train), "what was written before is whole")
+    work = runs.releasing_locks()(lambda: train(options, build))
+    return exit_status(parser.prog, work, "what was written before is whole")

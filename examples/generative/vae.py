@@ -1,7 +1,7 @@
 """Train a variational autoencoder on small images: Kingma and Welling 2014, https://arxiv.org/abs/1312.6114.
 
-    python examples/vae.py                                                   # the digits: 1 minute on 2 CPU cores
-    python examples/vae.py --data folder:PATH --image-size 32 --latent 32    # PATH/train/<class>/*, PATH/test/<class>/*
+    python examples/generative/vae.py                                         # the digits: 1 minute on 2 CPU cores
+    python examples/generative/vae.py --data folder:PATH --image-size 32      # PATH/train/<class>/*, PATH/test/...
 
 It prints a line an epoch and, at the end, the negative ELBO of the test images and the error of their
 reconstructions beside that of PCA with as many components. The same seed gives the same result on the same machine.
@@ -12,40 +12,25 @@ The likelihood is a discretised logistic of learned mean and scale for each pixe
 the values that a pixel can have, so that the ELBO is a bound on the log probability of the image as it is stored.
 """
 
-import json
 import math
 import sys
-import time
 from argparse import Namespace
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import shared
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
-from shared import (
-    generative_parser,
-    load_pixels,
-    map_sizes,
-    map_widths,
-    open_new_run,
-    run,
-    shuffled_batches,
-    to_numbers,
-    to_pixels,
-)
 from torch import Tensor, nn
 
 from cifarblocks.blocks import BasicBlock
-from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.data.datasets import DataSet, Images
 from cifarblocks.training.data.seeds import random_stream
-from cifarblocks.training.distributed import Processes
-from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import integer
 from cifarblocks.training.pictures.image_grids import draw_grid
-from cifarblocks.training.run_folder import folder as runs
 
 LARGEST_GRADIENT = 100.0  # a batch far from the model's scales would throw it off
 
@@ -54,13 +39,13 @@ class Encoder(nn.Sequential):
     """(b, c, h, w) images → (b, 2 · latent), mean and log variance of q(z | x)."""
 
     def __init__(self, channels: int, size: int, latent: int, width: int) -> None:
-        widths = map_widths(size, width)
+        widths = shared.map_widths(size, width)
         super().__init__(
             nn.Conv2d(channels, width, 3, padding=1),
             BasicBlock(width, width),
             *(BasicBlock(before, after, stride=2) for before, after in pairwise(widths)),
             nn.Flatten(),
-            nn.Linear(widths[-1] * map_sizes(size)[-1] ** 2, 2 * latent),
+            nn.Linear(widths[-1] * shared.map_sizes(size)[-1] ** 2, 2 * latent),
         )
 
 
@@ -68,17 +53,7 @@ class Decoder(nn.Sequential):
     """(b, latent) → (b, 2 · c, h, w), mean and log scale of the logistic of each pixel."""
 
     def __init__(self, channels: int, size: int, latent: int, width: int) -> None:
-        widths, smallest = map_widths(size, width)[::-1], map_sizes(size)[-1]
-        blocks: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            blocks += [nn.Upsample(scale_factor=2), BasicBlock(before, after)]
-        super().__init__(
-            nn.Linear(latent, widths[0] * smallest**2),
-            nn.Unflatten(1, (widths[0], smallest, smallest)),
-            BasicBlock(widths[0], widths[0]),
-            *blocks,
-            nn.Conv2d(width, 2 * channels, 3, padding=1),
-        )
+        super().__init__(*shared.decoder_layers(latent, 2 * channels, size, width))
 
 
 class VAE(nn.Module):
@@ -165,25 +140,17 @@ def principal_components(x: Tensor, count: int) -> Components:
     return Components(mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:count].T)
 
 
-class Scores(NamedTuple):
-    """Over the test images: the bound and its two parts in nats an image, mean squared errors of pixels from 0 to 1."""
-
-    negative_elbo: float
-    distortion: float
-    kl: float
-    reconstruction_error: float
-    pca_error: float
-    independent_pixels: float
-
-
 @torch.inference_mode()
-def measure(model: VAE, data: DataSet, components: Components, samples: int = 16) -> Scores:
-    """Score a model on the test images: the ELBO by some samples of z an image, reconstructions by the mean of q."""
+def measure(model: VAE, data: DataSet, components: Components, samples: int = 16) -> dict[str, Any]:
+    """Score a model on the test images: the ELBO by some samples of z an image, reconstructions by the mean of q.
+
+    The scores have the names of summary.json; squared errors are those of pixels from 0 to 1.
+    """
     model.eval()
     device, latent = next(model.parameters()).device, components.directions.shape[1]
     stream, sums = random_stream("measure"), torch.zeros(3, dtype=torch.float64)
     for pixels in data.test.pixels.split(500):
-        x = to_numbers(pixels, model.values).to(device)
+        x = shared.to_numbers(pixels, model.values).to(device)
         for _ in range(samples):
             noise = torch.randn(len(x), latent, generator=stream).to(device)
             sums[:2] += torch.stack([part.double().sum().cpu() for part in model(x, noise)]) / samples
@@ -191,14 +158,20 @@ def measure(model: VAE, data: DataSet, components: Components, samples: int = 16
         sums[2] += error.square().mean((1, 2, 3)).sum().cpu()
     distortion, kl, reconstruction_error = (sums / len(data.test)).tolist()
     test = data.test.pixels.flatten(1).double() / (model.values - 1)
-    return Scores(
-        distortion + kl,
-        distortion,
-        kl,
-        reconstruction_error,
-        (components.reconstruct(test).clamp(0, 1) - test).square().mean().item(),
-        independent_pixels(data.train.pixels, data.test.pixels, model.values),
-    )
+    pca_error = (components.reconstruct(test).clamp(0, 1) - test).square().mean().item()
+    dimensions = test.shape[1]
+    return {
+        "test_images": len(test),
+        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} numbers an image",
+        "negative_elbo_nats_per_image": distortion + kl,
+        "bits_per_dimension": bits_per_dimension(distortion + kl, dimensions),
+        "distortion_nats_per_image": distortion,
+        "kl_nats_per_image": kl,
+        "independent_pixels_nats_per_image": independent_pixels(data.train.pixels, data.test.pixels, model.values),
+        "reconstruction_mean_squared_error": reconstruction_error,
+        "pca_mean_squared_error": pca_error,
+        "beats_pca": reconstruction_error < pca_error,
+    }
 
 
 def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
@@ -209,115 +182,74 @@ def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
 
 
 def train_epoch(
-    model: VAE, images: Images, optimizer: torch.optim.Optimizer, options: Namespace, epoch: int
-) -> tuple[float, float]:
-    """Take a step for each batch: the mean of -log p(x | z) and of KL, in nats an image."""
+    model: VAE, images: Images, schedule: torch.optim.lr_scheduler.LRScheduler, options: Namespace, epoch: int
+) -> Iterator[Tensor]:
+    """Take a step for each batch, and yield the means of -log p(x | z) and of KL, in nats an image."""
     model.train()
     device, noises = images.pixels.device, random_stream("noise", options.seed, epoch)
-    sums, batches = torch.zeros(2, dtype=torch.float64), 0
-    for batch in shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
+    for batch in shared.shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
         noise = torch.randn(len(batch), options.latent, generator=noises).to(device)
-        distortion, kl = model(to_numbers(batch.pixels, model.values), noise)
-        optimizer.zero_grad()
+        distortion, kl = model(shared.to_numbers(batch.pixels, model.values), noise)
+        schedule.optimizer.zero_grad()
         (distortion + kl).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
-        optimizer.step()
-        sums += torch.stack([distortion.detach().mean(), kl.detach().mean()]).double().cpu()
-        batches += 1
-    first, second = (sums / batches).tolist()
-    return first, second
+        schedule.optimizer.step()
+        yield torch.stack([distortion.detach().mean(), kl.detach().mean()])
+    schedule.step()
 
 
-def train(options: Namespace) -> None:
-    """Train for some epochs, measure the last weights on the test images, and write everything down."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    processes = Processes(0, 1, device)
-    data, values = load_pixels(options)
+def build(options: Namespace, data: DataSet, values: int, device: torch.device) -> shared.Lesson:
+    """Make the model, and say how it is trained and measured on the test images.
+
+    Raises:
+        UserError: If PCA cannot have as many components.
+    """
     size, channels = data.image_size[0], data.train.pixels.shape[3]
     dimensions = channels * size**2
     if options.latent > min(dimensions, len(data.train)):
         raise UserError(
             f"--latent {options.latent} is more than PCA can have of {len(data.train)} images of {dimensions} numbers"
         )
-    folder, record = open_new_run(options, data, processes)
     arguments = {
         "channels": channels, "size": size, "values": values, "latent": options.latent, "width": options.width
     }  # fmt: skip
     torch.manual_seed(options.seed)
     model = VAE(**arguments).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    parameters = sum(p.numel() for p in model.parameters())
+    adam = torch.optim.Adam(model.parameters(), lr=options.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, options.epochs)
     images = data.train.to(device)
-    processes.print(
-        f"vae: {sum(p.numel() for p in model.parameters()):,} parameters, {options.latent} latent numbers\n"
-        f"{data.name}: {len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
+
+    def draw_and_measure(folder: Path) -> dict[str, Any]:
+        components = principal_components(data.train.pixels.flatten(1).double() / (values - 1), options.latent)
+        draw_reconstructions(folder / "reconstructions.png", model, data, components, options.seed)
+        draw_interpolations(folder / "interpolations.png", model, data)
+        return measure(model, data, components)
+
+    return shared.Lesson(
+        title=f"vae: {parameters:,} parameters, {options.latent} latent numbers",
+        parameters={"parameters": parameters},
+        train_epoch=lambda epoch: train_epoch(model, images, schedule, options, epoch),
+        losses=("distortion", "kl"),
+        line="-ELBO {total:.2f} = {distortion:.2f} + KL {kl:.2f} nats",
+        draw_samples=lambda path, epoch: draw_samples(path, model, options, epoch),
+        weights="vae",
+        model=model,
+        arguments=arguments,
+        measure=draw_and_measure,
+        describe=lambda result: describe(result, options.latent),
     )
-    history: list[dict[str, Any]] = []
-    for epoch in range(options.epochs):
-        began = time.perf_counter()
-        distortion, kl = train_epoch(model, images, optimizer, options, epoch)
-        schedule.step()
-        if not math.isfinite(distortion + kl):
-            raise RunError(
-                f"the loss is {distortion + kl} in epoch {epoch + 1}; try a smaller --lr than {options.lr:g}"
-            )
-        seconds = round(time.perf_counter() - began, 3)
-        history.append({"epoch": epoch + 1, "distortion": distortion, "kl": kl, "seconds": seconds})
-        processes.print(
-            f"epoch {epoch + 1}/{options.epochs}  -ELBO {distortion + kl:.2f} = {distortion:.2f} + KL {kl:.2f} nats"
-        )
-        runs.write_metrics(folder, history)
-        if (epoch + 1) % options.pictures_every == 0 or epoch + 1 == options.epochs:
-            draw_samples(folder / f"samples_{epoch + 1:04}.png", model, options, epoch + 1)
-
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / "vae.safetensors", save(tensors, metadata={"arguments": json.dumps(arguments)}))
-    components = principal_components(data.train.pixels.flatten(1).double() / (values - 1), options.latent)
-    draw_reconstructions(folder / "reconstructions.png", model, data, components, options.seed)
-    draw_interpolations(folder / "interpolations.png", model, data)
-    scores = measure(model, data, components)
-    runs.write_json(folder / runs.SUMMARY, summary(record, model, data, history, scores))
-    processes.print(describe(scores, dimensions, len(data.test), options.latent))
-    processes.print("wrote", *sorted(folder.iterdir()), sep="\n  ")
 
 
-def summary(
-    record: dict[str, Any], model: VAE, data: DataSet, history: list[dict[str, Any]], scores: Scores
-) -> dict[str, Any]:
-    """The result of a run, and what it was made of."""
-    dimensions = data.test.pixels[0].numel()
-    return {
-        "model": "vae",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "data": data.name,
-        "epochs": len(history),
-        "training_images": len(data.train),
-        "test_images": len(data.test),
-        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} numbers an image",
-        "negative_elbo_nats_per_image": scores.negative_elbo,
-        "bits_per_dimension": bits_per_dimension(scores.negative_elbo, dimensions),
-        "distortion_nats_per_image": scores.distortion,
-        "kl_nats_per_image": scores.kl,
-        "independent_pixels_nats_per_image": scores.independent_pixels,
-        "reconstruction_mean_squared_error": scores.reconstruction_error,
-        "pca_mean_squared_error": scores.pca_error,
-        "beats_pca": scores.reconstruction_error < scores.pca_error,
-        "seconds": round(sum(line["seconds"] for line in history), 1),
-        "seed": record["options"]["seed"],
-        "versions": record["versions"],
-        "configuration": record,
-    }
-
-
-def describe(scores: Scores, dimensions: int, images: int, latent: int) -> str:
-    """The scores, for people."""
-    beaten = "below" if scores.reconstruction_error < scores.pca_error else "not below"
+def describe(result: dict[str, Any], latent: int) -> str:
+    """Return the result, human-readable."""
+    beaten = "below" if result["beats_pca"] else "not below"
     return (
-        f"test -ELBO {scores.negative_elbo:.2f} nats an image on {images:,} images, "
-        f"{bits_per_dimension(scores.negative_elbo, dimensions):.3f} bits per dimension "
-        f"(independent pixels: {scores.independent_pixels:.2f} nats)\n"
-        f"test reconstructions: mean squared error {scores.reconstruction_error:.5f}, "
-        f"{beaten} PCA's {scores.pca_error:.5f} with {latent} components"
+        f"test -ELBO {result['negative_elbo_nats_per_image']:.2f} nats an image on {result['test_images']:,} images, "
+        f"{result['bits_per_dimension']:.3f} bits per dimension "
+        f"(independent pixels: {result['independent_pixels_nats_per_image']:.2f} nats)\n"
+        f"test reconstructions: mean squared error {result['reconstruction_mean_squared_error']:.5f}, "
+        f"{beaten} PCA's {result['pca_mean_squared_error']:.5f} with {latent} components"
     )
 
 
@@ -330,7 +262,7 @@ def bits_per_dimension(nats: float, dimensions: int) -> float:
 def draw_samples(path: Path, model: VAE, options: Namespace, epoch: int) -> None:
     """Expected images of 100 draws of the prior, the same in each epoch."""
     z = torch.randn(100, options.latent, generator=random_stream("samples", options.seed))
-    pixels = to_pixels(model.eval().expected_images(z.to(next(model.parameters()).device)), model.values).cpu()
+    pixels = shared.to_pixels(model.eval().expected_images(z.to(next(model.parameters()).device)), model.values).cpu()
     draw_grid(path, pixels.unflatten(0, (10, 10)), model.values, f"samples of the prior, epoch {epoch}", [""] * 10)
 
 
@@ -341,8 +273,8 @@ def draw_reconstructions(
     """Test images above what the model and PCA make of them."""
     order = torch.randperm(len(data.test), generator=random_stream("reconstructions", seed))[:count]
     pixels, device = data.test.pixels[order], next(model.parameters()).device
-    z, _ = model.eval().encode(to_numbers(pixels, model.values).to(device))
-    ours = to_pixels(model.expected_images(z), model.values).cpu()
+    z, _ = model.eval().encode(shared.to_numbers(pixels, model.values).to(device))
+    ours = shared.to_pixels(model.expected_images(z), model.values).cpu()
     highest = model.values - 1
     theirs = components.reconstruct(pixels.flatten(1).double() / highest).clamp(0, 1).mul(highest).round()
     rows = torch.stack([pixels, ours, theirs.to(torch.uint8).view_as(pixels)])
@@ -359,10 +291,11 @@ def draw_interpolations(path: Path, model: VAE, data: DataSet) -> None:
     last = torch.stack([places[(label + 1) % count][-1] for label in range(min(count, 10))])
     begin, end = data.test.pixels[first], data.test.pixels[last]
     device = next(model.parameters()).device
-    z_begin, z_end = (model.eval().encode(to_numbers(x, model.values).to(device))[0] for x in (begin, end))
+    z_begin, z_end = (model.eval().encode(shared.to_numbers(x, model.values).to(device))[0] for x in (begin, end))
     shares = torch.linspace(0, 1, 9, device=device)
     z = torch.lerp(z_begin.unsqueeze(1), z_end.unsqueeze(1), shares.view(1, -1, 1))  # (rows, 9, latent)
-    between = to_pixels(model.expected_images(z.flatten(0, 1)), model.values).cpu().unflatten(0, (len(first), -1))
+    images = model.expected_images(z.flatten(0, 1))
+    between = shared.to_pixels(images, model.values).cpu().unflatten(0, (len(first), -1))
     rows = torch.cat([begin.unsqueeze(1), between, end.unsqueeze(1)], dim=1)
     labels = [f"{data.classes[a]} → {data.classes[b]}" for a, b in data.test.labels[torch.stack([first, last], 1)]]
     columns = ["image", *(f"{share:.3g}" for share in shares.tolist()), "image"]
@@ -371,10 +304,9 @@ def draw_interpolations(path: Path, model: VAE, data: DataSet) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
-    parser = generative_parser("vae", __doc__, epochs=40, learning_rate=1e-3)
+    parser = shared.generative_parser("vae", __doc__, epochs=40, learning_rate=1e-3)
     parser.add_argument("--latent", type=integer(1), default=8, help="numbers in z (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    return run(parser.prog, lambda: train(options))
+    return shared.run(parser, arguments, build)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ from argparse import Namespace
 
 import acgan
 import pytest
+import shared
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -79,7 +80,8 @@ def test_each_network_learns_from_its_own_loss_alone(monkeypatch):
 
     generator, discriminator = networks()
     sgd = tuple(torch.optim.SGD(network.parameters(), 0.1) for network in (discriminator, generator))
-    acgan.train_epoch(generator, AveragedModel(generator), discriminator, sgd, images, 17, options, 0)
+    for _ in acgan.train_epoch(generator, AveragedModel(generator), discriminator, sgd, images, 17, options, 0):
+        pass
 
     ours, judge = networks()
     stream = random_stream("noise", 0, 0)
@@ -89,10 +91,10 @@ def test_each_network_learns_from_its_own_loss_alone(monkeypatch):
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.data -= 0.1 * gradient
 
-    for batch in acgan.shuffled_batches(images, 4, "order", 0, 0):
+    for batch in shared.shuffled_batches(images, 4, "order", 0, 0):
         asked = torch.randint(3, (4,), generator=stream)
         fake = ours(torch.randn(4, 5, generator=stream), asked)
-        of_real = judge(acgan.to_numbers(batch.pixels, 17))
+        of_real = judge(shared.to_numbers(batch.pixels, 17))
         of_fake = judge(fake.detach())
         likelihood = of_real[0].sigmoid().log().mean() + (-of_fake[0]).sigmoid().log().mean()
         named = of_real[1].log_softmax(1)[range(4), batch.labels].mean()

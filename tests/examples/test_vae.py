@@ -100,11 +100,11 @@ def test_the_elbo_of_a_model_that_knows_nothing_is_a_closed_form():
     edges = torch.linspace(-1 - 1 / 16, 1 + 1 / 16, 18, dtype=torch.float64).sigmoid()
     edges[0], edges[-1] = 0, 1
     nats = -edges.diff().log()[data.test.pixels.flatten().long()].sum().item() / len(data.test)
-    assert scores.kl == 0
-    assert scores.negative_elbo == pytest.approx(nats, rel=1e-6)
+    assert scores["kl_nats_per_image"] == 0
+    assert scores["negative_elbo_nats_per_image"] == pytest.approx(nats, rel=1e-6)
     expected_pixel = (edges.diff() * torch.linspace(0, 1, 17)).sum()
     error = (data.test.pixels / 16 - expected_pixel).square().mean().item()
-    assert scores.reconstruction_error == pytest.approx(error, rel=1e-5)
+    assert scores["reconstruction_mean_squared_error"] == pytest.approx(error, rel=1e-5)
 
 
 def test_the_elbo_is_its_integral_and_below_the_probability_of_the_images():
