@@ -11,7 +11,16 @@ from sklearn.model_selection import train_test_split
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import calculate_md5
 
-from cifarblocks.training.data.datasets import DIGITS, DataSet, Images, hold_out, load_cifar, load_data, load_digits, share_of
+from cifarblocks.training.data.datasets import (
+    DIGITS,
+    DataSet,
+    Images,
+    hold_out,
+    load_cifar,
+    load_data,
+    load_digits,
+    share_of,
+)
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import UserError
 
