@@ -7,8 +7,8 @@ def fitted(tmp_path, image_folder, monkeypatch):
     """Train in this process, on the shades: fitted("--epochs", 1) → the run, ended and not tested."""
     from cifarblocks.training import loop as train
     from cifarblocks.training.distributed import Processes
+    from cifarblocks.training.models import build_model
     from cifarblocks.training.options.parse import read_options
-    from cifarblocks.training.run import build_named
     from cifarblocks.training.run_folder import folder as runs
     from cifarblocks.training.saving import resume
 
@@ -17,7 +17,7 @@ def fitted(tmp_path, image_folder, monkeypatch):
     small = ("--model", "resnet_20", "--data", "folder:shades", "--batch-size", "8", "--epochs", "1", "--lr", "0.1",
              "--precision", "float64")  # fmt: skip
 
-    def run(*arguments, build=build_named):
+    def run(*arguments, build=build_model):
         options = read_options([*small, *map(str, arguments)])
         prepared = train.prepare(options, Processes(0, 1, torch.device("cpu")), build)
         resume(prepared)

@@ -1,12 +1,15 @@
 """The model of a run, by its name and arguments."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 import cifarblocks
 from cifarblocks.training.errors import UserError, first_line
+
+if TYPE_CHECKING:  # it imports torchvision, which --help need not wait for
+    from cifarblocks.training.data.datasets import DataSet
 
 SET_BY_DATA = ("num_classes", "image_size", "in_channels")
 
@@ -25,11 +28,9 @@ def sketch_model(name: str, arguments: dict[str, Any]) -> nn.Module:
         raise UserError(f"--model {name}{given}: {first_line(error)}") from error
 
 
-def build_model(
-    name: str, arguments: dict[str, Any], classes: int, image_size: tuple[int, int]
-) -> tuple[nn.Module, dict[str, Any]]:
+def build_model(name: str, arguments: dict[str, Any], data: "DataSet") -> tuple[nn.Module, dict[str, Any]]:
     """Return the classifier for some data with its first weights, and all arguments that it was built with."""
-    arguments = {**arguments, "num_classes": classes, "image_size": image_size}
+    arguments = {**arguments, "num_classes": len(data.classes), "image_size": data.image_size}
     try:
         return cifarblocks.create_model(name, **arguments), arguments
     except (ValueError, TypeError, RuntimeError) as error:

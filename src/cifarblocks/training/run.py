@@ -75,12 +75,7 @@ class Run:
         return torch.compile(network) if self.compiled else network  # type: ignore[return-value]
 
 
-def build_named(name: str, arguments: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the named model for some data with its first weights, and the arguments that it was built with."""
-    return build_model(name, arguments, len(data.classes), data.image_size)
-
-
-def prepare(options: Options, processes: Processes, build: Build = build_named) -> Run:
+def prepare(options: Options, processes: Processes, build: Build = build_model) -> Run:
     """Read the data, build the model, open the folder of the run, and turn the options into parts.
 
     Args:

@@ -60,7 +60,7 @@ class Start:
         Raises:
             UserError: if a tensor is missing, left over or of another shape; it names the first.
         """
-        model, arguments = build_model(name, given, len(data.classes), data.image_size)
+        model, arguments = build_model(name, given, data)
         try:
             if self.card:
                 model.to(next(iter(self.tensors.values())).dtype)
