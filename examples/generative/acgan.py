@@ -19,6 +19,7 @@ from typing import Any
 import shared
 import torch
 import torch.nn.functional as F
+from image_grids import draw_grid
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,7 +29,6 @@ from cifarblocks.training.data.datasets import DataSet, Images
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import integer, number
-from cifarblocks.training.pictures.image_grids import draw_grid
 
 CLASSIFIER, CHECK_SAMPLES, CHECK_EPOCHS = "resnet_20", 5000, 20
 

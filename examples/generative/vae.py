@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import shared
 import torch
 import torch.nn.functional as F
+from image_grids import draw_grid
 from torch import Tensor, nn
 
 from cifarblocks.blocks import BasicBlock
@@ -30,7 +31,6 @@ from cifarblocks.training.data.datasets import DataSet, Images
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import integer
-from cifarblocks.training.pictures.image_grids import draw_grid
 
 LARGEST_GRADIENT = 100.0  # a batch far from the model's scales would throw it off
 

@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from image_grids import draw_grid
 from PIL import Image
 from shared import load_pixels, map_sizes, map_widths, shuffled_batches, to_numbers, to_pixels
 
 from cifarblocks.training.data.datasets import Images, load_data
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.pictures.image_grids import draw_grid
 
 
 def options(tmp_path, **given):
