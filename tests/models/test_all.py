@@ -233,7 +233,7 @@ def test_stages_have_their_depths_widths_strides_and_rates(depths):
         return nn.Identity()
 
     widths, strides = [10 * (i + 1) for i in range(len(depths))], [2] * len(depths)
-    stages = build_stages(block, 5, widths, depths, strides, 0.5)
+    stages = build_stages([block] * len(depths), 5, widths, depths, strides, 0.5)
     assert [len(stage) for stage in stages] == depths
     total = sum(depths)
     expected = []
