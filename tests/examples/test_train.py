@@ -54,7 +54,7 @@ def test_it_is_short_enough_to_read():
 
 @pytest.mark.slow
 def test_the_digits_are_learnt(script):
-    finished = script("train.py", OMP_NUM_THREADS="2")
+    finished = script("train.py")
     assert float(re.search(r"test top-1 ([\d.]+)%: \d+ of 360 images", finished.stdout)[1]) >= 98
 
 
