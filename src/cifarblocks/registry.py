@@ -1,5 +1,6 @@
 """Names of classifiers → the functions that build them."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -72,8 +73,14 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices needs features_only=True, got out_indices={out_indices!r} without it")
-    with nullcontext() if device is None else torch.device(device):
-        model: Any = find_model(name)(**arguments)
+    factory = find_model(name)
+    try:
+        with nullcontext() if device is None else torch.device(device):
+            model: Any = factory(**arguments)
+    except TypeError as error:
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+            raise TypeError(f"{name} has no argument {unknown[1]!r}, got {arguments.get(unknown[1])!r}") from error
+        raise
     return (model.backbone(out_indices) if features_only else model).to(dtype=dtype)
 
 

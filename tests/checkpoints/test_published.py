@@ -117,7 +117,7 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named():
     strided = {"layer2.0.downsample.0.weight": torch.zeros(128, 64, 3, 3)}
     refused(model, state | strided, "layer2.0.downsample.0.weight of shape (128, 64, 3, 3), the model has (128, 64, 1")
     refused(model, state | {"a.relative_position_index": torch.zeros(1)}, "has a.relative_position_index, which")
-    refused(model, {"model": state}, "state_dict must have only tensors, but 'model' is a dict")
+    refused(model, {"model": state}, "expected only tensors in state_dict, but 'model' is a dict")
     refused(
         model, {"model.fc": torch.zeros(1)}, "state_dict has no tensor of this network under the names of torchvision"
     )

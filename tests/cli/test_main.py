@@ -42,7 +42,14 @@ def test_alone_it_prints_what_there_is_in_ten_lines(capsys):
 
 def test_an_unknown_command_is_one_sentence_and_status_2(capsys):
     assert main(["trian"]) == 2
-    assert capsys.readouterr().err.startswith("cifarblocks: error: unknown command 'trian'; known are list, show, ")
+    assert capsys.readouterr().err == "cifarblocks: error: unknown command 'trian'; did you mean 'train'?\n"
+    assert main(["x"]) == 2
+    assert "unknown command 'x'; known are list, show, train, " in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cifarblocks {cifarblocks.__version__}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

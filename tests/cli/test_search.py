@@ -163,12 +163,12 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         (("--search", "lr=3..1"), "two numbers and the lower one first, got 'lr=3..1'"),
         (("--search", "lr=-1..1"), "--search lr=-1: argument --lr: must be a number of at least 0"),
         (("--search", "speed=0..1"), "--search speed=0: unrecognized arguments: --speed 0"),
-        (("--search", "model-argument.width=1..2"), "unexpected keyword argument 'width'"),
+        (("--search", "model-argument.width=1..2"), "has no argument 'width'"),
         (("--search", "optimizer=sgd,adam"), "--search optimizer=adam: argument --optimizer: invalid choice: 'adam'"),
         (("--search", "lr=0.1..1", "--lr", 1), "--search lr: --lr is given too"),
         (("--search", "seed=0..5"), "--search seed: all trials have the --seed of the search"),
         (("--search", "lr=0.1..1", "--final"), "--final holds no images out, and values are chosen on those"),
-        (("--search", "lr=0.1..1", "--epoch", 1), "cifarblocks train: unrecognized arguments: --epoch 1"),
+        (("--search", "lr=0.1..1", "--epoch", 1), "unrecognized arguments: --epoch 1; did you mean --epochs?"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, monkeypatch, tmp_path, capsys):

@@ -133,7 +133,7 @@ def test_false_leaves_a_switch_out_and_an_option_of_several_numbers_is_a_list_in
     [
         ("colour = 1\nruns = [{model = 'mlp'}]", "grid.toml: unknown key 'colour'"),
         ("runs = [{model = 'mlp', learning-rate = 1}]", "run mlp: unrecognized arguments: --learning-rate 1"),
-        ("runs = [{model = 'mlp', model-argument.width = 1}]", "unexpected keyword argument 'width'"),
+        ("runs = [{model = 'mlp', model-argument.width = 1}]", "has no argument 'width'"),
         ("runs = [{model = 'mlq'}]", "unknown model name 'mlq'; did you mean 'mlp'"),
         ("runs = [{lr = 1}]", "grid.toml: every run needs a model"),
         ("runs = [{model = 'mlp', lr = 'fast'}]", "argument --lr: must be a number of at least 0, got 'fast'"),
@@ -165,7 +165,7 @@ def test_what_a_grid_may_not_say_is_named(text, sentence, tmp_path, monkeypatch,
 def test_a_missing_grid_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sweep.main(["nowhere.toml"]) == 2
-    assert "nowhere.toml: No such file" in capsys.readouterr().err
+    assert "'nowhere.toml' is neither a file nor one of eca_kernel, " in capsys.readouterr().err
 
 
 def test_runs_go_on_after_a_failure_and_what_is_complete_is_skipped(stand_in, capsys):

@@ -130,7 +130,7 @@ def test_average_is_none_where_none_is_asked():
 def test_options_that_do_not_fit_the_model_are_refused(fitted):
     from cifarblocks.training.errors import UserError
 
-    with pytest.raises(UserError, match="--sync-batchnorm: torch has it for GPUs alone, and this is a CPU"):
+    with pytest.raises(UserError, match="--sync-batchnorm needs a GPU"):
         fitted("--sync-batchnorm", "--name", "a")
     with pytest.raises(UserError, match="--sync-batchnorm: mlp has no BatchNorm"):
         fitted("--sync-batchnorm", "--model", "mlp", "--name", "a")

@@ -57,7 +57,7 @@ def load_published(
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             found = f"{name!r} is a {type(value).__name__}"
-            raise ValueError(f"state_dict must have only tensors, but {found}; is the state dict inside it?")
+            raise ValueError(f"expected only tensors in state_dict, but {found}: pass the state dict inside it")
     own = model.state_dict()
     names = published_names(weights, own, source)
     if not names.keys() & own.keys():

@@ -5,12 +5,11 @@
     cifarblocks finetune --weights FILE --source timm --model vit_tiny_16 --data folder:PATH --image-size 224
 
 Without --freeze the whole network is trained, by the recipe fine_tuning_adamw: a constant learning rate and an average
-of the weights. With --freeze the last layer alone is, by frozen_backbone_adamw: the rest
-of the network is run once over the images, what comes out is kept in DATA_DIR/cache/features, and a hundred epochs on
-it take seconds, as often as one likes.
+of the weights. With --freeze the last layer alone is, by frozen_backbone_adamw: the rest of the network is run once
+over the images, its features are kept in DATA_DIR/cache/features, and a hundred epochs on them take seconds.
 
 Every option of `cifarblocks train` may be given too. The last layer is kept where the weights are for the same classes
-in the same order, and is new otherwise; positions and the like that were made for another image size are resized.
+in the same order, and is new otherwise; positions and tables for another image size are resized.
 """
 
 import argparse
@@ -20,6 +19,7 @@ from typing import Any
 
 from torch import nn
 
+from cifarblocks.checkpoints.tables import TABLES
 from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.distributed import Processes, is_first
 from cifarblocks.training.errors import UserError
@@ -37,10 +37,10 @@ PROGRAM = "cifarblocks finetune"
 
 def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
     """Read the weights and the command line, which goes on where what the weights say of themselves ends."""
-    parser = Parser(PROGRAM, __doc__)
+    parser = Parser(PROGRAM, __doc__, usage="--weights FILE [options]")
     group = parser.add_argument_group("weights", "and every option of `cifarblocks train`")
     group.add_argument("--weights", type=Path, required=True, help="a file of a run, or of a --source")
-    group.add_argument("--source", choices=("timm", "torchvision"), help="the library that published the weights")
+    group.add_argument("--source", choices=tuple(TABLES), help="the library that published the weights")
     group.add_argument("--model", help="the network that they are of, with its --model-argument, for a --source")
     group.add_argument("--freeze", action="store_true", help="train the last layer alone")
     own, others = parser.parse_known_args(arguments)

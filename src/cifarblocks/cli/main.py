@@ -1,7 +1,10 @@
 """The command `cifarblocks`: finds the command that is asked for, and imports nothing for the others."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
+
+import cifarblocks
 
 # Name → the package that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
 COMMANDS = {
@@ -21,8 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(overview())
         return 0
+    if name == "--version":
+        print(f"cifarblocks {cifarblocks.__version__}")
+        return 0
     if name not in COMMANDS:
-        print(f"cifarblocks: error: unknown command {name!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COMMANDS)}"
+        print(f"cifarblocks: error: unknown command {name!r}; {hint}", file=sys.stderr)
         return 2
     package, _ = COMMANDS[name]
     try:

@@ -50,7 +50,7 @@ def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 for a command that cannot work."""
-    parser = Parser("cifarblocks predict", __doc__)
+    parser = Parser("cifarblocks predict", __doc__, usage="--weights FILE (IMAGE... | --evaluate) [options]")
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE")
     add("--weights", type=Path, required=True, help="a file that `cifarblocks train` wrote")

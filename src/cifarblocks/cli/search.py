@@ -1,13 +1,14 @@
-"""Search for the learning rate, or any other value, on images held out: Optuna's TPE, bad trials cut short.
+"""Search for the learning rate, or any other value, on validation images: Optuna's TPE, bad trials cut short.
 
     cifarblocks search --search lr=0.01..3 --epochs 10 --trials 12        # the digits, about 5 minutes
     cifarblocks search --data cifar10 --model resnet_20 --search lr=0.05..5 --search weight_decay=1e-5..1e-2
     cifarblocks search --search optimizer=sgd,adamw --search model-argument.drop_path=0..0.3 --train
 
 Every option of `cifarblocks train` may be given too. Each trial trains on a share of the training images and is
-measured on those held out; the test images are left alone. A trial ends when it is worse than the median of those
-before it, or has not got better for some epochs. The study is an SQLite file, and the same command goes on with it,
-also with more --trials. At the end stands the command that trains with the best values on all images; --train runs it.
+measured on the validation images; the test images are left alone. A trial ends when it is worse than the median of
+those before it, or has not got better for some epochs. The study is an SQLite file, and the same command goes on with
+it, also with more --trials. At the end stands the command that trains with the best values on all images; --train runs
+it.
 """
 
 import os
@@ -69,7 +70,7 @@ def check_space(space: Space, arguments: list[str]) -> Options:
     """Return the options without what is searched; both ends of every range must be values that it takes."""
     if not space:
         raise UserError("--search NAME=LOW..HIGH says what to search for; give one at least")
-    trained = parse("cifarblocks train", arguments)
+    trained = parse(arguments)
     if trained.final:
         raise UserError("--final holds no images out, and values are chosen on those")
     for key, distribution in space.items():
@@ -79,7 +80,7 @@ def check_space(space: Space, arguments: list[str]) -> Options:
             raise UserError(f"--search {key}: --{key} is given too")
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
         for value in map(typed, ends):
-            parse(f"--search {key}={value}", [*arguments, *command_line({key: value})])
+            parse([*arguments, *command_line({key: value})], f"--search {key}={value}: ")
     return trained
 
 
@@ -94,7 +95,7 @@ def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]
         return distribution
     low, high = typed(distribution.low), typed(distribution.high)
     try:
-        parse(key, [*arguments, *command_line({key: distribution.low + 0.5})])
+        parse([*arguments, *command_line({key: distribution.low + 0.5})])
     except UserError:
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log=distribution.log)
@@ -123,7 +124,7 @@ def report_best(study: Study, folder: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a search that failed, or 2 for a command that cannot work."""
-    parser = Parser("cifarblocks search", __doc__)
+    parser = Parser("cifarblocks search", __doc__, usage="--search NAME=LOW..HIGH [options]")
     add = parser.add_argument
     add("--search", metavar="NAME=LOW..HIGH", type=read_range, action="append", default=[],
         help="an option, or model-argument.NAME, and its range; on a logarithmic scale where HIGH is 10 times LOW or "
@@ -137,6 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--output", type=Path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
     add("--train", action="store_true", help="train with the best values, at the end")
     given, others = parser.parse_known_args(arguments)
+    if given.share == 0:
+        parser.error("--share must be above 0, got 0.0")
     plan = Plan(dict(given.search), given.trials, given.share, given.patience, given.seed, given.output, given.name)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop_on_signals()

@@ -14,7 +14,7 @@ from cifarblocks.registry import find_model
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a model; the exit status is 0, or 2 for a name that is unknown."""
-    parser = argparse.ArgumentParser("cifarblocks show", description=__doc__)
+    parser = argparse.ArgumentParser("cifarblocks show", description="Print a model part by part.")
     parser.add_argument("name", help="a name that `cifarblocks list` prints")
     try:
         print(description(parser.parse_args(arguments).name))

@@ -46,7 +46,7 @@ def plan(run: GridRun, output: Path, epochs: int | None) -> Planned:
     """Return the command line of a run, read as `cifarblocks train` reads it."""
     settings = run.settings if epochs is None else {**run.settings, "epochs": epochs}
     arguments = [*command_line(settings), "--output", str(output), "--name", run.name, "--resume"]
-    options = parse(f"run {run.label}", arguments)
+    options = parse(arguments, f"run {run.label}: ")
     return Planned(run.label, arguments, options.output / options.model / run.name, options)
 
 
@@ -141,7 +141,7 @@ def sweep(grid: Grid, title: str, output: Path, jobs: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 if a run failed, or 2 for a command that cannot work."""
-    parser = Parser("cifarblocks sweep", __doc__)
+    parser = Parser("cifarblocks sweep", __doc__, usage="GRID [options]")
     add = parser.add_argument
     names = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
     add("grid", type=grid_path, help=f"a TOML file, or one of {names}")
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         grid = read_grid(options.grid, dict(options.set))
         planned = [plan(run, output, None) for run in grid.runs]
         if grid.reference is not None:
-            parse("[equal-time]", command_line(grid.reference))
+            parse(command_line(grid.reference), "[equal-time]: ")
         if not options.dry_run:
             return sweep(grid, options.grid.stem, output, options.jobs)
         print(*(shlex.join(["cifarblocks", "train", *run.arguments]) for run in planned), sep="\n")

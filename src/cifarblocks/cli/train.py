@@ -6,7 +6,7 @@
     torchrun --nproc_per_node=4 -m cifarblocks train --data cifar100   # 4 GPUs, or 4 processes on CPU
 
 It prints the recipe, a line an epoch and, at the end, the test accuracy of the last epoch's weights and the files it
-wrote. With --name and --resume the same command can be repeated until it is done. More: docs/training.md.
+wrote. With --name and --resume the same command can be repeated until it is done.
 """
 
 from cifarblocks.training.options.parse import read_options

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -20,25 +19,6 @@ class FeatureInfo(NamedTuple):
 
     channels: int
     stride: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Arguments that every classifier takes, if its docstring says nothing else of them.
-
-    Attributes:
-        num_classes: classes; 0 leaves what the last layer would see.
-        in_channels: channels of the images.
-        image_size: height and width of the images it is used for, or one number for both.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate before the last layer.
-    """
-
-    num_classes: int = 100
-    in_channels: int = 3
-    image_size: ImageSize = 32
-    drop_path: float = 0.0
-    dropout: float = 0.0
 
 
 class Classifier(nn.Module):

@@ -11,7 +11,8 @@ from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
 from cifarblocks.blocks.sizes import height_and_width
-from cifarblocks.models.classifier import Arguments, Classifier, ImageSize, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem

@@ -10,7 +10,8 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.blocks.sizes import require_at_least
-from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_convnext
 from cifarblocks.models.resnet import resnet
 from cifarblocks.models.stages import build_transition_stages, stage_info

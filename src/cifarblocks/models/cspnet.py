@@ -8,7 +8,8 @@ from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
-from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import Stem, imagenet_stem

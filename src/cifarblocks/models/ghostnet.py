@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule, divisible
 from cifarblocks.blocks.residual import ProjectionShortcut
-from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.resnet import resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import STEMS, Stem

@@ -5,7 +5,8 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.mixer import MixerLayer
-from cifarblocks.models.classifier import Arguments, Classifier, FeatureInfo, ImageSize, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, FeatureInfo, ImageSize, PooledHead
 from cifarblocks.models.initialise import initialise_mixer
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.models.vit import TokenMap, patch_grid, patch_tokens

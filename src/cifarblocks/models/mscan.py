@@ -8,7 +8,8 @@ from torch import nn
 
 from cifarblocks.blocks.basic import LayerNorm2d, conv_norm
 from cifarblocks.blocks.msca import MSCABlock
-from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_mscan
 from cifarblocks.models.stages import build_transition_stages, stage_info
 from cifarblocks.models.stems import Stem

@@ -9,7 +9,8 @@ from torch import nn
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
-from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
-from cifarblocks.models.classifier import Arguments, Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
 from cifarblocks.models.initialise import initialise_vit
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.registry import register_model

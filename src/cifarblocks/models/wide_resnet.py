@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.residual import PreActBlock
-from cifarblocks.models.classifier import Arguments, Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.registry import register_model

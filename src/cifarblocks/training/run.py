@@ -99,12 +99,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
         lambda: open_run(options.output, options.model, options.name, record, resume=options.resume)
     )
 
-    model.set_gradient_checkpointing(options.gradient_checkpointing)  # type: ignore[operator]
-    if options.sync_batchnorm:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    model = model.to(device, dtype).to(memory_format=torch.channels_last)
-    if options.accelerate:
-        model = cifarblocks.accelerate(model)
+    model = place(model, options, device, dtype)
     return Run(
         options=options,
         processes=processes,
@@ -141,6 +136,15 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
         compiled=options.compile,
         trained=nn.Identity(),
     )
+
+
+def place(model: nn.Module, options: Options, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return the model as it is trained: on the device, in the precision and with the layers that the options say."""
+    model.set_gradient_checkpointing(options.gradient_checkpointing)  # type: ignore[operator]
+    if options.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)
+    return cifarblocks.accelerate(model) if options.accelerate else model
 
 
 def resolve(options: Options, data: DataSet, device: torch.device) -> Options:
@@ -228,4 +232,4 @@ def check_fits(options: Options, batches: ImageBatches, model: nn.Module, proces
     if options.sync_batchnorm and not normed:
         raise UserError(f"--sync-batchnorm: {options.model} has no BatchNorm")
     if options.sync_batchnorm and processes.device.type != "cuda":
-        raise UserError("--sync-batchnorm: torch has it for GPUs alone, and this is a CPU")
+        raise UserError("--sync-batchnorm needs a GPU")

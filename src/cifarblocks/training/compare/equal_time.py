@@ -59,7 +59,7 @@ def measure_speed(folder: Path, settings: Settings) -> float:
     few = {**settings, "share": few_images(settings), "epochs": 10_000, "final": True, "no-test": True}
     with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as scratch:
         arguments = [*command_line(few), "--output", scratch, "--name", "speed"]
-        run = Path(scratch) / parse("[equal-time]", arguments).model / "speed"
+        run = Path(scratch) / parse(arguments, "[equal-time]: ").model / "speed"
         process = Process(arguments, Path(scratch) / "speed.log")
         try:
             while (status := process.status) is None:
@@ -74,6 +74,6 @@ def measure_speed(folder: Path, settings: Settings) -> float:
 
 def few_images(settings: Settings) -> float:
     """Return the share of the training images that a speed is measured on: at least two batches."""
-    options = parse("[equal-time]", command_line(settings))
+    options = parse(command_line(settings), "[equal-time]: ")
     images = len(load_data(options.data, options.data_dir, options.image_size).train)
     return min(1.0, max(IMAGES, 2 * options.batch_size) / images)

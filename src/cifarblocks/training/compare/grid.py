@@ -52,7 +52,10 @@ def grid_path(text: str) -> Path:
     'eca_kernel.toml'
     """
     shipped = GRIDS / f"{text}.toml"
-    return shipped if shipped.exists() and not Path(text).exists() else Path(text)
+    if not (Path(text).exists() or shipped.exists()):
+        names = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
+        raise ArgumentTypeError(f"{text!r} is neither a file nor one of {names}")
+    return Path(text) if Path(text).exists() else shipped
 
 
 def read_grid(path: Path, changes: Settings) -> Grid:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,22 @@ def tidy(key: str) -> str:
     """
     option, dot, name = key.partition(".")
     return option.replace("_", "-") + dot + name
+
+
+def as_settings(options: dict[str, Any]) -> Settings:
+    """Return the settings of some fields of `Options`; None leaves one out.
+
+    Raises:
+        UserError: If there is no such field.
+    """
+    for name in options:
+        if name not in DECLARED:
+            near = get_close_matches(name, DECLARED, n=1)
+            raise UserError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    given = {name: value for name, value in options.items() if value is not None}
+    arguments = {f"model-argument.{name}": value for name, value in given.pop("model_argument", {}).items()}
+    plain = {tidy(name): list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return {**plain, **arguments}
 
 
 def command_line(settings: Settings) -> list[str]:
@@ -65,11 +82,11 @@ def reads_otherwise(value: Any) -> bool:
     return isinstance(value, str) and (not value.isidentifier() or value in ("True", "False", "None"))
 
 
-def parse(where: str, arguments: list[str]) -> Options:
+def parse(arguments: list[str], where: str = "") -> Options:
     """Return the options that `cifarblocks train` makes of a command line.
 
     Raises:
-        UserError: If it makes none: where the command line is from, and what it says of it.
+        UserError: If it makes none: what it says, after where the command line is from.
     """
     said = io.StringIO()
     try:
@@ -77,7 +94,7 @@ def parse(where: str, arguments: list[str]) -> Options:
             return read_options(arguments)
     except SystemExit:
         message = (said.getvalue().strip() or "asks for help").removeprefix("cifarblocks train: error: ")
-        raise UserError(f"{where}: {message}") from None
+        raise UserError(where + message) from None
 
 
 def check_same_options(folder: Path, options: Options) -> None:

@@ -107,7 +107,7 @@ def try_values(study: Study, space: Space, folder: Path, arguments: list[str], p
     places = ["--output", str(folder), "--name", name, "--resume", "--no-test"]
     command = [*arguments, *command_line(values), *places]
     try:
-        options = parse("refused", command)
+        options = parse(command, "refused: ")
     except UserError as error:
         study.tell(trial, state=TrialState.PRUNED)
         return f"{describe(values)}: {error}"

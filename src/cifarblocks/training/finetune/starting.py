@@ -14,7 +14,10 @@ from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.errors import UserError, first_line
 from cifarblocks.training.models import build_model
 
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+# Mean and standard deviation that the networks of a source were trained with.
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+CIFAR = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
+NORMALISATIONS = {"timm": IMAGENET, "torchvision": IMAGENET, "chenyaofo": CIFAR, "kuangliu": CIFAR}
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,9 @@ class Start:
     def arguments(self) -> list[str]:
         """Return the options that build the same network and normalise images as it knows them.
 
-        Published weights do not say how: ImageNet's mean and standard deviation are the rule.
+        Published weights do not say how: the mean and standard deviation of their source are taken.
         """
-        mean = self.card.mean if self.card else IMAGENET_MEAN
-        std = self.card.std if self.card else IMAGENET_STD
+        mean, std = (self.card.mean, self.card.std) if self.card else NORMALISATIONS[str(self.source)]
         arguments = ["--mean", *map(repr, mean), "--std", *map(repr, std)]
         if self.card:
             for name, value in self.card.arguments.items():

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,16 +19,21 @@ class Parser(argparse.ArgumentParser):
         program: The command.
         description: The first paragraphs of the help.
         about: What stands before each sentence.
+        usage: What follows the command in the first line of the help; by default every option.
     """
 
-    def __init__(self, program: str, description: str | None = None, about: str = "") -> None:
-        formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
-        usage = "%(prog)s [options]" if program.startswith("cifarblocks") else None
-        super().__init__(program, usage, description, formatter_class=formatter, allow_abbrev=False)
+    def __init__(self, program: str, description: str | None = None, about: str = "", usage: str | None = None) -> None:
+        formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
+        super().__init__(
+            program, usage and f"%(prog)s {usage}", description, formatter_class=formatter, allow_abbrev=False
+        )
         self.about = about
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
+        unknown, _, rest = message.partition("unrecognized arguments: ")
+        if not unknown and (near := get_close_matches(rest.split(" ")[0], self._option_string_actions, n=1)):
+            message += f"; did you mean {near[0]}?"
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"{self.prog}: error: {self.about}{message}", file=sys.stderr)
         sys.exit(2)

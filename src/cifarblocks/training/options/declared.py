@@ -52,6 +52,7 @@ of_optimizer = partial(option, "recipe", of_optimizer=True)
 OPTIMIZERS = ("adamw", "muon", "sgd")
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 REPEATED: dict[str, Any] = {"action": "append", "metavar": "NAME=VALUE"}
+METAVARS = {"int": "N", "float": "X", "Path": "PATH"}
 RGB: dict[str, Any] = {"nargs": 3, "metavar": ("R", "G", "B")}
 
 
@@ -71,8 +72,8 @@ class Options:
     data: str = option("data", "digits", "digits, cifar10, cifar100 or folder:PATH", group="data")
     data_dir: Path = option("upkeep", Path("data"), "holds CIFAR and decoded folders", Path)
     image_size: int | None = option("data", None, "make images RGB of that size (default: their own)", integer(1, 4096))
-    mean: list[float] | None = option("run", None, "of each channel (default: of the images)", number(0, 1), **RGB)
-    std: list[float] | None = option("run", None, "of each channel (default: of the images)", number(1 / 255, 1), **RGB)
+    mean: list[float] | None = option("run", None, "subtracted (default: of the images)", number(0, 1), **RGB)
+    std: list[float] | None = option("run", None, "divided by (default: of the images)", number(1 / 255, 1), **RGB)
 
     output: Path = option("place", Path("runs"), "the run is written to OUTPUT/MODEL/NAME", Path, group="files")
     name: str | None = option("place", None, "name of the run (default: the date and time)", folder_name)
@@ -84,7 +85,7 @@ class Options:
     batch_size: int = of_recipe(64, "global batch size, split over the processes", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
     optimizer: str = of_recipe("sgd", "muon moves filters orthogonally, the rest by SGD", choices=OPTIMIZERS)
-    eps: float | None = of_optimizer(None, "of adamw (default: 1e-8)", number(0))
+    eps: float | None = of_optimizer(None, "epsilon of adamw (default: 1e-8)", number(0))
     lr: float = of_optimizer(None, "peak per 256 images (default: 0.8, adamw 0.001, 0.08 without BatchNorm)", number(0))
     muon_share: float | None = of_optimizer(None, "rate of muon's filters, relative (default: 0.07)", number(0))
     final_lr: float = of_recipe(0.0, "where the cosine ends, per 256 images", number(0))
@@ -96,8 +97,8 @@ class Options:
     ema: float = of_recipe(0.0, "decay a step of an average of the weights (default: 0, none)", number(0, 1))
 
     label_smoothing: float = of_recipe(0.0, "of the one-hot targets", number(0, 1), group="regularisation")
-    drop_path: float | None = of_network(None, "of the model (default: the model's)", number(0, 1))
-    dropout: float | None = of_network(None, "of the model (default: the model's)", number(0, 1))
+    drop_path: float | None = of_network(None, "rate of the model (default: the model's)", number(0, 1))
+    dropout: float | None = of_network(None, "rate of the model (default: the model's)", number(0, 1))
     mirror: bool | None = of_recipe(None, "mirror each image every other epoch (default: not for digits)", **SWITCH)
     shift: float = of_network(0.0, "largest shift of the crop, as a share of the side", number(0, 0.5))
     policy: str = of_network("none", "trivial (TrivialAugmentWide) or rand-N-M (RandAugment)", policy_name)
@@ -150,10 +151,12 @@ def add_data_options(parser: ArgumentParser) -> None:
 
 
 def shown(name: str) -> dict[str, Any]:
-    """Return argparse's arguments of an option; its last word stands for the value in the help."""
+    """Return argparse's arguments of an option; N, X or PATH stands for a number or a path in the help."""
     arguments = DECLARED[name]["arguments"]
-    valued = "type" in arguments and "metavar" not in arguments
-    return {**arguments, "metavar": name.rpartition("_")[2].upper()} if valued else arguments
+    if arguments.keys() & {"action", "choices", "metavar"}:
+        return arguments
+    letters = [letter for kind, letter in METAVARS.items() if kind in str(Options.__annotations__[name])]
+    return {**arguments, "metavar": letters[0] if letters else name.upper()}
 
 
 def flag(name: str) -> str:

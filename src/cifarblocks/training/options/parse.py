@@ -26,7 +26,7 @@ def read_options(
         program: The command, for its help and its errors.
         description: The first paragraphs of the help.
     """
-    parser = Parser(program, description)
+    parser = Parser(program, description, usage="[options]")
     add_options(parser, ("run", "data", "recipe", "place", "upkeep"))
     typed = vars(parser.parse_args(arguments))
     try:

@@ -93,7 +93,7 @@ def means(lines: list[list[float]]) -> list[float]:
 def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
     """Draw a bar for each row, and a dot for each seed.
 
-    Of many rows, a bar for that of each family which was best on the images held out, and a dot for each of the others.
+    Of many rows, a bar for each family's best on the validation images, and a dot for each of the others.
     """
     palette = colors(row.family for row in ranked(rows))
     if len(rows) > MANY:
@@ -101,7 +101,7 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
         bars = ranked(max(family, key=lambda row: row.selecting) for family in members.values())
         dots = [[row.top1 for row in members[bar.family]] for bar in bars]
         names = [f"{bar.family}: {bar.label}" for bar in bars]
-        seen = "bars: best on images held out; dots: all of the family"
+        seen = "bars: best on validation images; dots: all of the family"
     else:
         bars = ranked(rows)
         dots = [bar.values("test_top1") for bar in bars]

@@ -33,7 +33,8 @@ def command_typed() -> str:
     """Return what was typed: `cifarblocks ...`, or a script by its path from the working folder."""
     if Path(sys.argv[0]).name in ("cifarblocks", "__main__.py"):
         return shlex.join(["cifarblocks", *sys.argv[1:]])
-    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    script = [os.path.relpath(sys.argv[0])] if Path(sys.argv[0]).is_file() else []  # none in a prompt or with -c
+    return shlex.join(["python", *script, *sys.argv[1:]])
 
 
 def summary(
