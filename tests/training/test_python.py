@@ -15,7 +15,7 @@ QUICK = {"epochs": 1, "share": 0.2}
 def test_options_are_the_fields_of_the_declaration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {"mean": (0.5, 0.5, 0.5), "std": [0.2] * 3, "model_argument": {"dropout": 0.1}, "image_size": None}
-    result = train("mlp", "digits", name="first", final=True, resume=None, output=tmp_path / "out", **options, **QUICK)
+    result = train("mlp", "digits", name="first", final=True, output=tmp_path / "out", **options, **QUICK)
     recorded = read_json(tmp_path / "out" / "mlp" / "first" / "configuration.json")["options"]
     assert result["epochs"] == 1
     assert (recorded["mean"], recorded["std"], recorded["model_argument"]) == ([0.5] * 3, [0.2] * 3, {"dropout": 0.1})

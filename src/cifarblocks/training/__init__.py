@@ -1,16 +1,36 @@
 """The training system behind `cifarblocks train`; it needs `pip install "cifarblocks[train]"`."""
 
+from pathlib import Path
 from typing import Any
 
 
-def train(model: str, data: str = "digits", **options: Any) -> dict[str, Any]:
+def train(
+    model: str,
+    data: str = "digits",
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    output: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
     """Train a model, test it once, and write everything down, as `cifarblocks train` does.
 
     Args:
         model: A name of `cifarblocks.list_models()`.
         data: digits, cifar10, cifar100 or folder:PATH.
-        options: Fields of `cifarblocks.training.options.declared.Options`, e.g. `epochs=30, mean=(0.5, 0.5, 0.5),
-            model_argument={"kernel_size": 5}`; None leaves an option open.
+        epochs: Passes over the training images. Default: the recipe's.
+        batch_size: Images of a step, over all processes. Default: the recipe's.
+        lr: Peak learning rate per 256 images. Default: the recipe's.
+        seed: Draws initial weights, order and augmentation.
+        output: The run is written to OUTPUT/MODEL/NAME.
+        name: Name of the run. Default: the date and time.
+        resume: Go on with the run of that name, or begin it.
+        options: Other fields of `cifarblocks.training.options.declared.Options`, e.g. `mean=(0.5, 0.5, 0.5),
+            model_argument={"kernel_size": 5}`; None leaves one open.
 
     Returns:
         What the run's summary.json says; nothing with `no_test=True`.
@@ -23,6 +43,7 @@ def train(model: str, data: str = "digits", **options: Any) -> dict[str, Any]:
     from cifarblocks.training.compare.launch import as_settings, command_line, parse
     from cifarblocks.training.distributed import joined_processes
 
-    settings = as_settings({"model": model, "data": data, **options})
+    given = {"model": model, "data": data, "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
+    settings = as_settings({**given, "output": str(output), "name": name, "resume": resume, **options})
     with joined_processes() as processes:
         return loop.train(parse(command_line(settings)), processes)
