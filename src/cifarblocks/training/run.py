@@ -105,17 +105,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
         processes=processes,
         data=data,
         batches=batches,
-        card=Card(
-            model=options.model,
-            arguments=arguments,
-            classes=data.classes,
-            image_size=data.image_size,
-            mean=options.mean or [],
-            std=options.std or [],
-            precision=options.precision,
-            data=data.name,
-            epoch=0,
-        ),
+        card=describe_weights(options, arguments, data),
         record=record,
         folder=folder,
         state=build_state(options, model, model),
@@ -135,6 +125,21 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
         checkpoint_steps=options.checkpoint_steps,
         compiled=options.compile,
         trained=nn.Identity(),
+    )
+
+
+def describe_weights(options: Options, arguments: dict[str, Any], data: DataSet) -> Card:
+    """Return what the weights files of a run say of themselves, before its first epoch."""
+    return Card(
+        model=options.model,
+        arguments=arguments,
+        classes=data.classes,
+        image_size=data.image_size,
+        mean=options.mean or [],
+        std=options.std or [],
+        precision=options.precision,
+        data=data.name,
+        epoch=0,
     )
 
 
