@@ -164,7 +164,8 @@ def test_what_a_grid_may_not_say_is_named(text, sentence, tmp_path, monkeypatch,
 
 def test_a_missing_grid_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert sweep.main(["nowhere.toml"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["nowhere.toml"])
     assert "'nowhere.toml' is neither a file nor one of eca_kernel, " in capsys.readouterr().err
 
 
