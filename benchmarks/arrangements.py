@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def our_name(module: nn.Module, name: str) -> str:
-    """What the parameter or buffer `name` of an arrangement is called in our block."""
+    """Return our block's name of the parameter or buffer `name` of an arrangement."""
     ours = []
     for part in name.split("."):
         ours.append(getattr(module, "OURS", {}).get(part, part))
@@ -73,7 +73,7 @@ class LSK(nn.Module):
 
 
 class Unit(nn.Module):
-    """What stands around an attention in SegNeXt and LSKNet."""
+    """The unit around an attention in SegNeXt and LSKNet."""
 
     OURS: ClassVar = {"proj_1": "branch.0", "attention": "branch.2", "proj_2": "branch.3"}
 

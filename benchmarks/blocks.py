@@ -188,7 +188,7 @@ def timed(runs: Sequence[Callable[[], None]], turns: int) -> dict[str, Any]:
 
 
 def above_the_bar(cell: dict[str, Any]) -> bool:
-    """Whether ours took longer than the reference, by more than two of the reference often differ by."""
+    """Return True if ours took longer than the reference, by more than two of the reference often differ by."""
     return bool(cell["ratio"] > cell["bar"])
 
 

@@ -21,7 +21,7 @@ PICTURES = {"vae": ("reconstructions", "interpolations", "samples"), "acgan": ("
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """What the page shows of a run, by the names of the files: its summary and its last pictures.
+    """Return what the page shows of a run, by the names of the files: its summary and its last pictures.
 
     Raises:
         UserError: if the folder lacks one of them, or the summary is of something else.
@@ -37,7 +37,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 
 def run(summary: dict[str, Any]) -> str:
-    """What was run on what."""
+    """Return the command of a run, its data and its machine."""
     configuration = summary["configuration"]
     machine = configuration["machine"]
     where = machine.get("gpu", f"{machine['threads']} thread(s) of {machine['cpu']}")
@@ -104,7 +104,7 @@ a worse ELBO than this one. Seconds are those of training alone, wall clock, wit
 
 
 def page() -> str:
-    """What generative.md says of the runs that are collected."""
+    """Return generative.md, made of the runs that are collected."""
     found = [(section, COLLECTED / f"{model}.json") for model, section in SECTIONS.items()]
     return HEAD + "\n".join(section(json.loads(path.read_text())) for section, path in found if path.exists())
 

@@ -34,7 +34,7 @@ TITLES = {"vit_tiny_cifar": "random weights, named as timm's", "resnet_20": "tra
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
-    """What all threads of this process have computed meanwhile."""
+    """Return the CPU seconds of all threads of this process meanwhile."""
     began = time.process_time()
     work()
     return time.process_time() - began

@@ -62,7 +62,7 @@ def smoothed(curve: list[float]) -> list[float]:
 
 
 def distance(a: list[float], b: list[float]) -> float:
-    """How far two smoothed curves are apart, in the mean."""
+    """Return the mean distance of two smoothed curves."""
     return fmean(abs(x - y) for x, y in zip(smoothed(a), smoothed(b), strict=True))
 
 

@@ -30,7 +30,7 @@ UNCOUNTED = [
 
 
 def nothing(_: list[Any], __: list[Any]) -> int:
-    """What is not counted."""
+    """Return the networks that are not counted."""
     return 0
 
 

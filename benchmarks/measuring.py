@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: time, memory, and what took part."""
+"""Measurements of the benchmarks: time, memory, machine and versions."""
 
 import json
 import random

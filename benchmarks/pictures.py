@@ -155,7 +155,7 @@ def loss_curves() -> Figure:
 
 
 def start() -> Figure:
-    """How long a network takes to build, against the same class of its owner."""
+    """Draw how long a network takes to build, against the same class of its owner."""
     building = read("start")["building"]
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=130)
     axes = figure.subplots()

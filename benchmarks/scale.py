@@ -53,7 +53,7 @@ def prepared(build: Build, setting: dict[str, int]) -> Callable[[], None]:
 
 
 def forward_backward(model: nn.Module, x: Tensor) -> None:
-    """As in training."""
+    """Run forward and backward, as in training."""
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x)
     y.sum().backward()
@@ -79,7 +79,7 @@ def growth(name: str, axis: str) -> dict[str, Any]:
 
 
 def images_per_second(processes: int) -> float:
-    """What cifarblocks train says of its second epoch on the digits, with the threads shared out."""
+    """Return the images per second of the second epoch on the digits, with the threads shared out."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", "cifarblocks", "train", "--model", "resnet_20", "--recipe", "residual_networks_sgd"]

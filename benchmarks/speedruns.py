@@ -33,7 +33,7 @@ convolution of 64 channels with its gradients, measured before each seed.
 
 
 def mean(numbers: Iterable[float], digits: int) -> str:
-    """Of all seeds, with the standard deviation where there are several."""
+    """Return the mean over all seeds, with the standard deviation where there are several."""
     values = list(numbers)
     deviation = f" ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):,.{digits}f}{deviation}"
@@ -60,7 +60,7 @@ def cells(seeds: list[dict[str, Any]]) -> list[str]:
 
 
 def line(row: list[str]) -> str:
-    """As the table has it."""
+    """Return a value as the table has it."""
     return f"| {' | '.join(row)} |\n"
 
 

@@ -75,7 +75,7 @@ DECAY = 2e-6  # of biases and the last layer, for each image of a batch
 
 
 class Plan(NamedTuple):
-    """How large and how long: the channels of the three groups, and the epochs."""
+    """Size and length of a run: the channels of the three groups, and the epochs."""
 
     widths: tuple[int, int, int]
     epochs: int
@@ -302,7 +302,7 @@ def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
 
 
 def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
-    """What decides the result of a seed, on the same machine."""
+    """Return what decides the result of a seed, on the same machine."""
     return {
         "target": options.target,
         "plan": json.loads(json.dumps(PLANS[options.target]._asdict())),

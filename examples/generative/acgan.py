@@ -195,7 +195,7 @@ def build(options: Namespace, data: DataSet, values: int, device: torch.device) 
 
 
 def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, device: torch.device) -> dict[str, Any]:
-    """Whether samples are of the class asked for, and varied enough to learn the classes from: accuracies in percent.
+    """Check that samples are of the class asked for, and varied enough to learn from; return accuracies in percent.
 
     No test image is seen before: both classifiers and the GAN are trained without them.
     """

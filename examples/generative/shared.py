@@ -88,7 +88,7 @@ def open_new_run(options: Namespace, data: DataSet, device: torch.device) -> tup
 
 
 class Lesson(NamedTuple):
-    """What a script trains, and how it is trained, drawn and measured."""
+    """A model of a script, and how it is trained, drawn and measured."""
 
     title: str
     parameters: dict[str, int]  # their numbers, as summary.json has them

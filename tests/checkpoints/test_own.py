@@ -6,23 +6,12 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from cards import CARD
 from safetensors.torch import save_file
 
 import cifarblocks
-from cifarblocks.checkpoints.own import Card, load_weights
+from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.training.run_folder.weights import save_weights
-
-CARD = Card(
-    model="eca_resnet_20",
-    arguments={"num_classes": 2, "image_size": [6, 8]},
-    classes=["dark", "light"],
-    image_size=(6, 8),
-    mean=[0.5] * 3,
-    std=[0.25] * 3,
-    precision="float32",
-    data="shades",
-    epoch=3,
-)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -13,18 +13,7 @@ import pytest
 from PIL import Image
 
 from cifarblocks.cli import search, train
-from cifarblocks.training.compare import launch as launching
 from cifarblocks.training.compare.study import ENDED, read_range, remove_weights
-
-STAND_IN = Path(__file__).with_name("stand_in_train.py")
-
-
-@pytest.fixture
-def stand_in(signals, monkeypatch, tmp_path):
-    """In an empty folder, stand_in_train.py in place of cifarblocks train."""
-    monkeypatch.setattr(launching, "TRAIN", (str(STAND_IN),))
-    monkeypatch.setattr(search, "draw_study", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
 
 
 def run(*arguments: object) -> int:

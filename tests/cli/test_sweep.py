@@ -25,15 +25,6 @@ from cifarblocks.training.options.parse import read_options
 from cifarblocks.training.pictures.compare import draw_bars, draw_learning_curves, draw_pareto_front, pareto_front
 
 GRIDS = sorted((Path(launching.__file__).with_name("grids")).glob("*.toml"))
-STAND_IN = Path(__file__).with_name("stand_in_train.py")
-
-
-@pytest.fixture
-def stand_in(signals, monkeypatch, tmp_path):
-    """In an empty folder, stand_in_train.py in place of cifarblocks train."""
-    monkeypatch.setattr(launching, "TRAIN", (str(STAND_IN),))
-    monkeypatch.setattr(sweep, "write_comparison", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
 
 
 def grid(text: str, **changes: object):

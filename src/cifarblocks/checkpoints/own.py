@@ -15,7 +15,7 @@ OWN = "used as weights that cifarblocks train wrote"
 
 @dataclass(frozen=True)
 class Card:
-    """What a weights file says of itself.
+    """Description of a weights file, kept in its metadata.
 
     Attributes:
         model: Name for `create_model`.

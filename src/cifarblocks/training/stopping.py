@@ -1,7 +1,8 @@
 """The end of a command: SIGINT and SIGTERM, the processes' agreement to stop, and the exit status.
 
 SIGINT (Ctrl-C) or SIGTERM in any process ends training after its step: the processes agree, a checkpoint is written,
-and the exit status is 128 and the signal's number. A second signal ends the process at once.
+and the exit status is 128 and the signal's number. A second signal ends the process at once, as does one outside of
+training.
 """
 
 import signal

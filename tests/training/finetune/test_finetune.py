@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import cifarblocks
 from cifarblocks.checkpoints.own import Card, load_weights
+from cifarblocks.checkpoints.tables import TABLES
 from cifarblocks.cli import finetune
 from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Normalisation
@@ -23,7 +24,7 @@ from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune import features
 from cifarblocks.training.finetune.probe import freeze
-from cifarblocks.training.finetune.starting import read_start
+from cifarblocks.training.finetune.starting import NORMALISATIONS, read_start
 from cifarblocks.training.run_folder import folder as runs
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -387,3 +388,13 @@ def test_a_last_layer_is_trained_in_one_process(tmp_path):
     options, start = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors"), "--freeze"])
     with pytest.raises(UserError, match="--freeze trains one layer in one process, got 2 of torchrun"):
         finetune.prepare_frozen(options, Processes(0, 2, CPU), start.build)
+
+
+def test_every_source_is_normalised_as_its_networks_know_images(tmp_path):
+    assert NORMALISATIONS.keys() == TABLES.keys()
+    for source, mean in (("timm", 0.485), ("torchvision", 0.485), ("chenyaofo", 0.4914), ("kuangliu", 0.4914)):
+        torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "weights.pt")
+        options, _ = finetune.parse_arguments(
+            ["--weights", str(tmp_path / "weights.pt"), "--source", source, "--model", "resnet_20"]
+        )
+        assert options.mean[0] == mean
