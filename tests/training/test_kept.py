@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cifarblocks.checkpoints.own import read_weights
 from cifarblocks.cli import predict, train
 
 KEPT = Path(__file__).with_name("kept")
@@ -44,6 +45,7 @@ def test_an_older_run_goes_on_as_it_would_have(folder, capsys):
     assert last["train_loss"] == pytest.approx(1.22197, rel=1e-3)
     assert last["validation_loss"] == pytest.approx(0.89696, rel=1e-3)
     assert json.loads((folder / "summary.json").read_text())["test_top1"] == pytest.approx(78.61, abs=0.6)
+    assert [read_weights(path)[1].epoch for path in (KEPT / "last.safetensors", folder / "last.safetensors")] == [2, 3]
 
 
 def test_an_older_run_is_not_resumed_with_other_options(folder, capsys):
