@@ -22,6 +22,6 @@ def refuses(error: type[Exception], *named: object) -> Iterator[pytest.Exception
 
 def assert_names(message: str, *named: object) -> None:
     """Check that a message has one line, and each of these in it as whole words."""
-    assert message and "\n" not in message.strip(), message
+    assert len(message.strip().splitlines()) == 1, message
     for each in named:
         assert re.search(rf"(?<!\w){re.escape(str(each))}(?!\w)", message), f"{each!r} is not named in: {message}"
