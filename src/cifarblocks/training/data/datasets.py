@@ -1,6 +1,7 @@
 """A data set of small images is uint8 tensors: the digits, CIFAR, or a folder of image files."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,12 +62,16 @@ class DataSet:
     @cached_property
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over all training images, in units of 0 to 1."""
-        values = torch.arange(256, dtype=torch.float64) / 255
-        counts = [torch.bincount(channel.flatten().int(), minlength=256) for channel in self.train.pixels.unbind(-1)]
-        shares = torch.stack(counts).double() / self.train.pixels[..., 0].numel()
-        mean = shares @ values
-        std = (shares @ values.square() - mean.square()).clamp(min=0).sqrt().clamp(min=1 / 255)
-        return mean.tolist(), std.tolist()
+        n = self.train.pixels[..., 0].numel()
+        means, deviations = [], []
+        for channel in self.train.pixels.unbind(-1):
+            # In whole numbers, so that every processor gets the same bits: a run goes on where others rounded.
+            counts = list(enumerate(torch.bincount(channel.flatten().int()).tolist()))
+            total = sum(value * count for value, count in counts)
+            squares = sum(value**2 * count for value, count in counts)
+            means.append(total / n / 255)
+            deviations.append(max(math.sqrt(n * squares - total**2) / n, 1) / 255)
+        return means, deviations
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -99,8 +100,21 @@ def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
         UserError: naming the first value that differs.
     """
     for key, value in now.items():
-        if key in begun and begun[key] != value:
+        if key in begun and not equal(begun[key], value):
             raise UserError(f"--resume: {what} with {key} {begun[key]!r}, and now it is {value!r}")
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Return True for equal values; numbers may differ by rounding, as means of pixels did between processors.
+
+    >>> equal([0.1 + 0.2, "a"], [0.3, "a"]), equal([0.3], [0.3, 0.3]), equal(1, 2)
+    (True, False, False)
+    """
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-12)
+    return one == other
 
 
 def _new_folder(parent: Path) -> Path:
