@@ -8,7 +8,6 @@ times a training step of a resnet_20 through `cifarblocks.accelerate`, to say wh
 minutes on 2 CPU cores; writes benchmarks/results/input_path.json and input_path.md.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import RESULTS, before_accelerate, surroundings, typed
+from measuring import before_accelerate, surroundings, typed, write
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -126,9 +125,7 @@ def main() -> None:
     """Measure, print and write."""
     result = measure()
     print(table(result))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "input_path.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / "input_path.md").write_text(table(result))
+    write("input_path", result, table(result))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from cifarblocks.training.errors import UserError, first_line
 from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.options.command_line import Parser
+from cifarblocks.training.stopping import exit_status
 
 RESULTS = Path(__file__).with_name("results")
 PAGES = Path(__file__).parents[1] / "docs"  # of the pictures
@@ -92,7 +93,12 @@ def spread(rows: Sequence[dict[str, Any]], rate: str) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def write(name: str, record: dict[str, Any], table: str) -> None:
+def read_record(name: str) -> Any:
+    """Return what `results/name.json` holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def write(name: str, record: Any, table: str) -> None:
     """Write `results/name.json`, and the table for people beside it."""
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(table)
@@ -140,6 +146,12 @@ def typed(description: str | None, what: str | None = None, number: str = "*") -
     if what is not None:
         parser.add_argument("given", metavar=what, nargs=number)
     return vars(parser.parse_args()).get("given", [])
+
+
+def collect(description: str | None, what: str, work: Callable[[list[Path]], None]) -> int:
+    """Let `work` have the folders that the script is given; the exit status."""
+    folders = list(map(Path, typed(description, what, "+")))
+    return exit_status(Path(sys.argv[0]).name, lambda: work(folders), "the same command writes all")
 
 
 def read_result(path: Path, check: Callable[[Any], object]) -> Any:

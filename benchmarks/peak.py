@@ -7,6 +7,7 @@ Each rate is the best of many runs. The other benchmarks call `measure` in their
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from measuring import described, seconds, surroundings, typed, write
@@ -55,15 +56,11 @@ def measure() -> dict[str, float]:
     return rates | {"bandwidth": bandwidth()}
 
 
-def main() -> None:
-    """Measure and write."""
-    rates = measure()
-    record = {**surroundings(), "rates": rates}
+def table(record: dict[str, Any]) -> str:
+    """The record for people."""
+    rates = record["rates"]
     giga = {name: f"{rate / 1e9:,.0f}" for name, rate in rates.items()}
-    write(
-        "peak",
-        record,
-        f"""# What the machine can do
+    return f"""# What the machine can do
 
 Made by `python benchmarks/peak.py`: billions of floating-point operations a second, the best of {RUNS} runs, on
 {described(record)}. Memory: {rates["bandwidth"] / 1e9:.1f} GB a second, read and written.
@@ -72,8 +69,13 @@ Made by `python benchmarks/peak.py`: billions of floating-point operations a sec
 |---|---:|---:|
 | matrix product, {WIDTH} wide | {giga["product_bfloat16"]} | {giga["product_float32"]} |
 | 3×3 convolution and gradients, {CHANNELS} wide | {giga["convolution_bfloat16"]} | {giga["convolution_float32"]} |
-""",
-    )
+"""
+
+
+def main() -> None:
+    """Measure and write."""
+    record = {**surroundings(), "rates": measure()}
+    write("peak", record, table(record))
 
 
 if __name__ == "__main__":

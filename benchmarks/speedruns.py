@@ -6,17 +6,15 @@ Each folder is one --output of speedrun.py. Writes benchmarks/results/speedrun.j
 speedrun.md, a line for each folder, once all are read. Takes a few seconds.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, read_result, typed
+from measuring import collect, read_result, write
 
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.stopping import exit_status
 
 COLUMNS = ["data", "target", "scored on", "seeds", "top-1", "of each seed", "seconds", "PFLOP"]
 COLUMNS += ["share of peak", "peak, GFLOP/s", "machine", "command"]
@@ -76,14 +74,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return seeds
 
 
-def main(folders: list[str]) -> None:
+def table(runs: list[list[dict[str, Any]]]) -> str:
+    """The table, a line for each folder."""
+    return HEAD + "".join(map(line, [COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)]))
+
+
+def main(folders: list[Path]) -> None:
     """Read the folders and write the results."""
-    runs = [read(Path(folder)) for folder in folders]
-    table = HEAD + "".join(map(line, [COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)]))
-    (RESULTS / "speedrun.json").write_text(json.dumps(runs, indent=1) + "\n")
-    (RESULTS / "speedrun.md").write_text(table)
+    runs = list(map(read, folders))
+    write("speedrun", runs, table(runs))
 
 
 if __name__ == "__main__":
-    folders = typed(__doc__, "FOLDER", "+")
-    sys.exit(exit_status("speedruns.py", lambda: main(folders), "the same command writes both files"))
+    sys.exit(collect(__doc__, "FOLDER", main))
