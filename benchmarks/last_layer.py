@@ -24,7 +24,7 @@ from PIL import Image
 from cifarblocks.cli import finetune
 from cifarblocks.cli.train import main as train
 from cifarblocks.training.data.datasets import load_digits
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE
 from cifarblocks.training.finetune.probe import freeze, last_layer
 from cifarblocks.training.loop import fit
 from cifarblocks.training.run import Run, prepare
@@ -43,7 +43,7 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 def prepared(arguments: list[str], name: str) -> Run:
     """Return a run of `cifarblocks finetune --freeze` before its features are computed."""
     options, start = finetune.parse_arguments([*arguments, "--freeze", "--name", name, "--epochs", str(EPOCHS)])
-    return prepare(options, Processes(0, 1, torch.device("cpu")), start.build)
+    return prepare(options, ALONE, start.build)
 
 
 def measure(arguments: list[str]) -> dict[str, Any]:

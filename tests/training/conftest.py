@@ -1,12 +1,11 @@
 import pytest
-import torch
 
 
 @pytest.fixture
 def fitted(tmp_path, image_folder, monkeypatch):
     """Train in this process, on the shades: fitted("--epochs", 1) → the run, ended and not tested."""
     from cifarblocks.training import loop as train
-    from cifarblocks.training.distributed import Processes
+    from cifarblocks.training.distributed import ALONE
     from cifarblocks.training.models import build_model
     from cifarblocks.training.options.parse import read_options
     from cifarblocks.training.run_folder import folder as runs
@@ -19,7 +18,7 @@ def fitted(tmp_path, image_folder, monkeypatch):
 
     def run(*arguments, build=build_model):
         options = read_options([*small, *map(str, arguments)])
-        prepared = train.prepare(options, Processes(0, 1, torch.device("cpu")), build)
+        prepared = train.prepare(options, ALONE, build)
         resume(prepared)
         for _ in train.fit(prepared):
             pass

@@ -20,7 +20,7 @@ from cifarblocks.cli import finetune
 from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.data.datasets import Images, load_data
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE, Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune import features
 from cifarblocks.training.finetune.probe import freeze
@@ -119,7 +119,7 @@ def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_fo
     model = write_weights(tmp_path / "start.safetensors")
     arguments = ["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror", "--share", str(share)]
     options, start = finetune.parse_arguments(arguments)
-    run = finetune.prepare(options, Processes(0, 1, CPU), start.build)
+    run = finetune.prepare(options, ALONE, start.build)
     assert len(run.batches.training) == 22 * share
     found = freeze(run).batches
     for part in ("training", "validation", "test"):
@@ -191,7 +191,7 @@ def scene(tmp_path):
     def read(model, images, mean=0.5, built="resnet_20"):
         normalise = Normalisation([mean] * 3, [0.25] * 3, CPU, torch.float32)
         with features.frozen(model, {"model": built}, normalise, PLAIN) as backbone:
-            return features.compute_features(backbone, images, tmp_path / "cache", "images", Processes(0, 1, CPU))
+            return features.compute_features(backbone, images, tmp_path / "cache", "images", ALONE)
 
     return model, images, read
 
