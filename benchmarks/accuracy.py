@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measuring import collect, read_record, read_result, write
+from measuring import collect, markdown, read_record, read_result, write
 
 HEAD = """# Accuracies
 
@@ -59,8 +59,7 @@ def table(record: dict[str, dict[str, Any]]) -> str:
     """The page, of all the summaries that are kept."""
     order = ("data", "model", "epochs", "seed")
     summaries = sorted(record.values(), key=lambda summary: [summary[key] for key in order])
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, summaries)]
-    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return HEAD + markdown(COLUMNS, map(cells, summaries))
 
 
 def main(folders: list[Path]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import before_accelerate, surroundings, typed, write
+from measuring import before_accelerate, measure_all
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -97,7 +97,6 @@ def measure() -> dict[str, Any]:
         "ratios": [other / own for own, other in turns],
         "share_of_step": statistics.median(own for own, _ in turns) / (seen // BATCH) / step_time(batch, batch_labels),
         "precision_of_step": "bfloat16" if supports_bfloat16(CPU) else "float32",
-        **surroundings(),
     }
 
 
@@ -121,13 +120,5 @@ torch {versions["torch"]}, torchvision {versions["torchvision"]}.
 {before_accelerate(result)}"""
 
 
-def main() -> None:
-    """Measure, print and write."""
-    result = measure()
-    print(table(result))
-    write("input_path", result, table(result))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("input_path", __doc__, measure, table)

@@ -4,7 +4,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,11 @@ def spread(rows: Sequence[dict[str, Any]], rate: str) -> str:
     return least if least == most else f"{least} to {most}"
 
 
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in [columns, ["---"] * len(columns), *rows])
+
+
 def read_record(name: str) -> Any:
     """Return what `results/name.json` holds."""
     return json.loads((RESULTS / f"{name}.json").read_text())
@@ -102,6 +107,19 @@ def write(name: str, record: Any, table: str) -> None:
     """Write `results/name.json`, and the table for people beside it."""
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(table)
+
+
+def measure_all(
+    name: str,
+    description: str | None,
+    measure: Callable[[], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> None:
+    """Be a script that is given nothing: measure, print and write `results/name.json` and the table."""
+    typed(description)
+    record = measure() | surroundings()
+    print(table(record))
+    write(name, record, table(record))
 
 
 def renew(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import described, seconds, surroundings, typed, write
+from measuring import described, measure_all, seconds
 from torch import Tensor, nn
 
 RUNS, WIDTH, BATCH, CHANNELS, SIZE = 15, 2048, 128, 64, 32
@@ -72,12 +72,5 @@ Made by `python benchmarks/peak.py`: billions of floating-point operations a sec
 """
 
 
-def main() -> None:
-    """Measure and write."""
-    record = {**surroundings(), "rates": measure()}
-    write("peak", record, table(record))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("peak", __doc__, lambda: {"rates": measure()}, table)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from measuring import collect, read_result, write
+from measuring import collect, markdown, read_result, write
 
 from cifarblocks.training.errors import UserError
 
@@ -57,18 +57,15 @@ def cells(seeds: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def line(row: list[str]) -> str:
-    """Return a value as the table has it."""
-    return f"| {' | '.join(row)} |\n"
-
-
 def read(folder: Path) -> list[dict[str, Any]]:
     """The seeds of a folder.
 
     Raises:
         UserError: if it has none, or a file of it is something else.
     """
-    seeds = [read_result(path, lambda seed: line(cells([seed]))) for path in sorted(folder.glob("seed_*.json"))]
+    seeds = [
+        read_result(path, lambda seed: markdown([], [cells([seed])])) for path in sorted(folder.glob("seed_*.json"))
+    ]
     if not seeds:
         raise UserError(f"FOLDER {folder} has no seed_*.json, which speedrun.py writes into its --output")
     return seeds
@@ -76,7 +73,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def table(runs: list[list[dict[str, Any]]]) -> str:
     """The table, a line for each folder."""
-    return HEAD + "".join(map(line, [COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)]))
+    return HEAD + markdown(COLUMNS, map(cells, runs))
 
 
 def main(folders: list[Path]) -> None:

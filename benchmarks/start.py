@@ -15,7 +15,7 @@ from typing import Any
 
 import timm
 import torchvision
-from measuring import described, in_turns, surroundings, typed, write
+from measuring import described, in_turns, measure_all
 from torch import nn
 
 import cifarblocks
@@ -105,12 +105,5 @@ Time of `create_model` divided by that of the same network's class in timm or to
 """
 
 
-def main() -> None:
-    """Measure and write."""
-    record = {**surroundings(), "beyond_torch": beyond_torch(), "building": building()}
-    write("start", record, table(record))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("start", __doc__, lambda: {"beyond_torch": beyond_torch(), "building": building()}, table)
