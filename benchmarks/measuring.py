@@ -21,6 +21,7 @@ RESULTS = Path(__file__).with_name("results")
 PAGES = Path(__file__).parents[1] / "docs"  # of the pictures
 
 Run = Callable[[], object]
+Table = Callable[[dict[str, Any]], str]
 
 
 def seconds(run: Run, repetitions: int = 1) -> float:
@@ -109,12 +110,7 @@ def write(name: str, record: Any, table: str) -> None:
     (RESULTS / f"{name}.md").write_text(table)
 
 
-def measure_all(
-    name: str,
-    description: str | None,
-    measure: Callable[[], dict[str, Any]],
-    table: Callable[[dict[str, Any]], str],
-) -> None:
+def measure_all(name: str, description: str | None, measure: Callable[[], dict[str, Any]], table: Table) -> None:
     """Be a script that is given nothing: measure, print and write `results/name.json` and the table."""
     typed(description)
     record = measure() | surroundings()
@@ -127,7 +123,7 @@ def renew(
     chosen: Sequence[str],
     known: Collection[str],
     measure: Callable[[str], list[dict[str, Any]]],
-    table: Callable[[dict[str, Any]], str],
+    table: Table,
     about: Callable[[], dict[str, Any]] = dict,
 ) -> int:
     """Measure what was chosen, or all that is known, and write after each; the exit status.

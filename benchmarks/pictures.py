@@ -1,23 +1,25 @@
-"""What was measured, as pictures for docs/performance.md and docs/leaderboard.md.
+"""Make every table and every picture anew from the records in benchmarks/results; nothing is measured.
 
     python benchmarks/pictures.py
 
-Reads train_step.json, inference.json, scale.json, loss_curves.json, start.json, speedrun.json and
-leaderboard.json in benchmarks/results, and writes a PNG of each to docs/. Takes some seconds.
+Writes a Markdown file beside each JSON file, and pictures for docs/performance.md and docs/leaderboard.md to docs/.
+Takes some seconds.
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 
 import sweeps
 from loss_curves import WINDOW, smoothed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measuring import PAGES, read_record, typed
+from measuring import PAGES, RESULTS, read_record, typed
 from peers import INFERENCE_GOALS, PEERS
 from scale import SIZES
 
 from cifarblocks.training.pictures.compare import draw_pareto_front
 
+SCRIPTS = {"speedrun": "speedruns", "layer_scale": "sweeps", "leaderboard": "sweeps", "optimizer": "sweeps"}
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
 START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # times as long; minutes and percent
@@ -175,8 +177,15 @@ def speedrun() -> Figure:
     return figure
 
 
+def table(name: str) -> str:
+    """Return the table of `results/name.json`, made by the script that writes that."""
+    return str(import_module(SCRIPTS.get(name, name)).table(read_record(name)))
+
+
 def main() -> None:
     """Draw and write."""
+    for path in RESULTS.glob("*.json"):
+        path.with_suffix(".md").write_text(table(path.stem))
     title = "CIFAR-10 (JPEG copies): as many seconds of training for each as resnet_20 needs for 6 epochs"
     draw_pareto_front(PAGES / "leaderboard.png", title, sweeps.rows(read_record("leaderboard")))
     for draw in (train_step, inference, scale, loss_curves, start, speedrun):

@@ -3,8 +3,8 @@
 import re
 
 import macs
+import pictures
 import pytest
-import tables
 from measuring import PAGES, RESULTS
 
 
@@ -16,7 +16,7 @@ def test_the_results_are_records_and_tables():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("*.json")))
 def test_the_table_is_that_of_the_record(name):
-    assert tables.table(name) == (RESULTS / f"{name}.md").read_text()
+    assert pictures.table(name) == (RESULTS / f"{name}.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "resnet_20"])
@@ -25,9 +25,9 @@ def test_the_multiply_adds_are_those_of_the_models(name):
 
 
 def test_the_pictures_of_the_generative_examples_are_there():
-    pictures = re.findall(r"!\[.+?\]\((.+?)\)", (RESULTS / "generative.md").read_text())
-    assert len(pictures) == 4
-    for picture in pictures:
+    found = re.findall(r"!\[.+?\]\((.+?)\)", (RESULTS / "generative.md").read_text())
+    assert len(found) == 4
+    for picture in found:
         assert (RESULTS / picture).stat().st_size < 200_000
 
 
