@@ -2,32 +2,29 @@
 
     python benchmarks/accuracy.py runs/MODEL/NAME...
 
-Copies each run's summary.json into benchmarks/results/accuracy and writes benchmarks/results/accuracy.md from all that
-are there. Without arguments it writes the table anew. Takes a few seconds.
+Adds each run's summary.json to benchmarks/results/accuracy.json, and writes accuracy.md from all that are in it. Takes
+a few seconds.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, read_result, typed
-
-from cifarblocks.training.stopping import exit_status
+from measuring import collect, markdown, read_record, read_result, write
 
 HEAD = """# Accuracies
 
-Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all of them in [accuracy/](accuracy). Top-1
-on the test images, once, with the weights of the last epoch; one seed unless several rows differ by it alone. The runs
-by SGD are older than Muon in the family's recipe: today their command needs `--recipe residual_networks_sgd` too.
-"CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour resolution: a few points
-below the original files, and not to be compared with numbers on those. Of the default options, learning rate and batch
-size were chosen among five by how well runs of 1 and 5 epochs by SGD did on those test images, and the crop of 3
-pixels because 4 did worse there in 5 epochs and 2 a little in 30, so its accuracies are a little too good; label
-smoothing, Muon and its rate were chosen on images held out, in runs that are not kept. Muon and SGD in 4 epochs
-of two networks are compared in [optimizer](optimizer/table.md). The same command chooses bfloat16 where the hardware
-has it; rows that differ by their seed alone show how much another seed changes, which for the others was not measured.
-Hours are wall clock, with other work beside and pauses between.
+Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all of them in
+[accuracy.json](accuracy.json). Top-1 on the test images, once, with the weights of the last epoch; one seed unless
+several rows differ by it alone. The runs by SGD are older than Muon in the family's recipe: today their command needs
+`--recipe residual_networks_sgd` too. "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with
+halved colour resolution: a few points below the original files, and not to be compared with numbers on those. Of the
+default options, learning rate and batch size were chosen among five by how well runs of 1 and 5 epochs by SGD did on
+those test images, and the crop of 3 pixels because 4 did worse there in 5 epochs and 2 a little in 30, so its
+accuracies are a little too good; label smoothing, Muon and its rate were chosen on images held out, in runs that are
+not kept. Muon and SGD in 4 epochs of two networks are compared in [optimizer](optimizer.md). The same command chooses
+bfloat16 where the hardware has it; rows that differ by their seed alone show how much another seed changes, which for
+the others was not measured. Hours are wall clock, with other work beside and pauses between.
 
 """
 COLUMNS = ["model", "data", "epochs", "trained on", "top-1", "top-5", "parameters", "multiply-adds", "seed"]
@@ -58,24 +55,19 @@ def cells(summary: dict[str, Any]) -> list[str]:
     return [str(value) for value in values]
 
 
-def main(folders: list[str]) -> None:
-    """Copy the summaries and write the table."""
-    collected = RESULTS / "accuracy"
-    read = {folder: read_result(folder / "summary.json", cells) for folder in map(Path, folders)}
-    collected.mkdir(parents=True, exist_ok=True)
-    for folder, summary in read.items():
-        (collected / f"{folder.parent.name}_{folder.name}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (RESULTS / "accuracy.md").write_text(table())
-
-
-def table() -> str:
+def table(record: dict[str, dict[str, Any]]) -> str:
     """The page, of all the summaries that are kept."""
-    summaries = [json.loads(path.read_text()) for path in sorted((RESULTS / "accuracy").glob("*.json"))]
-    summaries.sort(key=lambda summary: (summary["data"], summary["model"], summary["epochs"], summary["seed"]))
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, summaries)]
-    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    order = ("data", "model", "epochs", "seed")
+    summaries = sorted(record.values(), key=lambda summary: [summary[key] for key in order])
+    return HEAD + markdown(COLUMNS, map(cells, summaries))
+
+
+def main(folders: list[Path]) -> None:
+    """Add the summaries to the record and write the table."""
+    read = {f"{run.parent.name}_{run.name}": read_result(run / "summary.json", cells) for run in folders}
+    record = read_record("accuracy") | read
+    write("accuracy", record, table(record))
 
 
 if __name__ == "__main__":
-    runs = typed(__doc__, "RUN")
-    sys.exit(exit_status("accuracy.py", lambda: main(runs), "the same command writes all"))
+    sys.exit(collect(__doc__, "RUN", main))

@@ -16,7 +16,6 @@ import cifarblocks
 from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.datasets import SOURCES
-from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.evaluation import evaluate
 from cifarblocks.training.options.command_line import Parser
@@ -38,13 +37,12 @@ def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
         "fused, float32": (cifarblocks.fuse(model.float()), torch.float32),
         "fused, bfloat16": (cifarblocks.fuse(model.float()).bfloat16(), torch.bfloat16),
     }
-    autocast = torch.autocast("cpu", enabled=False)
     rows, first = [], None
     for name, (network, dtype) in forms.items():
         network = network.to(memory_format=torch.channels_last)
         batches = evaluation_batches(data.test, Normalisation(card.mean, card.std, CPU, dtype))
         outcomes: list[torch.Tensor] = []
-        scores = evaluate(network, batches, Processes(0, 1, CPU), autocast, outcomes)
+        scores = evaluate(network, batches, outcomes=outcomes)
         found = torch.cat(outcomes)[:, 0]
         first = found if first is None else first
         rows.append({"form": name, "top1": scores.top1, "changed": int((found != first).sum())})

@@ -2,38 +2,34 @@
 
     python benchmarks/generative.py runs/vae/NAME runs/acgan/NAME
 
-Copies each run's summary.json and last pictures into benchmarks/results/generative and writes generative.md from what
-is there. Without arguments it writes the page anew. Takes a few seconds.
+Adds each run's summary.json to benchmarks/results/generative.json, writes generative.md from that, and copies the run's
+last pictures into docs. Takes a few seconds.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, read_result, typed
+from measuring import PAGES, collect, read_record, read_result, write
 
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.stopping import exit_status
 
-COLLECTED = RESULTS / "generative"
 PICTURES = {"vae": ("reconstructions", "interpolations", "samples"), "acgan": ("samples",)}
 
 
-def read(folder: Path) -> dict[str, bytes]:
-    """Return what the page shows of a run, by the names of the files: its summary and its last pictures.
+def pictures_of(model: str, folder: Path) -> dict[str, bytes]:
+    """Return the last pictures of a run, by the names of the files in docs.
 
     Raises:
-        UserError: if the folder lacks one of them, or the summary is of something else.
+        UserError: if the folder lacks one of them.
     """
-    model = read_result(folder / "summary.json", lambda summary: SECTIONS[summary["model"]](summary))["model"]
-    files = {f"{model}.json": folder / "summary.json"}
+    files = {}
     for picture in PICTURES[model]:
         found = list(folder.glob(f"{picture}*.png"))
         if not found:
             raise UserError(f"RUN {folder} has no {picture}*.png")
-        files[f"{model}_{picture}.png"] = max(found)
-    return {name: path.read_bytes() for name, path in files.items()}
+        files[f"{model}_{picture}.png"] = max(found).read_bytes()
+    return files
 
 
 def run(summary: dict[str, Any]) -> str:
@@ -66,9 +62,9 @@ def vae(summary: dict[str, Any]) -> str:
 
 The likelihood is a {summary["likelihood"]}.
 
-![test images, their reconstructions by the VAE and by PCA](generative/vae_reconstructions.png)
-![interpolations](generative/vae_interpolations.png)
-![samples](generative/vae_samples.png)
+![test images, their reconstructions by the VAE and by PCA](../../docs/vae_reconstructions.png)
+![interpolations](../../docs/vae_interpolations.png)
+![samples](../../docs/vae_samples.png)
 """
 
 
@@ -88,7 +84,7 @@ def acgan(summary: dict[str, Any]) -> str:
 | of {summary["test_images"]:,} test images, a {classifier} trained on real images names | \
 {summary["test_top1_trained_on_images"]:.2f} % |
 
-![samples, a class a row](generative/acgan_samples.png)
+![samples, a class a row](../../docs/acgan_samples.png)
 """
 
 
@@ -103,21 +99,26 @@ a worse ELBO than this one. Seconds are those of training alone, wall clock, wit
 """
 
 
-def page() -> str:
+def section(summary: dict[str, Any]) -> str:
+    """The section on a run."""
+    return SECTIONS[summary["model"]](summary)
+
+
+def table(record: dict[str, Any]) -> str:
     """Return generative.md, made of the runs that are collected."""
-    found = [(section, COLLECTED / f"{model}.json") for model, section in SECTIONS.items()]
-    return HEAD + "\n".join(section(json.loads(path.read_text())) for section, path in found if path.exists())
+    return HEAD + "\n".join(section(record[model]) for model in SECTIONS if model in record)
 
 
-def main(folders: list[str]) -> None:
-    """Copy the runs and write the page."""
-    files = {name: content for folder in folders for name, content in read(Path(folder)).items()}
-    COLLECTED.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (COLLECTED / name).write_bytes(content)
-    (RESULTS / "generative.md").write_text(page())
+def main(folders: list[Path]) -> None:
+    """Add the runs to the record, write the page and copy the pictures."""
+    summaries = [read_result(folder / "summary.json", section) for folder in folders]
+    record = read_record("generative") | {summary["model"]: summary for summary in summaries}
+    found = [pictures_of(summary["model"], folder) for summary, folder in zip(summaries, folders, strict=True)]
+    write("generative", record, table(record))
+    for pictures in found:
+        for name, content in pictures.items():
+            (PAGES / name).write_bytes(content)
 
 
 if __name__ == "__main__":
-    runs = typed(__doc__, "RUN")
-    sys.exit(exit_status("generative.py", lambda: main(runs), "the same command writes all"))
+    sys.exit(collect(__doc__, "RUN", main))

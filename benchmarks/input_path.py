@@ -8,7 +8,6 @@ times a training step of a resnet_20 through `cifarblocks.accelerate`, to say wh
 minutes on 2 CPU cores; writes benchmarks/results/input_path.json and input_path.md.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import RESULTS, before_accelerate, surroundings, typed
+from measuring import before_accelerate, measure_all
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -98,7 +97,6 @@ def measure() -> dict[str, Any]:
         "ratios": [other / own for own, other in turns],
         "share_of_step": statistics.median(own for own, _ in turns) / (seen // BATCH) / step_time(batch, batch_labels),
         "precision_of_step": "bfloat16" if supports_bfloat16(CPU) else "float32",
-        **surroundings(),
     }
 
 
@@ -122,15 +120,5 @@ torch {versions["torch"]}, torchvision {versions["torchvision"]}.
 {before_accelerate(result)}"""
 
 
-def main() -> None:
-    """Measure, print and write."""
-    result = measure()
-    print(table(result))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "input_path.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / "input_path.md").write_text(table(result))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("input_path", __doc__, measure, table)

@@ -18,13 +18,13 @@ from typing import Any
 
 import timm
 import torch
-from measuring import described, surroundings, typed, write
+from measuring import described, measure_all
 from PIL import Image
 
 from cifarblocks.cli import finetune
 from cifarblocks.cli.train import main as train
 from cifarblocks.training.data.datasets import load_digits
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE
 from cifarblocks.training.finetune.probe import freeze, last_layer
 from cifarblocks.training.loop import fit
 from cifarblocks.training.run import Run, prepare
@@ -43,10 +43,10 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 def prepared(arguments: list[str], name: str) -> Run:
     """Return a run of `cifarblocks finetune --freeze` before its features are computed."""
     options, start = finetune.parse_arguments([*arguments, "--freeze", "--name", name, "--epochs", str(EPOCHS)])
-    return prepare(options, Processes(0, 1, torch.device("cpu")), start.build)
+    return prepare(options, ALONE, start.build)
 
 
-def measure(arguments: list[str]) -> dict[str, Any]:
+def costs(arguments: list[str]) -> dict[str, Any]:
     """Return CPU seconds of the features, of reading them again, and of an epoch with them and through the network."""
     run = prepared(arguments, "measured")
     found: list[Run] = []
@@ -96,6 +96,23 @@ def accuracies(folder: Path, weights: list[str], output: list[str]) -> dict[str,
     return results
 
 
+def measure() -> dict[str, Any]:
+    """Both networks, on one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        places = ["--output", name, "--data-dir", str(folder / "data")]
+        torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), folder / "vit.pth")
+        vit = ["--weights", str(folder / "vit.pth"), "--source", "timm", "--model", "vit_tiny_cifar"]
+        half_of_the_digits(folder / "half")
+        half = ["--data", f"folder:{folder / 'half'}", "--no-mirror", "--name", "half"]
+        train([*places, "--model", "resnet_20", "--recipe", "residual_networks_sgd", *half])
+        resnet = ["--weights", str(folder / "resnet_20" / "half" / "last.safetensors")]
+        networks = [costs([*vit, *places]), costs([*resnet, *places])]
+        return {"networks": networks, "test_top1": accuracies(folder, resnet, places)}
+
+
 def table(record: dict[str, Any]) -> str:
     """The record for people."""
     rows = []
@@ -124,26 +141,5 @@ last layer alone names {top1["last_layer"]:.2f} % of the 360 test images rightly
 """
 
 
-def main() -> None:
-    """Measure, print and write."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        places = ["--output", name, "--data-dir", str(folder / "data")]
-        torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), folder / "vit.pth")
-        vit = ["--weights", str(folder / "vit.pth"), "--source", "timm", "--model", "vit_tiny_cifar"]
-        half_of_the_digits(folder / "half")
-        half = ["--data", f"folder:{folder / 'half'}", "--no-mirror", "--name", "half"]
-        train([*places, "--model", "resnet_20", "--recipe", "residual_networks_sgd", *half])
-        resnet = ["--weights", str(folder / "resnet_20" / "half" / "last.safetensors")]
-        networks = [measure([*vit, *places]), measure([*resnet, *places])]
-        top1 = accuracies(folder, resnet, places)
-    record = {"networks": networks, "test_top1": top1, **surroundings()}
-    print(table(record))
-    write("last_layer", record, table(record))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("last_layer", __doc__, measure, table)

@@ -4,7 +4,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch.profiler import ProfilerActivity, profile
 from cifarblocks.training.errors import UserError, first_line
 from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.options.command_line import Parser
+from cifarblocks.training.stopping import exit_status
 
 RESULTS = Path(__file__).with_name("results")
 PAGES = Path(__file__).parents[1] / "docs"  # of the pictures
 
 Run = Callable[[], object]
+Table = Callable[[dict[str, Any]], str]
 
 
 def seconds(run: Run, repetitions: int = 1) -> float:
@@ -92,10 +94,28 @@ def spread(rows: Sequence[dict[str, Any]], rate: str) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def write(name: str, record: dict[str, Any], table: str) -> None:
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in [columns, ["---"] * len(columns), *rows])
+
+
+def read_record(name: str) -> Any:
+    """Return what `results/name.json` holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def write(name: str, record: Any, table: str) -> None:
     """Write `results/name.json`, and the table for people beside it."""
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(table)
+
+
+def measure_all(name: str, description: str | None, measure: Callable[[], dict[str, Any]], table: Table) -> None:
+    """Be a script that is given nothing: measure, print and write `results/name.json` and the table."""
+    typed(description)
+    record = measure() | surroundings()
+    print(table(record))
+    write(name, record, table(record))
 
 
 def renew(
@@ -103,7 +123,7 @@ def renew(
     chosen: Sequence[str],
     known: Collection[str],
     measure: Callable[[str], list[dict[str, Any]]],
-    table: Callable[[dict[str, Any]], str],
+    table: Table,
     about: Callable[[], dict[str, Any]] = dict,
 ) -> int:
     """Measure what was chosen, or all that is known, and write after each; the exit status.
@@ -140,6 +160,12 @@ def typed(description: str | None, what: str | None = None, number: str = "*") -
     if what is not None:
         parser.add_argument("given", metavar=what, nargs=number)
     return vars(parser.parse_args()).get("given", [])
+
+
+def collect(description: str | None, what: str, work: Callable[[list[Path]], None]) -> int:
+    """Let `work` have the folders that the script is given; the exit status."""
+    folders = list(map(Path, typed(description, what, "+")))
+    return exit_status(Path(sys.argv[0]).name, lambda: work(folders), "the same command writes all")
 
 
 def read_result(path: Path, check: Callable[[Any], object]) -> Any:

@@ -7,9 +7,10 @@ Each rate is the best of many runs. The other benchmarks call `measure` in their
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from measuring import described, seconds, surroundings, typed, write
+from measuring import described, measure_all, seconds
 from torch import Tensor, nn
 
 RUNS, WIDTH, BATCH, CHANNELS, SIZE = 15, 2048, 128, 64, 32
@@ -55,15 +56,11 @@ def measure() -> dict[str, float]:
     return rates | {"bandwidth": bandwidth()}
 
 
-def main() -> None:
-    """Measure and write."""
-    rates = measure()
-    record = {**surroundings(), "rates": rates}
+def table(record: dict[str, Any]) -> str:
+    """The record for people."""
+    rates = record["rates"]
     giga = {name: f"{rate / 1e9:,.0f}" for name, rate in rates.items()}
-    write(
-        "peak",
-        record,
-        f"""# What the machine can do
+    return f"""# What the machine can do
 
 Made by `python benchmarks/peak.py`: billions of floating-point operations a second, the best of {RUNS} runs, on
 {described(record)}. Memory: {rates["bandwidth"] / 1e9:.1f} GB a second, read and written.
@@ -72,10 +69,8 @@ Made by `python benchmarks/peak.py`: billions of floating-point operations a sec
 |---|---:|---:|
 | matrix product, {WIDTH} wide | {giga["product_bfloat16"]} | {giga["product_float32"]} |
 | 3×3 convolution and gradients, {CHANNELS} wide | {giga["convolution_bfloat16"]} | {giga["convolution_float32"]} |
-""",
-    )
+"""
 
 
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("peak", __doc__, lambda: {"rates": measure()}, table)

@@ -1,37 +1,31 @@
-"""What was measured, as pictures for docs/performance.md and docs/leaderboard.md.
+"""Make every table and every picture anew from the records in benchmarks/results; nothing is measured.
 
     python benchmarks/pictures.py
 
-Reads train_step.json, inference.json, scale.json, loss_curves.json, start.json, speedrun.json and the runs of the
-leaderboard in benchmarks/results, and writes a PNG of each to docs/. Takes some seconds.
+Writes a Markdown file beside each JSON file, and pictures for docs/performance.md and docs/leaderboard.md to docs/.
+Takes some seconds.
 """
 
-import json
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
 
+import sweeps
 from loss_curves import WINDOW, smoothed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measuring import PAGES, RESULTS, typed
+from measuring import PAGES, RESULTS, read_record, typed
 from peers import INFERENCE_GOALS, PEERS
 from scale import SIZES
 
-from cifarblocks.training.compare.table import Row
 from cifarblocks.training.pictures.compare import draw_pareto_front
-from cifarblocks.training.run_folder.folder import SUMMARY, read_json, read_metrics
 
+SCRIPTS = {"speedrun": "speedruns", "layer_scale": "sweeps", "leaderboard": "sweeps", "optimizer": "sweeps"}
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
 START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # times as long; minutes and percent
 POWERS = {1: "size", 2: "size²", 4: "size⁴"}
 GROWTH = {"batch": (1,), "width": (1, 2), "depth": (1,), "image size": (2, 4)}  # powers that a size can grow time with
 Bars = dict[str, tuple[str, list[float], Sequence[list[float]] | None]]  # colour, values and quartiles, by their label
-
-
-def read(name: str) -> Any:
-    """A result."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def bars(axes: Axes, kinds: Bars, goals: list[float], networks: list[str]) -> None:
@@ -62,7 +56,7 @@ def tidy(axes: Axes) -> None:
 
 def train_step() -> Figure:
     """Speed-ups of a training step."""
-    rows = read("train_step")["rows"]
+    rows = read_record("train_step")["rows"]
     figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=130)
     axes = figure.subplots()
     kinds: Bars = {
@@ -83,7 +77,7 @@ def train_step() -> Figure:
 
 def inference() -> Figure:
     """Speed-ups of inference at both batch sizes."""
-    rows = read("inference")["rows"]
+    rows = read_record("inference")["rows"]
     figure = Figure(figsize=(12, 7), layout="constrained", dpi=130)
     for axes, (batch, goal) in zip(figure.subplots(1, 2, sharey=True), INFERENCE_GOALS.items(), strict=True):
         cells = [row[str(batch)] for row in rows]
@@ -103,7 +97,7 @@ def inference() -> Figure:
 
 def scale() -> Figure:
     """Time above and memory below, a panel a size, and how it would grow with a power of the size."""
-    rows = read("scale")["rows"]
+    rows = read_record("scale")["rows"]
     figure = Figure(figsize=(13, 7), layout="constrained", dpi=130)
     grid = figure.subplots(2, len(SIZES), sharey="row")
     blocks = list(dict.fromkeys(row["block"] for row in rows))
@@ -133,7 +127,7 @@ def scale() -> Figure:
 
 def loss_curves() -> Figure:
     """The loss of each network, a panel a network."""
-    rows = read("loss_curves")["rows"]
+    rows = read_record("loss_curves")["rows"]
     figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
     grid = figure.subplots(2, (len(rows) + 1) // 2, sharex=True, squeeze=False).flat
     kinds = {
@@ -156,7 +150,7 @@ def loss_curves() -> Figure:
 
 def start() -> Figure:
     """Draw how long a network takes to build, against the same class of its owner."""
-    building = read("start")["building"]
+    building = read_record("start")["building"]
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=130)
     axes = figure.subplots()
     ratios, quartiles = ([row[key] for row in building.values()] for key in ("ratio", "quartiles"))
@@ -170,7 +164,7 @@ def speedrun() -> Figure:
     """Each seed of the record: top-1 against minutes, and what was to be reached."""
     figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=130)
     axes = figure.subplots()
-    for place, seeds in enumerate(read("speedrun")):
+    for place, seeds in enumerate(read_record("speedrun")):
         minutes, top1 = ([seed[key] / unit for seed in seeds] for key, unit in (("seconds", 60), ("top1", 1)))
         axes.plot(
             minutes, top1, "o", color=f"C{place}", label=f"--target {seeds[0]['options']['target']}, a dot a seed"
@@ -183,16 +177,17 @@ def speedrun() -> Figure:
     return figure
 
 
-def leaderboard_rows() -> list[Row]:
-    """The runs of the leaderboard, as cifarblocks sweep compares them."""
-    folders = [path.parent for path in sorted((RESULTS / "leaderboard").glob(f"*/*/{SUMMARY}"))]
-    return [Row(folder.parent.name, [read_json(folder / SUMMARY)], [read_metrics(folder)]) for folder in folders]
+def table(name: str) -> str:
+    """Return the table of `results/name.json`, made by the script that writes that."""
+    return str(import_module(SCRIPTS.get(name, name)).table(read_record(name)))
 
 
 def main() -> None:
     """Draw and write."""
+    for path in RESULTS.glob("*.json"):
+        path.with_suffix(".md").write_text(table(path.stem))
     title = "CIFAR-10 (JPEG copies): as many seconds of training for each as resnet_20 needs for 6 epochs"
-    draw_pareto_front(PAGES / "leaderboard.png", title, leaderboard_rows())
+    draw_pareto_front(PAGES / "leaderboard.png", title, sweeps.rows(read_record("leaderboard")))
     for draw in (train_step, inference, scale, loss_curves, start, speedrun):
         draw().savefig(PAGES / f"{draw.__name__}.png")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from inference import settle
-from measuring import before_accelerate, described, surroundings, typed, write
+from measuring import before_accelerate, described, measure_all
 from peers import CLASSES, PEERS, build
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, prepared
@@ -95,12 +95,5 @@ cifarblocks, on {described(record)}. A convolution's time has its kernels and it
 {lines(rows, "one")}"""
 
 
-def main() -> None:
-    """Measure and write."""
-    record = {**surroundings(), "rows": [measure(name) for name in PEERS]}
-    write("profiles", record, table(record))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("profiles", __doc__, lambda: {"rows": [measure(name) for name in PEERS]}, table)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import before_accelerate, described, in_turns, peak_memory, surroundings, typed, write
+from measuring import before_accelerate, described, in_turns, measure_all, peak_memory
 from torch import Tensor, nn
 
 from cifarblocks import accelerate, blocks
@@ -91,6 +91,12 @@ def images_per_second(processes: int) -> float:
     return float(json.loads(lines[-1])["images_per_second"])
 
 
+def measure() -> dict[str, Any]:
+    """All processes, then all blocks."""
+    processes = [[images_per_second(1), images_per_second(2)] for _ in range(LAUNCHES)]
+    return {"rows": [growth(name, axis) for name in BLOCKS for axis in SIZES], "processes": processes}
+
+
 def times(row: dict[str, Any]) -> str:
     """The cells of a row's times."""
     both = zip(row["time"][1:], row["quartiles"][1:], strict=True)
@@ -124,18 +130,5 @@ launches, from {min(ratios):.2f} to {max(ratios):.2f}; global batch {BATCH}).
 """
 
 
-def main() -> None:
-    """Measure, print and write."""
-    record: dict[str, Any] = {**surroundings(), "rows": []}
-    record["processes"] = [[images_per_second(1), images_per_second(2)] for _ in range(LAUNCHES)]
-    for name in BLOCKS:
-        for axis in SIZES:
-            row = growth(name, axis)
-            print(name, axis, [f"{value:.2f}" for value in row["time"]], flush=True)
-            record["rows"].append(row)
-    write("scale", record, table(record))
-
-
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("scale", __doc__, measure, table)

@@ -6,17 +6,15 @@ Each folder is one --output of speedrun.py. Writes benchmarks/results/speedrun.j
 speedrun.md, a line for each folder, once all are read. Takes a few seconds.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, read_result, typed
+from measuring import collect, markdown, read_result, write
 
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.stopping import exit_status
 
 COLUMNS = ["data", "target", "scored on", "seeds", "top-1", "of each seed", "seconds", "PFLOP"]
 COLUMNS += ["share of peak", "peak, GFLOP/s", "machine", "command"]
@@ -59,31 +57,30 @@ def cells(seeds: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def line(row: list[str]) -> str:
-    """Return a value as the table has it."""
-    return f"| {' | '.join(row)} |\n"
-
-
 def read(folder: Path) -> list[dict[str, Any]]:
     """The seeds of a folder.
 
     Raises:
         UserError: if it has none, or a file of it is something else.
     """
-    seeds = [read_result(path, lambda seed: line(cells([seed]))) for path in sorted(folder.glob("seed_*.json"))]
+    seeds = [
+        read_result(path, lambda seed: markdown([], [cells([seed])])) for path in sorted(folder.glob("seed_*.json"))
+    ]
     if not seeds:
         raise UserError(f"FOLDER {folder} has no seed_*.json, which speedrun.py writes into its --output")
     return seeds
 
 
-def main(folders: list[str]) -> None:
+def table(runs: list[list[dict[str, Any]]]) -> str:
+    """The table, a line for each folder."""
+    return HEAD + markdown(COLUMNS, map(cells, runs))
+
+
+def main(folders: list[Path]) -> None:
     """Read the folders and write the results."""
-    runs = [read(Path(folder)) for folder in folders]
-    table = HEAD + "".join(map(line, [COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)]))
-    (RESULTS / "speedrun.json").write_text(json.dumps(runs, indent=1) + "\n")
-    (RESULTS / "speedrun.md").write_text(table)
+    runs = list(map(read, folders))
+    write("speedrun", runs, table(runs))
 
 
 if __name__ == "__main__":
-    folders = typed(__doc__, "FOLDER", "+")
-    sys.exit(exit_status("speedruns.py", lambda: main(folders), "the same command writes both files"))
+    sys.exit(collect(__doc__, "FOLDER", main))

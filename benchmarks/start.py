@@ -15,7 +15,7 @@ from typing import Any
 
 import timm
 import torchvision
-from measuring import described, in_turns, surroundings, typed, write
+from measuring import described, in_turns, measure_all
 from torch import nn
 
 import cifarblocks
@@ -75,9 +75,8 @@ def building() -> dict[str, dict[str, Any]]:
     return found
 
 
-def main() -> None:
-    """Measure and write."""
-    record = {**surroundings(), "beyond_torch": beyond_torch(), "building": building()}
+def table(record: dict[str, Any]) -> str:
+    """The record for people."""
     goals = {"import cifarblocks": 0.15, "python -m cifarblocks list": 1.0}
     seconds = [
         f"| `{name}` | {goals[name]:g} | {row['seconds']:.3f} | {row['quartiles'][0]:.3f}–{row['quartiles'][2]:.3f} |"
@@ -87,10 +86,7 @@ def main() -> None:
         f"| `{name}` | {row['ratio']:.2f} | {row['quartiles'][0]:.2f}–{row['quartiles'][2]:.2f} |"
         for name, row in record["building"].items()
     ]
-    write(
-        "start",
-        record,
-        f"""# How long it takes to start
+    return f"""# How long it takes to start
 
 Made by `python benchmarks/start.py`, medians and quartiles of {TURNS} turns, on {described(record)}.
 
@@ -106,10 +102,8 @@ Time of `create_model` divided by that of the same network's class in timm or to
 | network | ratio | quartiles |
 |---|---:|---|
 {chr(10).join(ratios)}
-""",
-    )
+"""
 
 
 if __name__ == "__main__":
-    typed(__doc__)
-    main()
+    measure_all("start", __doc__, lambda: {"beyond_torch": beyond_torch(), "building": building()}, table)

@@ -9,7 +9,6 @@ the test images. After each epoch it replaces OUTPUT/checkpoint.pt, from which t
 process to the same bits as without interruption.
 """
 
-import argparse
 import math
 import os
 import time
@@ -22,13 +21,14 @@ import torch.nn.functional as F
 import cifarblocks
 from cifarblocks.training.data.datasets import Images, hold_out, load_data
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.options.command_line import Parser, integer
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = Parser("train.py", __doc__)
 add = parser.add_argument
 add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
 add("--data", default="digits", help="digits, cifar10, cifar100 or folder:PATH (default: %(default)s)")
 add("--data-dir", type=Path, default=Path("data"), help="where CIFAR is downloaded to (default: %(default)s)")
-add("--epochs", type=int, default=15, help="passes over the training images (default: %(default)s)")
+add("--epochs", type=integer(1), default=15, help="passes over the training images (default: %(default)s)")
 add("--batch-size", type=int, default=64, help="images per step, of all processes (default: %(default)s)")
 add("--learning-rate", type=float, default=0.1, help="at the end of the warm-up (default: %(default)s)")
 add("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")

@@ -51,6 +51,8 @@ def files(folder: Path) -> list[Path]:
 
 WITHIN = [str(path.relative_to(SOURCE)) for path in files(SOURCE)]
 CORE = [path for path in WITHIN if floor(Path(path).with_suffix("").parts) < 4]
+PATHS = {f"cifarblocks.{'.'.join(Path(path).with_suffix('').parts)}".removesuffix(".__init__"): path for path in WITHIN}
+DOORS = {"cifarblocks", "cifarblocks.blocks", "cifarblocks.models"}  # for those outside
 BESIDE = [str(path.relative_to(ROOT)) for folder in ("examples", "benchmarks") for path in files(ROOT / folder)]
 
 
@@ -66,14 +68,35 @@ def test_no_file_imports_from_a_floor_above_its_own(path):
 
 
 def test_there_is_no_import_circle():
-    paths = {
-        f"cifarblocks.{'.'.join(Path(path).with_suffix('').parts)}".removesuffix(".__init__"): path for path in WITHIN
-    }
     graph = {}
-    for module, path in paths.items():
+    for module, path in PATHS.items():
         # A part may import the door once that is whole.
-        graph[module] = (imports(SOURCE / path) & paths.keys()) - {module, "cifarblocks"}
+        graph[module] = (imports(SOURCE / path) & PATHS.keys()) - {module, "cifarblocks"}
     TopologicalSorter(graph).prepare()
+
+
+def test_every_name_is_imported_from_where_it_is_defined():
+    homes = {module: defined(SOURCE / path) for module, path in PATHS.items()}
+    for path in [SOURCE / path for path in WITHIN] + [
+        path for folder in ("examples", "benchmarks", "docs", "tests") for path in files(ROOT / folder)
+    ]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in PATHS:
+                for name in (alias.name for alias in node.names):
+                    home = name in homes[node.module] or f"{node.module}.{name}" in PATHS
+                    assert home or (node.module in DOORS and SOURCE not in path.parents), f"{path}: {name}"
+
+
+def defined(path: Path) -> set[str]:
+    """Names of the functions, classes and values of a module, without what it imports and other names for that."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and not isinstance(node.value, ast.Name):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return names
 
 
 @pytest.mark.parametrize("path", CORE)

@@ -13,6 +13,7 @@ import generative
 import measuring
 import pytest
 import speedruns
+import sweeps
 
 import cifarblocks
 from cifarblocks.checkpoints.own import Card
@@ -71,9 +72,8 @@ def results(tmp_path, monkeypatch):
     """A copy of the results that are committed; returns it and what is in it."""
     folder = tmp_path / "results"
     shutil.copytree(measuring.RESULTS, folder)
-    for module in (accuracy, generative, measuring, speedruns):
-        monkeypatch.setattr(module, "RESULTS", folder)
-    monkeypatch.setattr(generative, "COLLECTED", folder / "generative")
+    monkeypatch.setattr(measuring, "RESULTS", folder)
+    monkeypatch.setattr(generative, "PAGES", folder)
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -92,7 +92,7 @@ def refused(capsys, work):
 def status_of(module, *arguments):
     """The exit status of a script that collects runs, as its last lines have it."""
     command = f"{module.__name__}.py"
-    return exit_status(command, lambda: module.main(list(arguments)), "")
+    return exit_status(command, lambda: module.main(list(map(Path, arguments))), "")
 
 
 def seed(**changes):
@@ -133,19 +133,17 @@ def test_what_is_no_seed_is_refused_before_the_record_is_written(results, capsys
 
 
 @pytest.mark.parametrize(
-    ("module", "model", "file"),
-    [
-        (accuracy, "eca_resnet_20", "accuracy/eca_resnet_20_cifar10_jpeg_5_epochs"),
-        (generative, "vae", "generative/vae"),
-    ],
+    ("module", "model", "key"),
+    [(accuracy, "eca_resnet_20", "eca_resnet_20_cifar10_jpeg_5_epochs"), (generative, "vae", "vae")],
 )
-def test_runs_are_copied_once_all_of_them_are_read(results, capsys, module, model, file):
+def test_runs_are_copied_once_all_of_them_are_read(results, capsys, module, model, key):
     run, broken = Path("runs") / model / "new", Path("runs") / model / "broken"
     for folder in (run, broken):
         folder.mkdir(parents=True)
         for picture in ("reconstructions", "interpolations", "samples"):
             (folder / f"{picture}.png").write_bytes(b"new")
-    summary = json.loads((results / f"{file}.json").read_text())
+    record = measuring.read_record(module.__name__)
+    summary = record[key]
     (run / "summary.json").write_text(json.dumps(summary | {"seed": 77}))
     (broken / "summary.json").write_text(json.dumps({"model": model}))
     before = contents(results)
@@ -158,12 +156,30 @@ def test_runs_are_copied_once_all_of_them_are_read(results, capsys, module, mode
     assert contents(results) == before
     assert status_of(module, str(run)) == 0
     assert "77" in (results / f"{module.__name__}.md").read_text()
+    assert record.keys() <= measuring.read_record(module.__name__).keys()
+
+
+def test_a_sweep_is_a_record_once_all_of_its_runs_are_complete(results, capsys):
+    before = contents(results)
+    record = measuring.read_record("optimizer")
+    for row in record["rows"]:
+        model, optimizer = row["label"].replace("=", "-").split(" ")
+        run = Path("runs/optimizer") / model / f"{optimizer}_seed-0"
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in row["histories"][0]))
+        (run / "summary.json").write_text(json.dumps(row["summaries"][0]))
+    assert refused(capsys, lambda: status_of(sweeps, "runs")).startswith("sweeps.py: error: FOLDER must be named")
+    assert status_of(sweeps, "runs/optimizer") == 0
+    assert contents(results) == before
+    (run / "summary.json").unlink()
+    sentence = f"sweeps.py: error: FOLDER runs/optimizer lacks {run.parent.name}/{run.name}"
+    assert refused(capsys, lambda: status_of(sweeps, "runs/optimizer")) == sentence
 
 
 def test_a_run_without_its_pictures_is_refused(results, capsys):
     run = Path("run")
     run.mkdir()
-    shutil.copy(results / "generative" / "acgan.json", run / "summary.json")
+    (run / "summary.json").write_text(json.dumps(measuring.read_record("generative")["acgan"]))
     before = contents(results)
     assert refused(capsys, lambda: status_of(generative, "run")) == "generative.py: error: RUN run has no samples*.png"
     assert contents(results) == before

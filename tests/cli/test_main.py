@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -50,6 +51,19 @@ def test_an_unknown_command_is_one_sentence_and_status_2(capsys):
 def test_the_version_is_that_of_the_package(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"cifarblocks {cifarblocks.__version__}\n"
+
+
+@pytest.mark.parametrize("buffering", [1, -1], ids=["by lines", "all"])
+@pytest.mark.parametrize(
+    "command", [[], ["list"], ["show", "mlp"], ["list", "--help"], ["sweep", "optimizer", "--dry-run"]]
+)
+def test_a_reader_that_has_gone_ends_a_command_quietly(command, buffering, monkeypatch, signals, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering) as output:  # whose buffer is flushed once more when it is closed
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main(command) == 1
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", COMMANDS)

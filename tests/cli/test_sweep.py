@@ -326,15 +326,14 @@ def test_the_table_has_the_mean_and_the_deviation_of_a_sample():
 def test_labels_lie_on_each_other_nowhere():
     from matplotlib.transforms import Bbox
 
-    from cifarblocks.training.pictures.compare import empty_figure
-    from cifarblocks.training.pictures.labels import place_labels
+    from cifarblocks.training.pictures.compare import empty_figure, label_points
 
     figure = empty_figure("crowd", 11, 7)
     axes = figure.subplots()
     points = (torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.2, 1.0])).tolist()
     axes.plot(*zip(*points, strict=True), "o")
     axes.margins(0.4, 0.1)
-    place_labels(axes, points, [f"eca_resnet_{number}_of_some" for number in range(40)])
+    label_points(axes, points, [f"eca_resnet_{number}_of_some" for number in range(40)])
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == 40

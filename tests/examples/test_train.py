@@ -121,7 +121,7 @@ def test_a_resumed_run_is_an_uninterrupted_one_to_the_bit(script, image_folder, 
 
 
 def test_images_are_shifted_and_mirrored_as_drawn(run, image_folder):
-    functions, _ = run(*TINY, "--epochs", 0)
+    functions, _ = run(*TINY, "--epochs", 1)
     crop_and_mirror = functions["crop_and_mirror"]
     pixels = torch.randint(256, (7, 16, 24, 3), dtype=torch.uint8)
     crop_and_mirror.__globals__.update(training=Images(pixels, torch.zeros(7)), h=16, w=24)
@@ -147,6 +147,7 @@ def test_a_seed_is_a_result(run, image_folder, tmp_path):
     [
         (("--model", "resnt_20"), "unknown model name 'resnt_20'; did you mean 'resnet_20'"),
         (("--data", "faces"), "--data must be digits, cifar10, cifar100 or folder:PATH, got 'faces'"),
+        (("--epochs", 0), "--epochs: must be a whole number of at least 1, got '0'"),
         (("--batch-size", 0), "--batch-size must be from 1 to 22, got 0"),
         (("--batch-size", 23), "--batch-size must be from 1 to 22, got 23"),
         (("--output", "shades/test/dark/0.png"), "File exists: 'shades/test/dark/0.png'"),

@@ -1,14 +1,14 @@
 import pytest
-import torch
 
 
 @pytest.fixture
 def fitted(tmp_path, image_folder, monkeypatch):
     """Train in this process, on the shades: fitted("--epochs", 1) → the run, ended and not tested."""
-    from cifarblocks.training import loop as train
-    from cifarblocks.training.distributed import Processes
+    from cifarblocks.training.distributed import ALONE
+    from cifarblocks.training.loop import fit
     from cifarblocks.training.models import build_model
     from cifarblocks.training.options.parse import read_options
+    from cifarblocks.training.run import prepare
     from cifarblocks.training.run_folder import folder as runs
     from cifarblocks.training.saving import resume
 
@@ -19,9 +19,9 @@ def fitted(tmp_path, image_folder, monkeypatch):
 
     def run(*arguments, build=build_model):
         options = read_options([*small, *map(str, arguments)])
-        prepared = train.prepare(options, Processes(0, 1, torch.device("cpu")), build)
+        prepared = prepare(options, ALONE, build)
         resume(prepared)
-        for _ in train.fit(prepared):
+        for _ in fit(prepared):
             pass
         return prepared
 

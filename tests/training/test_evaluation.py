@@ -5,11 +5,7 @@ import math
 import torch
 from torch import nn
 
-from cifarblocks.training.distributed import Processes
 from cifarblocks.training.evaluation import Scores, evaluate
-
-PROCESSES = Processes(0, 1, torch.device("cpu"))
-PLAIN = torch.autocast("cpu", enabled=False)
 
 
 class Answers(nn.Module):
@@ -27,7 +23,7 @@ def test_top1_and_top5_are_counted_over_all_batches():
     for row, label, rank in zip(logits, labels, ranks, strict=True):
         assert (row > row[label]).sum() == rank
     model = Answers().train()
-    scores = evaluate(model, [(logits[:4], labels[:4]), (logits[4:], labels[4:])], PROCESSES, PLAIN)
+    scores = evaluate(model, [(logits[:4], labels[:4]), (logits[4:], labels[4:])])
     normaliser = math.log(sum(math.exp(number) for number in range(7)))
     loss = sum(normaliser - (6 - int(rank)) for rank in ranks) / 7
     assert scores == Scores(scores.loss, 100 * 2 / 7, 100 * 5 / 7, 7)
@@ -36,5 +32,5 @@ def test_top1_and_top5_are_counted_over_all_batches():
 
 
 def test_of_less_than_five_classes_all_are_in_the_top5():
-    scores = evaluate(Answers(), [(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([1]))], PROCESSES, PLAIN)
+    scores = evaluate(Answers(), [(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([1]))])
     assert scores[1:] == (0.0, 100.0, 1)

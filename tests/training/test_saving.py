@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE, Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.saving import (
     CHECKPOINT,
@@ -23,7 +23,6 @@ from cifarblocks.training.saving import (
 )
 from cifarblocks.training.state import State, moving_average
 
-ALONE = Processes(0, 1, torch.device("cpu"))
 RUN = {"model": "mlp", "seed": 0, "classes": ["cat", "dog"]}
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import cifarblocks
 from cifarblocks.training.data.batches import Augmentation
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE
 from cifarblocks.training.errors import RunError
 from cifarblocks.training.optim.groups import block_depths, build_optimizer, parameter_groups
 from cifarblocks.training.state import State, moving_average
@@ -186,4 +186,4 @@ def test_time_is_shared_between_waiting_and_working():
     assert 0.06 <= state.waited <= state.elapsed() - 0.03
     state.end_epoch(json.loads('{"epoch": 1}'))
     assert (state.waited, state.step) == (0, 0)
-    assert Processes(0, 1, torch.device("cpu")).largest([3, True]) == [3, 1]
+    assert ALONE.largest([3, True]) == [3, 1]

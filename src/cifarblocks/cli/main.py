@@ -1,5 +1,6 @@
 """The command `cifarblocks`: finds the command that is asked for, and imports nothing for the others."""
 
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -19,8 +20,23 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the commands and return its exit status; without one, print the overview."""
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    """Run one of the commands and return its exit status; without one, print the overview.
+
+    The status is 1, and nothing is said, if the reader of its output has gone, as after `| head`.
+    """
+    try:
+        try:
+            return run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush into the pipe at its end
+        return 1
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command that is named first."""
+    name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
         return 0

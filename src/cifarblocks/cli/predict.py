@@ -35,7 +35,6 @@ def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
 def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
     """Print the accuracy on the test images of a data set of the same classes and size, with `cifarblocks[train]`."""
     from cifarblocks.training.data.batches import Normalisation, evaluation_batches
-    from cifarblocks.training.distributed import Processes
     from cifarblocks.training.evaluation import evaluate
     from cifarblocks.training.run_folder.weights import load_data_for
 
@@ -44,7 +43,7 @@ def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
     normalise = Normalisation(card.mean, card.std, parameter.device, parameter.dtype)
     autocast = torch.autocast(parameter.device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
     batches = evaluation_batches(data.test.to(parameter.device), normalise)
-    scores = evaluate(model, batches, Processes(0, 1, parameter.device), autocast)
+    scores = evaluate(model, batches, autocast=autocast)
     print(f"{data.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} test images")
 
 

@@ -11,8 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
 
-ImageSize = Size
-
 
 class FeatureInfo(NamedTuple):
     """Channels and stride of one stage's map."""
@@ -50,7 +48,7 @@ class Classifier(nn.Module):
         *,
         num_features: int | None = None,
         in_channels: int = 3,
-        image_size: ImageSize = 32,
+        image_size: Size = 32,
         as_map: nn.Module | None = None,
         initialise_layer: Callable[[nn.Module], None] | None = None,
     ) -> None:
@@ -263,7 +261,7 @@ class FixedSize(nn.Module):
         ValueError: in `forward`, if h and w are not those of `image_size`.
     """
 
-    def __init__(self, image_size: ImageSize) -> None:
+    def __init__(self, image_size: Size) -> None:
         super().__init__()
         self.image_size = height_and_width(image_size, "image_size")
 

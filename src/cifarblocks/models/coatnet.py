@@ -10,9 +10,9 @@ from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
-from cifarblocks.blocks.sizes import height_and_width
+from cifarblocks.blocks.sizes import Size, height_and_width
 from cifarblocks.models.arguments import Arguments
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem
@@ -76,7 +76,7 @@ def giving(
     return block(in_channels, out_channels, before, stride, drop_path=drop_path)
 
 
-def map_size(image_size: ImageSize, stride: int) -> tuple[int, int]:
+def map_size(image_size: Size, stride: int) -> tuple[int, int]:
     """Height and width of the map after strides that multiply to `stride`, each rounding up.
 
     >>> map_size((33, 224), 8)
@@ -143,25 +143,25 @@ def small_coatnet(stem: Stem, /, *, dropout: float = 0.1, **arguments: Any) -> C
 
 
 @register_model
-def coatnet_0(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def coatnet_0(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """CoAtNet-0 (table 3); `convolution="lsk_mbconv"` changes the blocks of S1 and S2."""
     return table_coatnet(2, 64, (96, 192, 384, 768), (2, 3, 5, 2), image_size=image_size, **arguments)
 
 
 @register_model
-def coatnet_1(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def coatnet_1(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """CoAtNet-1 (table 3); `convolution="lsk_mbconv"` changes the blocks of S1 and S2."""
     return table_coatnet(2, 64, (96, 192, 384, 768), (2, 6, 14, 2), image_size=image_size, **arguments)
 
 
 @register_model
-def coatnet_2(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def coatnet_2(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """CoAtNet-2 (table 3); `convolution="lsk_mbconv"` changes the blocks of S1 and S2."""
     return table_coatnet(2, 128, (128, 256, 512, 1024), (2, 6, 14, 2), image_size=image_size, **arguments)
 
 
 @register_model
-def coatnet_0_custom_enhanced(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def coatnet_0_custom_enhanced(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """CoAtNet-0 with `LSKMBConv` in S1 and S2, whose first blocks have no shortcut; 25,663,280 parameters."""
     return coatnet_0(convolution="lsk_mbconv", image_size=image_size, **arguments)
 

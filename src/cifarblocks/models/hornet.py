@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from cifarblocks.blocks.gnconv import Filter, GlobalLocalFilter, HorNetBlock, depthwise_7x7
-from cifarblocks.blocks.sizes import height_and_width
-from cifarblocks.models.classifier import Classifier, ImageSize
+from cifarblocks.blocks.sizes import Size, height_and_width
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.models.convnext import convnext, doubled
 from cifarblocks.registry import register_model
 
@@ -42,7 +42,7 @@ def convolutional_hornet(width: int, /, **arguments: Any) -> Classifier:
     return hornet([depthwise_7x7] * 4, 4, width, DEPTHS, (1, 2, 2, 2), **arguments)
 
 
-def global_filter_hornet(width: int, /, *, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def global_filter_hornet(width: int, /, *, image_size: Size = 224, **arguments: Any) -> Classifier:
     """A network of the paper with global filters in its last two stages, made for the maps of `image_size`.
 
     Images of another size are taken: their spectra are filtered by resized weights.

@@ -5,8 +5,9 @@ from typing import Any
 from torch import nn
 
 from cifarblocks.blocks.mixer import MixerLayer
+from cifarblocks.blocks.sizes import Size
 from cifarblocks.models.arguments import Arguments
-from cifarblocks.models.classifier import Classifier, FeatureInfo, ImageSize, PooledHead
+from cifarblocks.models.classifier import Classifier, FeatureInfo, PooledHead
 from cifarblocks.models.initialise import initialise_mixer
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.models.vit import TokenMap, patch_grid, patch_tokens
@@ -56,7 +57,7 @@ def mlp_mixer(
 
 
 @register_model
-def mlp_mixer_s16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def mlp_mixer_s16(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """Mixer-S/16 (table 1): 8 layers of width 512, MLPs of 256 over tokens and 2048 over channels.
 
     >>> mlp_mixer_s16(image_size=(32, 48)).stem(torch.randn(2, 3, 32, 48)).shape
@@ -66,7 +67,7 @@ def mlp_mixer_s16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifie
 
 
 @register_model
-def mlp_mixer_b16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def mlp_mixer_b16(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """Mixer-B/16 (table 1): 12 layers of width 768, MLPs of 384 over tokens and 3072 over channels."""
     return mlp_mixer(16, 768, 384, 3072, 12, image_size=image_size, **arguments)
 

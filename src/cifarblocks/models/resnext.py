@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.residual import Bottleneck
-from cifarblocks.models.classifier import Classifier, ImageSize, PooledHead
+from cifarblocks.blocks.sizes import Size
+from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stages import build_stages, stage_info
@@ -81,7 +82,7 @@ def resnext18_dropout(
     stages: int = 3,
     num_classes: int = 100,
     in_channels: int = 3,
-    image_size: ImageSize = 32,
+    image_size: Size = 32,
     drop_path: float = 0.0,
     dropout: float = 0.4,
 ) -> Classifier:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import conv_norm
-from cifarblocks.blocks.sizes import height_and_width
-from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
+from cifarblocks.blocks.sizes import Size, height_and_width
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, last_layer
 from cifarblocks.models.vit import Positions, TokenMap, patch_grid, patch_tokens
 from cifarblocks.registry import register_model
 
@@ -63,7 +63,7 @@ def mlp(
     *,
     num_classes: int = 100,
     in_channels: int = 3,
-    image_size: ImageSize = 32,
+    image_size: Size = 32,
     drop_path: float = 0.0,
     dropout: float = 0.0,
 ) -> Classifier:
@@ -84,7 +84,7 @@ def cnn(
     *,
     num_classes: int = 100,
     in_channels: int = 3,
-    image_size: ImageSize = 32,
+    image_size: Size = 32,
     drop_path: float = 0.0,
     dropout: float = 0.5,
 ) -> Classifier:
@@ -113,7 +113,7 @@ def patch_lstm(
     *,
     num_classes: int = 100,
     in_channels: int = 3,
-    image_size: ImageSize = 32,
+    image_size: Size = 32,
     drop_path: float = 0.0,
     dropout: float = 0.1,
 ) -> Classifier:

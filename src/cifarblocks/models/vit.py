@@ -8,10 +8,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.sizes import height_and_width, require_at_least
+from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
 from cifarblocks.models.arguments import Arguments
-from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, ImageSize, last_layer
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, last_layer
 from cifarblocks.models.initialise import initialise_vit
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.registry import register_model
@@ -62,7 +62,7 @@ def vit(
     )
 
 
-def patch_grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
+def patch_grid(image_size: Size, patch_size: int) -> tuple[int, int]:
     """Count the patches that fill an image downwards and across.
 
     Raises:
@@ -77,7 +77,7 @@ def patch_grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
     return height // patch_size, width // patch_size
 
 
-def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: ImageSize) -> nn.Sequential:
+def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: Size) -> nn.Sequential:
     """Each patch of an image → a token, row by row: (b, in_channels, h, w) → (b, h · w / patch_size², channels).
 
     Raises:
@@ -156,7 +156,7 @@ layer_norm = partial(nn.LayerNorm, eps=1e-6)  # as in the authors' code
 
 
 @register_model
-def vit_tiny_16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def vit_tiny_16(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """ViT-Ti/16 (table 1 of DeiT, https://arxiv.org/abs/2012.12877): 12 blocks of width 192, 3 heads.
 
     >>> vit_tiny_16(image_size=(32, 48)).stem(torch.randn(2, 3, 32, 48)).shape
@@ -166,7 +166,7 @@ def vit_tiny_16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
 
 
 @register_model
-def vit_b_16(*, image_size: ImageSize = 224, **arguments: Any) -> Classifier:
+def vit_b_16(*, image_size: Size = 224, **arguments: Any) -> Classifier:
     """ViT-B/16 (table 1): 12 blocks of width 768, 12 heads."""
     return vit(TransformerBlock, layer_norm, 16, 768, 12, image_size=image_size, **arguments)
 

@@ -115,6 +115,9 @@ class Processes:
                 dist.broadcast(buffer, src=0)
 
 
+ALONE = Processes(0, 1, torch.device("cpu"))  # a Python process that nobody launched with others
+
+
 def average_in_order(
     world_size: int,
     bucket: dist.GradBucket,  # type: ignore[name-defined]

@@ -1,6 +1,7 @@
 """Scores of a model: mean loss, top-1 and top-5, exact at any number of processes."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.training.data.batches import Batch
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE, Processes
 
 
 class Scores(NamedTuple):
@@ -24,24 +25,24 @@ class Scores(NamedTuple):
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
-    processes: Processes,
-    autocast: torch.autocast,
+    processes: Processes = ALONE,
+    autocast: torch.autocast | None = None,
     outcomes: list[Tensor] | None = None,
 ) -> Scores:
     """Score a model on batches that together, over all processes, hold each image once.
 
     Args:
         model: (b, 3, h, w) → (b, classes); it is left in eval mode.
-        batches: this process's share.
-        processes: those that have the other shares.
-        autocast: the precision to compute in.
+        batches: this process's share, on the model's device.
+        processes: those that have the other shares; by default this one has all images.
+        autocast: the precision to compute in; by default that of model and batches.
         outcomes: where to append, for each of this process's batches, the class found, its probability and that of the
             true class, (b, 3).
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=processes.device)  # loss, top-1, top-5, images
     for images, labels in batches:
-        with autocast:
+        with autocast or nullcontext():
             logits = model(images).double()
         hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -49,7 +50,8 @@ def evaluate(
             probability, found = logits.softmax(1).max(1)
             true = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
             outcomes.append(torch.stack([found.double(), probability, true], 1))
-        sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.full_like(loss, len(labels))])
+        counted = torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.full_like(loss, len(labels))])
+        sums += counted.to(sums.device)
     loss_sum, top1, top5, images_seen = processes.sum(sums).tolist()
     return Scores(loss_sum / images_seen, 100 * top1 / images_seen, 100 * top5 / images_seen, int(images_seen))
 

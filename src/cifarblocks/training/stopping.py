@@ -127,6 +127,8 @@ def exit_status(program: str, work: Callable[[], int | None], after_interruption
         status, sentence = 128 + error.number, f"{signal.Signals(error.number).name} {error}"
     except RunError as error:
         status, sentence = 1, str(error)
+    except BrokenPipeError:  # the reader of the output has gone: nothing to say, and nobody to say it to
+        return 1
     except OSError as error:
         status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
     except KeyboardInterrupt:

@@ -9,11 +9,11 @@ from cifarblocks.training.data.batches import (
     Normalisation,
     erased_pixels,
     evaluation_batches,
-    random_stream,
     source_pixels,
     training_batches,
 )
 from cifarblocks.training.data.datasets import Images
+from cifarblocks.training.data.seeds import random_stream
 
 PLAIN = Normalisation([0.0] * 3, [1 / 255] * 3, torch.device("cpu"), torch.float32)
 

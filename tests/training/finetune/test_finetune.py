@@ -20,11 +20,12 @@ from cifarblocks.cli import finetune
 from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.data.datasets import Images, load_data
-from cifarblocks.training.distributed import Processes
+from cifarblocks.training.distributed import ALONE, Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune import features
-from cifarblocks.training.finetune.probe import freeze
+from cifarblocks.training.finetune.probe import freeze, prepare_frozen
 from cifarblocks.training.finetune.starting import NORMALISATIONS, read_start
+from cifarblocks.training.run import prepare
 from cifarblocks.training.run_folder import folder as runs
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -119,7 +120,7 @@ def test_the_layer_trains_on_the_images_that_are_not_held_out(tmp_path, image_fo
     model = write_weights(tmp_path / "start.safetensors")
     arguments = ["--weights", "start.safetensors", "--freeze", *QUICK, "--mirror", "--share", str(share)]
     options, start = finetune.parse_arguments(arguments)
-    run = finetune.prepare(options, Processes(0, 1, CPU), start.build)
+    run = prepare(options, ALONE, start.build)
     assert len(run.batches.training) == 22 * share
     found = freeze(run).batches
     for part in ("training", "validation", "test"):
@@ -191,7 +192,7 @@ def scene(tmp_path):
     def read(model, images, mean=0.5, built="resnet_20"):
         normalise = Normalisation([mean] * 3, [0.25] * 3, CPU, torch.float32)
         with features.frozen(model, {"model": built}, normalise, PLAIN) as backbone:
-            return features.compute_features(backbone, images, tmp_path / "cache", "images", Processes(0, 1, CPU))
+            return features.compute_features(backbone, images, tmp_path / "cache", "images", ALONE)
 
     return model, images, read
 
@@ -387,7 +388,7 @@ def test_a_last_layer_is_trained_in_one_process(tmp_path):
     write_weights(tmp_path / "start.safetensors")
     options, start = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors"), "--freeze"])
     with pytest.raises(UserError, match="--freeze trains one layer in one process, got 2 of torchrun"):
-        finetune.prepare_frozen(options, Processes(0, 2, CPU), start.build)
+        prepare_frozen(options, Processes(0, 2, CPU), start.build)
 
 
 def test_every_source_is_normalised_as_its_networks_know_images(tmp_path):

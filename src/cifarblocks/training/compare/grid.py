@@ -10,7 +10,7 @@ from typing import Any
 from cifarblocks.training.compare.launch import Settings, tidy
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import DECLARED
-from cifarblocks.training.options.toml_files import loads, read_toml
+from cifarblocks.training.options.toml_files import read_toml, toml_value
 
 GRIDS = Path(__file__).with_name("grids")
 TABLES = ("options", "runs", "equal-time")
@@ -136,7 +136,7 @@ def read_value(text: str) -> tuple[str, Any]:
     if not (key and equals):
         raise ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
     try:
-        return tidy(key), loads(f"value = {value}")["value"]
+        return tidy(key), toml_value(value)
     except ValueError:
         return tidy(key), value
 

@@ -11,7 +11,14 @@ if sys.version_info >= (3, 11):
 else:
     from tomli import loads
 
-__all__ = ["loads", "read_toml"]
+
+def toml_value(text: str) -> Any:
+    """Return one value, as it stands behind `key =`.
+
+    >>> toml_value("[0, 1e-4]"), toml_value("true")
+    ([0, 0.0001], True)
+    """
+    return loads(f"value = {text}")["value"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""Collect what `cifarblocks sweep` wrote, and write the table of each grid.
+
+    python benchmarks/sweeps.py runs/leaderboard runs/optimizer
+
+Each folder is one --output of a grid that comes with the package, and is named after it. Writes NAME.json, the
+summaries and epochs of all its runs and the speeds that its epochs follow from, and NAME.md into benchmarks/results.
+Takes a few seconds.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from measuring import collect, write
+
+from cifarblocks.cli import sweep
+from cifarblocks.training.compare.grid import GRIDS, read_grid
+from cifarblocks.training.compare.table import Row, markdown_table
+from cifarblocks.training.errors import UserError
+from cifarblocks.training.run_folder.folder import is_finished, read_json
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the record of a sweep.
+
+    Raises:
+        UserError: if a file of it is something else, if a run is missing, or if no grid is called as the folder is.
+    """
+    grid, speeds = GRIDS / f"{folder.name}.toml", folder / "speeds.json"
+    if not grid.exists():
+        raise UserError(f"FOLDER must be named after a grid, got {folder}")
+    runs = [sweep.plan(run, folder, None) for run in read_grid(grid, {}).runs]
+    missing = [run.name for run in runs if not is_finished(run.folder)]
+    if missing:
+        raise UserError(f"FOLDER {folder} lacks {', '.join(missing)}")
+    record = {"grid": folder.name, "rows": [asdict(row) for row in sweep.collect(runs)]}
+    return record | ({"equal_time": read_json(speeds)} if speeds.exists() else {})
+
+
+def rows(record: dict[str, Any]) -> list[Row]:
+    """Return the runs of a record as `cifarblocks sweep` compares them."""
+    return [Row(**row) for row in record["rows"]]
+
+
+def table(record: dict[str, Any]) -> str:
+    """The table that `cifarblocks sweep` writes."""
+    return markdown_table(record["grid"], rows(record), [])
+
+
+def main(folders: list[Path]) -> None:
+    """Read the folders and write the results."""
+    for record in map(read, folders):
+        write(record["grid"], record, table(record))
+
+
+if __name__ == "__main__":
+    sys.exit(collect(__doc__, "FOLDER", main))
