@@ -25,7 +25,6 @@ from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune import features
 from cifarblocks.training.finetune.probe import freeze
 from cifarblocks.training.finetune.starting import NORMALISATIONS, read_start
-from cifarblocks.training.run_folder import folder as runs
 from cifarblocks.training.run_folder.weights import save_weights
 
 CPU = torch.device("cpu")
@@ -46,7 +45,6 @@ def write_weights(path, name="resnet_20", classes=("dark", "light"), image_size=
 def tuned(tmp_path, image_folder, monkeypatch):
     """cifarblocks finetune in this process: tuned("--freeze", name="a") → the folder of the run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "lock", lambda _: None)  # this process may come back to a folder
 
     def run(*arguments, name="run", status=0, weights="start.safetensors"):
         given = ("--weights", weights, *QUICK, "--name", name, *arguments)
