@@ -43,14 +43,16 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
     """
     if storage is None and "?" in str(folder):  # SQLite's address would end there, and another file be written
         raise UserError(f"--output and --name of a search must not contain '?', got {str(folder)!r}")
-    place, name = folder / "study.db", "search"
+    place = folder / "study.db"
     # Learning rates that are good in the end look bad while they are high: a third of the epochs is waited for.
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 3)
     with locked(folder / LOCKS / STUDY):
         try:
-            where = open_storage(storage or f"sqlite:///{place}")
             study = optuna.create_study(
-                storage=where, study_name=folder.name if storage else name, load_if_exists=True, pruner=pruner
+                storage=open_storage(storage) if storage else f"sqlite:///{place}",
+                study_name=folder.name if storage else "search",
+                load_if_exists=True,
+                pruner=pruner,
             )
         except Exception as error:
             shown = f"--storage {without_password(storage)}" if storage else place
