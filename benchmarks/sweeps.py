@@ -14,7 +14,7 @@ from typing import Any
 
 from measuring import collect, write
 
-from cifarblocks.cli import sweep
+from cifarblocks.training.compare import sweep
 from cifarblocks.training.compare.grid import GRIDS, read_grid
 from cifarblocks.training.compare.table import Row, markdown_table
 from cifarblocks.training.errors import UserError
@@ -30,7 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
     grid, speeds = GRIDS / f"{folder.name}.toml", folder / "speeds.json"
     if not grid.exists():
         raise UserError(f"FOLDER must be named after a grid, got {folder}")
-    runs = [sweep.plan(run, folder, None) for run in read_grid(grid, {}).runs]
+    runs = [sweep.plan(run, folder) for run in read_grid(grid, {}).runs]
     missing = [run.name for run in runs if not is_finished(run.folder)]
     if missing:
         raise UserError(f"FOLDER {folder} lacks {', '.join(missing)}")

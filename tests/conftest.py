@@ -38,7 +38,8 @@ def without_gpus(monkeypatch):
 @pytest.fixture
 def signals():
     """Ctrl-C is heard even where a shell's & has it ignored; afterwards all is as it was."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    kept = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in kept.items():

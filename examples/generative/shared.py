@@ -84,7 +84,9 @@ def open_new_run(options: Namespace, data: DataSet, device: torch.device) -> tup
         raise UserError(f"--name {options.name}: run {folder} is there already; choose another name")
     chosen = {name: value for name, value in vars(options).items() if name not in ("output", "name", "data_dir")}
     record = configuration(chosen, data, Processes(0, 1, device))
-    return runs.open_run(options.output, options.model, options.name, record), record
+    folder = runs.make_run_folder(options.output, options.model, options.name)
+    runs.write_json(folder / runs.CONFIGURATION, record)
+    return folder, record
 
 
 class Lesson(NamedTuple):
@@ -224,5 +226,4 @@ def run(parser: Parser, arguments: list[str] | None, build: Build) -> int:
     """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
     options = parser.parse_args(arguments)
     stop_on_signals()
-    work = runs.releasing_locks()(lambda: train(options, build))
-    return exit_status(parser.prog, work, "what was written before is whole")
+    return exit_status(parser.prog, lambda: train(options, build), "what was written before is whole")

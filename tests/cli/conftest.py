@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarblocks.cli import search, sweep
-from cifarblocks.training.compare import launch
+from cifarblocks.training.compare import launch, search, sweep
 
 
 @pytest.fixture

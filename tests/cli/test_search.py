@@ -1,6 +1,5 @@
 """cifarblocks search: what is tried, what is cut short, what is kept, and that the test images are left alone."""
 
-import fcntl
 import json
 import os
 import signal
@@ -13,7 +12,9 @@ import pytest
 from PIL import Image
 
 from cifarblocks.cli import search, train
-from cifarblocks.training.compare.study import ENDED, read_range, remove_weights
+from cifarblocks.training.compare.space import read_range, whole_numbers
+from cifarblocks.training.compare.study import ENDED
+from cifarblocks.training.compare.trial import remove_weights
 
 
 def run(*arguments: object) -> int:
@@ -63,7 +64,7 @@ def test_a_trial_that_gets_no_better_or_is_worse_than_others_is_cut_short(stand_
 
 
 def test_patience_ends_a_trial(monkeypatch):
-    from cifarblocks.training.compare import study
+    from cifarblocks.training.compare import trial as study
 
     losses = [1.0, 0.5, 0.6, 0.7, 0.4, 0.3]
     lines = [{"epoch": epoch, "validation_loss": loss} for epoch, loss in enumerate(losses, start=1)]
@@ -195,7 +196,7 @@ def test_numbers_are_whole_where_train_takes_no_others():
     kinds = {}
     for text in texts:
         key, distribution = read_range(text)
-        kinds[key] = type(search.whole_numbers(key, distribution, ["--model", "eca_resnet_20"])).__name__
+        kinds[key] = type(whole_numbers(key, distribution, ["--model", "eca_resnet_20"])).__name__
     assert list(kinds.values()) == ["FloatDistribution"] * 2 + ["IntDistribution"] * 2 + ["CategoricalDistribution"]
 
 
@@ -248,17 +249,6 @@ def test_a_run_that_left_the_test_images_alone_is_tested_by_the_same_command_wit
     assert "going on with run runs/mlp/a after epoch 1" in capsys.readouterr().out
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["epochs"], summary["training_images"], summary["test_images"]) == (1, 129, 360)
-
-
-def test_a_study_is_searched_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    folder = Path("runs/search/mlp")
-    folder.mkdir(parents=True)
-    held = os.open(folder, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    assert run("--search", "lr=0.1..1") == 2
-    os.close(held)
-    assert "runs/search/mlp is being trained by another process" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """cifarblocks train as a person, a scheduler and torchrun run it: real processes, real kills, real files."""
 
-import fcntl
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 
 import cifarblocks
 from cifarblocks.checkpoints.own import load_weights
+from cifarblocks.training.run_folder.locks import locked, run_lock
 from cifarblocks.training.saving import read_checkpoint
 
 TRAIN = ("-m", "cifarblocks", "train")
@@ -318,11 +318,9 @@ def test_a_run_is_trained_by_one_process_at_a_time(script, tmp_path):
     arguments = (*QUICK, "--name", "one", "--resume")
     folder = tmp_path / "runs" / "mlp" / "one"
     folder.mkdir(parents=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    finished = script("train", *arguments, status=2)
+    with locked(run_lock(folder)):
+        finished = script("train", *arguments, status=2)
     assert "run runs/mlp/one is being trained by another process" in finished.stderr
-    os.close(descriptor)
     script("train", *arguments)
 
 

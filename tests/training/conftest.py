@@ -9,11 +9,9 @@ def fitted(tmp_path, image_folder, monkeypatch):
     from cifarblocks.training.models import build_model
     from cifarblocks.training.options.parse import read_options
     from cifarblocks.training.run import prepare
-    from cifarblocks.training.run_folder import folder as runs
     from cifarblocks.training.saving import resume
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "lock", lambda _: None)  # only `train` releases what it locks
     small = ("--model", "resnet_20", "--data", "folder:shades", "--batch-size", "8", "--epochs", "1", "--lr", "0.1",
              "--precision", "float64")  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_killed_at_random_steps_many_times_it_is_the_run_that_nobody_touched(mai
     same(FOLDER / "whole", FOLDER / "cut")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_leaves_with_a_sentence(main, after_step, capsys, number):
     assert main("--name", "whole") == 0
     after_step(7, lambda: os.kill(os.getpid(), number))

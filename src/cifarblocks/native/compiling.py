@@ -24,9 +24,9 @@ DAY = 24 * 3600  # until a compiler that failed is tried again
 def library() -> CDLL | None:
     """Return the compiled kernels, or None if they cannot be had; torch's own operations are used then.
 
-    CIFARBLOCKS_NATIVE=0 in the environment turns them off.
+    CIFARBLOCKS_NATIVE=0 in the environment turns them off. Windows, which has no owners of files to check, has none.
     """
-    if os.environ.get("CIFARBLOCKS_NATIVE") == "0":
+    if os.environ.get("CIFARBLOCKS_NATIVE") == "0" or os.name == "nt":
         return None
     try:
         return CDLL(str(compiled()))

@@ -37,7 +37,7 @@ def train(
 
     Raises:
         UserError: If an option is unknown, has a value that it refuses, or does not go with the others.
-        RunError: If the run fails; StoppedError, a kind of it, after SIGINT or SIGTERM.
+        RunError: If the run fails; StoppedError, a kind of it, after SIGINT, SIGTERM or SIGUSR1.
     """
     from cifarblocks.training import loop
     from cifarblocks.training.compare.launch import as_settings, command_line, parse

@@ -36,6 +36,8 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    if os.name == "nt":
+        return  # Windows opens no folders
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

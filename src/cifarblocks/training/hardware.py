@@ -19,6 +19,8 @@ def keep_freed_memory() -> None:
     A step frees and allocates the same maps again and again. Returned to the kernel, each page faults anew. Other C
     libraries are left as they are.
     """
+    if os.name == "nt":
+        return  # CDLL(None) is the C library elsewhere
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -119,7 +119,6 @@ def write_results(run: Run, result: dict[str, Any], outcomes: Tensor) -> None:
     runs.write_json(run.folder / runs.SUMMARY, result)
 
 
-@runs.releasing_locks()
 def train(
     options: Options, processes: Processes, prepared: Callable[[Options, Processes], Run] = prepare
 ) -> dict[str, Any]:
@@ -134,14 +133,15 @@ def train(
         What summary.json says; nothing yet with --no-test.
     """
     run = prepared(options, processes)
-    if processes.first_decides(lambda: runs.is_finished(run.folder)):
-        processes.print(f"run {run.folder} is finished; its result is in {run.folder / runs.SUMMARY}")
-        return processes.first_decides(lambda: runs.read_json(run.folder / runs.SUMMARY))
-    resume(run)
-    log = ScalarLog(run.folder, len(run.state.history)) if options.tensorboard and processes.first else None
-    processes.print(describe_run(run.options, run.data, run.state.model, len(run.batches.training), processes))
-    for line in fit(run):
-        processes.print(describe_epoch(line, run.schedule.epochs))
-        if log is not None:
-            log.write(line)
-    return {} if options.no_test else finish(run)
+    with run.opened():
+        if processes.first_decides(lambda: runs.is_finished(run.folder)):
+            processes.print(f"run {run.folder} is finished; its result is in {run.folder / runs.SUMMARY}")
+            return processes.first_decides(lambda: runs.read_json(run.folder / runs.SUMMARY))
+        resume(run)
+        log = ScalarLog(run.folder, len(run.state.history)) if options.tensorboard and processes.first else None
+        processes.print(describe_run(run.options, run.data, run.state.model, len(run.batches.training), processes))
+        for line in fit(run):
+            processes.print(describe_epoch(line, run.schedule.epochs))
+            if log is not None:
+                log.write(line)
+        return {} if options.no_test else finish(run)

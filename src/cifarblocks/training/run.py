@@ -1,6 +1,7 @@
 """The parts of a run, made of its options once, before it begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cifarblocks.training.models import build_model, has_batch_norm
 from cifarblocks.training.optim.groups import build_optimizer
 from cifarblocks.training.optim.schedule import Schedule
 from cifarblocks.training.options.declared import Options
-from cifarblocks.training.run_folder.folder import open_run
+from cifarblocks.training.run_folder.folder import make_run_folder, open_run
 from cifarblocks.training.run_folder.report import configuration
 from cifarblocks.training.state import State, moving_average
 
@@ -74,9 +75,21 @@ class Run:
         network = self.processes.distributed(self.trained(self.state.model))
         return torch.compile(network) if self.compiled else network  # type: ignore[return-value]
 
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Keep other processes out of the folder of the run, and write what the run is made of, or check it.
+
+        Raises:
+            InUseError: If another process trains the run.
+            UserError: If the run was begun with other options or data.
+        """
+        with ExitStack() as held:
+            self.processes.first_decides(lambda: held.enter_context(open_run(self.folder, self.record)))
+            yield
+
 
 def prepare(options: Options, processes: Processes, build: Build = build_model) -> Run:
-    """Read the data, build the model, open the folder of the run, and turn the options into parts.
+    """Read the data, build the model, make the folder of the run, and turn the options into parts.
 
     Args:
         options: The configuration; what is still open in it is filled in.
@@ -96,7 +109,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     check_fits(options, batches, model, processes)
     record = configuration(options.recorded(), data, processes)
     folder = processes.first_decides(
-        lambda: open_run(options.output, options.model, options.name, record, resume=options.resume)
+        lambda: make_run_folder(options.output, options.model, options.name, resume=options.resume)
     )
 
     model = place(model, options, device, dtype)

@@ -1,8 +1,8 @@
-"""The end of a command: SIGINT and SIGTERM, the processes' agreement to stop, and the exit status.
+"""The end of a command: SIGINT, SIGTERM and SIGUSR1, the processes' agreement to stop, and the exit status.
 
-SIGINT (Ctrl-C) or SIGTERM in any process ends training after its step: the processes agree, a checkpoint is written,
-and the exit status is 128 and the signal's number. A second signal ends the process at once, as does one outside of
-training.
+SIGINT (Ctrl-C), SIGTERM or SIGUSR1 (Slurm's notice) in any process ends training after its step: the processes agree, a
+checkpoint is written, and the exit status is 128 and the signal's number. A second SIGINT or SIGTERM ends the process
+at once, as does any of the three outside of training.
 """
 
 import signal
@@ -18,7 +18,9 @@ from cifarblocks.training.hardware import keep_freed_memory
 from cifarblocks.training.run import Run
 from cifarblocks.training.saving import check_finite, save_checkpoint
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+INSISTING = (signal.SIGINT, signal.SIGTERM)
+NOTICE = getattr(signal, "SIGUSR1", None)  # Windows has no SIGUSR1 and no SIGHUP
+HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class StopRequest:
@@ -31,10 +33,14 @@ class StopRequest:
     number = 0
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Remember the signal; a second one stops at once."""
-        self.number = number
-        for each in STOPPING:
-            signal.signal(each, signal.default_int_handler)
+        """Remember the signal; a second SIGINT or SIGTERM stops at once.
+
+        SIGUSR1 counts as none of the two: Slurm may send it to a process that a sweep has just sent SIGTERM.
+        """
+        self.number = self.number or number
+        if number in INSISTING:
+            for each in INSISTING:
+                signal.signal(each, signal.default_int_handler)
 
 
 @contextmanager
@@ -44,7 +50,7 @@ def noted_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    kept = {number: signal.signal(number, request.note) for number in STOPPING}
+    kept = {number: signal.signal(number, request.note) for number in (*INSISTING, NOTICE) if number}
     try:
         yield request
     finally:
@@ -89,10 +95,15 @@ def how_to_go_on(run: Run) -> str:
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as nohup has it."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    """Let SIGTERM, SIGUSR1 and the end of the terminal do what Ctrl-C does, unless ignored, as nohup has it."""
+    for number in (signal.SIGTERM, HANGUP, NOTICE):
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, notice if number == NOTICE else signal.default_int_handler)
+
+
+def notice(number: int, _: FrameType | None) -> None:
+    """Stop like Ctrl-C, but with the number of the signal for the exit status."""
+    raise KeyboardInterrupt(number)
 
 
 def run_command(program: str, work: Callable[[Processes], object]) -> int:
@@ -131,8 +142,12 @@ def exit_status(program: str, work: Callable[[], int | None], after_interruption
         return 1
     except OSError as error:
         status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
-    except KeyboardInterrupt:
-        status, sentence = 130, f"interrupted; {after_interruption}"
+    except KeyboardInterrupt as error:
+        number = signal.Signals(error.args[0]) if error.args else signal.SIGINT
+        status, sentence = (
+            128 + number,
+            f"interrupted{f' by {number.name}' if error.args else ''}; {after_interruption}",
+        )
     if is_first():
         print(f"{program}: error: {sentence}", file=sys.stderr)
     return status

@@ -26,7 +26,6 @@ from cifarblocks.training.finetune import features
 from cifarblocks.training.finetune.probe import freeze, prepare_frozen
 from cifarblocks.training.finetune.starting import NORMALISATIONS, read_start
 from cifarblocks.training.run import prepare
-from cifarblocks.training.run_folder import folder as runs
 from cifarblocks.training.run_folder.weights import save_weights
 
 CPU = torch.device("cpu")
@@ -47,7 +46,6 @@ def write_weights(path, name="resnet_20", classes=("dark", "light"), image_size=
 def tuned(tmp_path, image_folder, monkeypatch):
     """cifarblocks finetune in this process: tuned("--freeze", name="a") → the folder of the run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "lock", lambda _: None)  # this process may come back to a folder
 
     def run(*arguments, name="run", status=0, weights="start.safetensors"):
         given = ("--weights", weights, *QUICK, "--name", name, *arguments)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.compare.launch import Settings
-from cifarblocks.training.compare.study import Space
+from cifarblocks.training.compare.space import Space
 from cifarblocks.training.pictures.compare import GREY, empty_figure, finish
 
 OURS, BEST = "#1f5fbf", "#c0392b"

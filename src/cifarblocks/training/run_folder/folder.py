@@ -1,49 +1,38 @@
 """The folder of a run: its configuration, and what it leaves for people."""
 
-import fcntl
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cifarblocks.training.atomic import remove_leftovers, write_atomically
 from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.run_folder.locks import SECONDS, InUseError, locked, run_lock
 
 CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
 WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
-_locks: list[int] = []  # descriptors of the folders that this process keeps others out of
 
 
-def open_run(
-    output: Path, model: str, name: str | None, configuration: dict[str, Any], *, resume: bool = False
-) -> Path:
-    """Make the folder of a new run, or find that of a run to go on with.
+def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool = False) -> Path:
+    """Make the folder of a new run, or find that of a run to go on with: OUTPUT/MODEL/NAME.
 
     Args:
         output: The folder of all runs.
-        model: What is trained; the run is written to OUTPUT/MODEL/NAME.
+        model: What is trained.
         name: The name of the run; None for the date and time.
-        configuration: What the run is made of; under "options" and "data" what decides its result.
         resume: Go on with the run if it is there.
 
     Raises:
-        UserError: If the run is there and not to be resumed, or was begun with other options or data.
+        UserError: If the run is there and not to be resumed, or the folder cannot be made.
     """
     parent = output / model
     try:
-        folder = parent / name if name else _new_folder(parent)
-        if name:
-            folder.mkdir(parents=True, exist_ok=resume)
-        lock(folder)
-        remove_leftovers(folder)
-        if (folder / CONFIGURATION).exists():
-            _check_same_run(folder, configuration)
-        else:
-            write_json(folder / CONFIGURATION, configuration)
+        if not name:
+            return _new_folder(parent)
+        (parent / name).mkdir(parents=True, exist_ok=resume)
     except FileExistsError as error:
         if not name or Path(error.filename) != parent / name:
             raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
@@ -52,28 +41,32 @@ def open_run(
         ) from None
     except OSError as error:
         raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
-    return folder
-
-
-def lock(folder: Path) -> None:
-    """Keep others out of a run's folder until `releasing_locks` ends, or this process does, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"run {folder} is being trained by another process") from None
-    _locks.append(descriptor)
+    return parent / name
 
 
 @contextmanager
-def releasing_locks() -> Iterator[None]:
-    """Release at its end what was locked; a decorator too."""
-    try:
+def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
+    """Keep other processes out of a run's folder, and write what the run is made of, or check it.
+
+    Args:
+        folder: The folder of the run.
+        configuration: What the run is made of; under "options" and "data" what decides its result.
+
+    Raises:
+        InUseError: If another process trains the run.
+        UserError: If the run was begun with other options or data.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(run_lock(folder), timeout=SECONDS))
+        except InUseError:
+            raise InUseError(f"run {folder} is being trained by another process") from None
+        remove_leftovers(folder)
+        if (folder / CONFIGURATION).exists():
+            _check_same_run(folder, configuration)
+        else:
+            write_json(folder / CONFIGURATION, configuration)
         yield
-    finally:
-        while _locks:
-            os.close(_locks.pop())
 
 
 def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:

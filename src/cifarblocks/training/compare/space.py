@@ -1,0 +1,106 @@
+"""What a search searches: ranges of options as they are typed, and how values are written."""
+
+import math
+from argparse import ArgumentTypeError
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from cifarblocks.training.compare.launch import Settings, command_line, parse, tidy
+from cifarblocks.training.errors import UserError
+from cifarblocks.training.options.declared import Options
+
+Space = dict[str, Any]  # an optuna distribution for each option
+SWITCHED = {"true": True, "false": False}
+
+
+def read_range(text: str) -> tuple[str, BaseDistribution]:
+    """Read NAME=LOW..HIGH, on a logarithmic scale from a factor of 10 on, or NAME=ONE,OTHER.
+
+    >>> read_range("weight_decay=1e-5..1e-2")
+    ('weight-decay', FloatDistribution(high=0.01, log=True, low=1e-05, step=None))
+    >>> read_range("epochs=5..20")
+    ('epochs', FloatDistribution(high=20.0, log=False, low=5.0, step=None))
+    >>> read_range("optimizer=sgd,adamw")
+    ('optimizer', CategoricalDistribution(choices=('sgd', 'adamw')))
+    >>> read_range("mirror=true,false")
+    ('mirror', CategoricalDistribution(choices=(True, False)))
+    """
+    key, equals, values = text.partition("=")
+    if not (key and equals and values):
+        raise ArgumentTypeError(f"must be NAME=LOW..HIGH or NAME=ONE,OTHER, got {text!r}")
+    if ".." not in values:
+        return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in values.split(",")])
+    try:
+        low, high = map(float, values.split(".."))
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError
+    except ValueError:
+        raise ArgumentTypeError(f"must be NAME=LOW..HIGH, two numbers and the lower one first, got {text!r}") from None
+    logarithmic = low > 0 and high >= 10 * low
+    return tidy(key), FloatDistribution(low, high, log=logarithmic)
+
+
+def check_space(space: Space, arguments: list[str]) -> Options:
+    """Return the options without what is searched; both ends of every range must be values that it takes."""
+    if not space:
+        raise UserError("--search NAME=LOW..HIGH says what to search for; give one at least")
+    trained = parse(arguments)
+    if trained.final:
+        raise UserError("--final holds no images out, and values are chosen on those")
+    for key, distribution in space.items():
+        if key == "seed":
+            raise UserError("--search seed: all trials have the --seed of the search")
+        if f"--{key}" in arguments:
+            raise UserError(f"--search {key}: --{key} is given too")
+        ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
+        for value in map(typed, ends):
+            parse([*arguments, *command_line({key: value})], f"--search {key}={value}: ")
+    return trained
+
+
+def typed(value: Any) -> Any:
+    """Return a number without a fraction as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]) -> BaseDistribution:
+    """Return a range of whole numbers alone, where the option takes no others."""
+    if not isinstance(distribution, FloatDistribution):
+        return distribution
+    low, high = typed(distribution.low), typed(distribution.high)
+    try:
+        parse([*arguments, *command_line({key: distribution.low + 0.5})])
+    except UserError:
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=distribution.log)
+    return distribution
+
+
+def describe_space(space: Space) -> str:
+    """Return what is searched, human-readable, a line an option."""
+    lines = []
+    for key, distribution in space.items():
+        scale = " on a logarithmic scale" if getattr(distribution, "log", False) else ""
+        choices = getattr(distribution, "choices", None)
+        among = ", ".join(map(str, choices)) if choices else f"{distribution.low:g} to {distribution.high:g}"
+        lines.append(f"{key}: {among}{scale}")
+    return "\n".join(lines)
+
+
+def readable(value: Any) -> Any:
+    """Return a number rounded to four digits.
+
+    >>> readable(0.123456), readable(3), readable("adamw")
+    (0.1235, 3, 'adamw')
+    """
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def describe_values(values: Settings) -> str:
+    """Return the values, human-readable.
+
+    >>> describe({"lr": 0.1, "model-argument.drop_path": 0.2})
+    'lr 0.1, drop_path 0.2'
+    """
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())

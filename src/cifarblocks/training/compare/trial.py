@@ -1,0 +1,91 @@
+"""A trial of a study: training with the values that it chose, watched and cut short."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from cifarblocks.training.compare.launch import Process, command_line, parse
+from cifarblocks.training.compare.space import describe_values, readable
+from cifarblocks.training.compare.study import tell
+from cifarblocks.training.errors import UserError
+from cifarblocks.training.run_folder.folder import WEIGHTS, read_metrics
+from cifarblocks.training.run_folder.locks import is_locked, run_lock
+from cifarblocks.training.saving import CHECKPOINT, DAMAGED, PREVIOUS
+
+WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
+
+
+def try_values(study: Study, trial: Trial, folder: Path, arguments: list[str], patience: int) -> str:
+    """Train with the values of a trial, and tell the study what came out: the same in words.
+
+    Raises:
+        UserError: if cifarblocks train finds that it cannot work, but not because of how the values go together.
+    """
+    name = trial.user_attrs["folder"]
+    values = {key: readable(value) for key, value in trial.params.items()}
+    trial.set_user_attr("values", values)
+    places = ["--output", str(folder), "--name", name, "--resume", "--no-test"]
+    command = [*arguments, *command_line(values), *places]
+    try:
+        options = parse(command, "refused: ")
+    except UserError as error:
+        tell(study, trial, folder, TrialState.PRUNED)
+        return f"{describe_values(values)}: {error}"
+    run = options.output / options.model / name
+    process = Process(command, folder / f"{name}.log")
+    try:
+        why = watch(process, run, trial, patience)
+    finally:
+        process.stop()
+    if process.status == 2:
+        if is_locked(run_lock(run)):
+            return f"{describe_values(values)}: left to the process that trains it already"
+        raise UserError(process.last_words())
+    remove_weights(run)
+    losses = finite_losses(read_metrics(run))
+    state = TrialState.COMPLETE if losses and why in (WHOLE, IMPATIENT) else TrialState.PRUNED
+    tell(study, trial, folder, state, min(losses) if state == TrialState.COMPLETE else None)
+    result = f"validation loss {min(losses):.4f} after {len(losses)} epochs" if losses else "no validation loss"
+    return f"{describe_values(values)}: {result}, {why}"
+
+
+def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
+    """Report each epoch to the study's pruner until the process has ended, or ought to: why it is over."""
+    reported = 0
+    while True:
+        status = process.status  # before the metrics are read, so that none is missed
+        metrics = read_metrics(run)
+        for line in metrics[reported:]:
+            trial.report(line["validation_loss"], line["epoch"])
+            if trial.should_prune():
+                return PRUNED
+            if line["epoch"] - best_epoch(metrics[: line["epoch"]]) >= patience:
+                return IMPATIENT
+        reported = len(metrics)
+        if status is not None:
+            return WHOLE if status == 0 else process.last_words()
+        time.sleep(0.1)
+
+
+def best_epoch(metrics: list[dict[str, Any]]) -> int:
+    """Return the epoch of the lowest validation loss, the first of several.
+
+    >>> best_epoch([{"epoch": 1, "validation_loss": 2.0}, {"epoch": 2, "validation_loss": 2.5}])
+    1
+    """
+    return min(metrics, key=lambda line: line["validation_loss"])["epoch"]
+
+
+def finite_losses(metrics: list[dict[str, Any]]) -> list[float]:
+    """Return the validation losses that are finite."""
+    return [line["validation_loss"] for line in metrics if math.isfinite(line["validation_loss"])]
+
+
+def remove_weights(run: Path) -> None:
+    """Remove the weights and checkpoints of a trial, which nobody needs; metrics and configuration stay."""
+    for name in (CHECKPOINT, PREVIOUS, DAMAGED, *WEIGHTS):
+        (run / name).unlink(missing_ok=True)
