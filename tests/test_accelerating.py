@@ -7,13 +7,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from kernels import kernels_on
 from references import randomise
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import cifarblocks
-from cifarblocks import native
-from cifarblocks.native import batch_norm, depthwise
 from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.native.depthwise import NativeDepthwiseConv2d
 
@@ -21,16 +20,10 @@ NATIVE = (NativeBatchNorm2d, NativeDepthwiseConv2d)
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    """The kernels, on maps of any size; the names of those that ran."""
-    monkeypatch.delenv("CIFARBLOCKS_NATIVE")
-    monkeypatch.setattr(batch_norm, "LEAST", 1)
-    native.library.cache_clear()
-    names, call, gradient = [], batch_norm.call_kernel, depthwise.weight_gradient
-    monkeypatch.setattr(batch_norm, "call_kernel", lambda name, *rest: names.append(name) or call(name, *rest))
-    monkeypatch.setattr(depthwise, "weight_gradient", lambda *rest: names.append("depthwise") or gradient(*rest))
-    yield names
-    native.library.cache_clear()
+def kernels():
+    """The names of the kernels that have run."""
+    with kernels_on() as names:
+        yield names
 
 
 def a_model():
@@ -70,7 +63,7 @@ def test_a_step_is_that_of_torch_and_the_kernels_run(kernels):
     expected = step(plain, maps())
     assert not kernels
     torch.testing.assert_close(step(fast, maps()), expected, rtol=1e-9, atol=1e-10)
-    assert {"batch_norm", "batch_norm_backward", "depthwise"} <= set(kernels)
+    assert {"batch_norm", "batch_norm_backward", "weight_gradient"} <= set(kernels)
 
 
 def test_it_is_the_same_model_with_the_same_parameters_and_buffers():
@@ -222,15 +215,6 @@ def test_a_hook_sees_the_right_values_and_what_it_keeps_is_unchanged(when):
     for (ours, then), (theirs, _) in zip(kept[fast], kept[plain], strict=True):
         assert torch.equal(ours, then)
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
-
-
-def test_without_a_compiler_it_computes_with_torchs(monkeypatch, kernels):
-    monkeypatch.setenv("CIFARBLOCKS_NATIVE", "0")
-    native.library.cache_clear()
-    plain = a_model()
-    fast = cifarblocks.accelerate(copy.deepcopy(plain))
-    torch.testing.assert_close(step(fast, maps()), step(plain, maps()))
-    assert not kernels
 
 
 def test_fuse_takes_an_accelerated_model_and_accelerate_a_fused_one():

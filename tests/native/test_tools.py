@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from kernels import kernels_on
 from networks import NAMES, NO_BATCH_NORM, NOT_WHOLE, OTHERS, images, regularised, small, walk
 from tools import (
     assert_compiles_whole,
@@ -18,9 +19,7 @@ from tools import (
 from torch import Tensor, nn
 
 import cifarblocks
-from cifarblocks import native
 from cifarblocks.models.classifier import Classifier
-from cifarblocks.native import batch_norm
 
 QUICK = walk(NAMES, OTHERS)
 WHOLE = walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS)
@@ -29,20 +28,10 @@ TRAINING_FIRST = [True, pytest.param(False, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
-def normalised(monkeypatch):
-    """Turn the kernels on, for maps of any size; the shapes that they have normalised."""
-    shapes, kernel = [], batch_norm.call_kernel
-
-    def call(name, tensors, *numbers):
-        shapes.append(tensors[0].shape)
-        kernel(name, tensors, *numbers)
-
-    monkeypatch.delenv("CIFARBLOCKS_NATIVE")
-    monkeypatch.setattr(batch_norm, "LEAST", 1)
-    monkeypatch.setattr(batch_norm, "call_kernel", call)
-    native.library.cache_clear()
-    yield shapes
-    native.library.cache_clear()
+def used():
+    """The names of the kernels that have run."""
+    with kernels_on() as names:
+        yield names
 
 
 def both(name: str, training: bool = True, **arguments: object) -> tuple[Classifier, Classifier]:
@@ -59,7 +48,7 @@ def inputs(model: Classifier, batch: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_step_of_training_is_that_of_torch(name, normalised):
+def test_a_step_of_training_is_that_of_torch(name, used):
     plain, faster = both(name)
     x = inputs(plain, 4)
     for model in (plain, faster):
@@ -67,21 +56,34 @@ def test_a_step_of_training_is_that_of_torch(name, normalised):
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         F.cross_entropy(model(x), torch.arange(4)).backward()
         optimizer.step()
-        assert bool(normalised) == (model is faster and name not in NO_BATCH_NORM)
+        assert ("batch_norm_backward" in used) == (model is faster and name not in NO_BATCH_NORM)
     gradients = [{path: part.grad for path, part in model.named_parameters()} for model in (plain, faster)]
     largest = max(gradient.abs().max().item() for gradient in gradients[0].values())
     torch.testing.assert_close(*reversed(gradients), rtol=1e-9, atol=1e-9 * largest)
     torch.testing.assert_close(faster.state_dict(), plain.state_dict(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["ghost_resnet_20", "lsknet_tiny_cifar"])
+def test_a_step_with_gradient_checkpointing_is_the_same(name, used):
+    _, faster = both(name, dropout=0.0, drop_path=0.0)
+    x, gradients = inputs(faster), []
+    for checkpointed in (False, True):
+        model = copy.deepcopy(faster)
+        model.set_gradient_checkpointing(checkpointed)
+        model(x).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert {"batch_norm", "batch_norm_backward", "weight_gradient"} <= set(used)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", QUICK)
-def test_fx_traces_it_in_training_and_eval(name, normalised):
+def test_fx_traces_it_in_training_and_eval(name, used):
     plain, faster = both(name)
     x = inputs(plain)
     for training in (True, False):
         traced = fx_traced(faster.train(training))
         assert_equal_outputs(traced, plain.train(training), x, 1e-9)
-    assert bool(normalised) == (name not in NO_BATCH_NORM)
+    assert ("batch_norm" in used) == (name not in NO_BATCH_NORM)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
@@ -104,10 +106,10 @@ def test_vmap_trains_stacked_models_on_large_maps():
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_what_a_forward_hook_keeps_stays(name, normalised):
+def test_what_a_forward_hook_keeps_stays(name, used):
     plain, faster = both(name)
     assert_hooks_keep_what_they_see(faster, inputs(plain))
-    assert bool(normalised) == (name not in NO_BATCH_NORM)
+    assert ("batch_norm" in used) == (name not in NO_BATCH_NORM)
 
 
 @pytest.mark.parametrize("training", TRAINING_FIRST)
