@@ -4,6 +4,7 @@ import copy
 import io
 from collections.abc import Callable, Iterable
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
@@ -18,6 +19,11 @@ ACTIVATIONS = {
     "hardswish": nn.Hardswish,
     "tanh": nn.Tanh,
 }
+
+
+def slow(*values: object) -> object:
+    """Values for a parametrized test that the quick suite leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:

@@ -20,6 +20,16 @@ def randomise(module: nn.Module) -> nn.Module:
     return module
 
 
+@torch.no_grad()
+def randomise_by_fan_in(module: nn.Module) -> nn.Module:
+    """Draw everything anew, matrices so that signals keep their size through many layers."""
+    randomise(module)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.div_(parameter[0].numel() ** 0.5)
+    return module
+
+
 def rename_with(names: dict[str, str], name: str) -> str:
     """Replace the first of `names` that the dotted name is or begins with."""
     for theirs, ours in names.items():

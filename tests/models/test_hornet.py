@@ -1,8 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import assert_drawn
 from test_counts import on_meta
 from test_mscan import Weights, conv, layer_norm, random_model
+from tools import slow
 from torch import Tensor, nn
 
 import cifarblocks
@@ -80,10 +82,12 @@ def hornet(x: Tensor, w: Weights, width: int, depths, patch_size: int, strides, 
 @pytest.mark.parametrize(
     ("name", "width", "depths", "patch_size", "strides", "filters", "size"),
     [
-        ("hornet_tiny", 64, (2, 3, 18, 2), 4, (1, 2, 2, 2), [conv] * 4, (37, 64)),
-        ("hornet_tiny_gf", 64, (2, 3, 18, 2), 4, (1, 2, 2, 2), [conv, conv, global_filter, global_filter], (64, 96)),
+        slow("hornet_tiny", 64, (2, 3, 18, 2), 4, (1, 2, 2, 2), [conv] * 4, (37, 64)),
+        ("hornet_tiny_gf", 64, (2, 3, 18, 2), 4, (1, 2, 2, 2), [conv, conv, global_filter, global_filter], (64, 32)),
         ("hornet_nano_cifar", 40, (2, 2, 6, 2), 2, (1, 2, 2, 1), [conv] * 4, (37, 32)),
-        ("hornet_tiny_cifar", 64, (2, 3, 18, 2), 2, (1, 2, 2, 1), [conv] * 4, (16, 16)),
+        pytest.param(
+            "hornet_tiny_cifar", 64, (2, 3, 18, 2), 2, (1, 2, 2, 1), [conv] * 4, (16, 16), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_is_the_papers_network(name, width, depths, patch_size, strides, filters, size):
@@ -142,34 +146,14 @@ def test_nano_has_the_plan_of_convnext_atto():
 
 
 def test_weights_are_drawn_as_the_authors_do():
-    model = cifarblocks.create_model("hornet_tiny_gf", image_size=32)
+    model, spectra = cifarblocks.create_model("hornet_tiny_gf", image_size=32), []
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            assert module.weight.std().item() == pytest.approx(0.02, rel=0.2)
+            if module.weight.numel() > 4000:
+                assert_drawn(module.weight, 0.02)
             assert module.bias is None or not module.bias.any()
         elif isinstance(module, LayerScale):
             assert (module.gamma == torch.tensor(1e-6)).all()
         elif isinstance(module, GlobalLocalFilter):
-            assert module.spectrum.std().item() == pytest.approx(0.02, rel=0.2)
-
-
-@pytest.mark.parametrize(
-    ("name", "argument"), [("hornet_tiny", "orders"), ("hornet_tiny_gf", "filters"), ("hornet_nano_cifar", "depths")]
-)
-def test_an_argument_that_the_name_fixes_is_refused(name, argument):
-    with pytest.raises(TypeError, match=argument):
-        cifarblocks.create_model(name, **{argument: 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("hornet_tiny_cifar", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ("hornet_tiny_gf", {"image_size": (224, 20)}, "image_size must be at least 32, .* got 224x20"),
-        ("hornet_tiny_gf", {"image_size": 0}, "image_size must be at least 1, got 0"),
-        ("hornet_nano_cifar", {"drop_path": 1.0}, r"drop_path must be at least 0 and below 1, got 1\.0"),
-    ],
-)
-def test_refused_arguments_are_named(name, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        cifarblocks.create_model(name, **arguments)
+            spectra.append(module.spectrum.flatten())
+    assert_drawn(torch.cat(spectra), 0.02)

@@ -5,9 +5,6 @@ from test_counts import on_meta
 from test_mscan import Weights, batch_norm, conv, random_model, stages_and_head
 from torch import Tensor
 
-import cifarblocks
-import cifarblocks.models.lsknet
-
 # The whole network in torch functions, from sections 3.1 to 3.3 of the paper.
 
 
@@ -29,7 +26,7 @@ def test_is_the_papers_network(name, kernel_size, stem_stride, strides):
     model = random_model(name)
     weights = Weights(model)
     assert weights["stem.0.weight"].shape == (32, 3, kernel_size, kernel_size)
-    x = torch.randn(2, 3, 45, 64, dtype=torch.float64)
+    x = torch.randn(2, 3, 45, 33, dtype=torch.float64)
     with torch.no_grad():
         y = batch_norm(conv(x, weights, "stem.0", stem_stride), weights, "stem.1")
         expected = stages_and_head(y, weights, lsk, 1e-6, strides)
@@ -40,22 +37,3 @@ def test_is_the_papers_network(name, kernel_size, stem_stride, strides):
 def test_the_last_map_of_a_small_image_is_4_by_4():
     model = on_meta("lsknet_tiny_cifar")
     assert [m.shape[-1] for m in model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))] == [16, 8, 4, 4]
-
-
-@pytest.mark.parametrize(("name", "argument"), [("lsknet_tiny", "depths"), ("lsknet_tiny_cifar", "strips")])
-def test_an_argument_that_the_name_fixes_is_refused(name, argument):
-    with pytest.raises(TypeError, match=argument):
-        cifarblocks.create_model(name, **{argument: 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("lsknet_small", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ("lsknet_tiny", {"image_size": 31}, "image_size must be at least 32, .* got 31x31"),
-        ("lsknet_tiny_cifar", {"drop_path": 1.0}, r"drop_path must be at least 0 and below 1, got 1\.0"),
-    ],
-)
-def test_refused_arguments_are_named(name, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        cifarblocks.create_model(name, **arguments)

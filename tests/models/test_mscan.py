@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from references import randomise
+from networks import assert_drawn
+from references import randomise_by_fan_in
 from test_counts import on_meta
 from torch import Tensor, nn
 
@@ -16,12 +17,8 @@ from cifarblocks.blocks import LayerScale
 
 @torch.no_grad()
 def random_model(name: str, **arguments) -> nn.Module:
-    """Everything random, kernels by their fan-in: attentions and gates square their input, and it must not overflow."""
-    model = randomise(cifarblocks.create_model(name, num_classes=7, **arguments).double()).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.div_(math.sqrt(parameter[0].numel()))
-    return model
+    """By fan-in: attentions and gates square their input, and it must not overflow."""
+    return randomise_by_fan_in(cifarblocks.create_model(name, num_classes=7, **arguments).double()).eval()
 
 
 class Weights(dict[str, Tensor]):
@@ -102,7 +99,7 @@ def mscan_tiny(x: Tensor, w: Weights, stem_strides, strides) -> Tensor:
 def test_is_the_papers_network(name, stem_strides, strides):
     model = random_model(name)
     weights = Weights(model)
-    x = torch.randn(2, 3, 45, 64, dtype=torch.float64)
+    x = torch.randn(2, 3, 45, 33, dtype=torch.float64)
     with torch.no_grad():
         expected = mscan_tiny(x, weights, stem_strides, strides)
         torch.testing.assert_close(model(x), expected, rtol=1e-8, atol=1e-8)
@@ -137,32 +134,10 @@ def test_weights_are_drawn_as_the_authors_do():
         if isinstance(module, nn.Conv2d):
             height, width = module.kernel_size
             expected = math.sqrt(2 * module.groups / (height * width * module.out_channels))
-            assert module.weight.std().item() == pytest.approx(expected, rel=0.25)
+            if module.weight.numel() > 4000:
+                assert_drawn(module.weight, expected)
             assert not module.bias.any()
         elif isinstance(module, LayerScale):
             assert (module.gamma == torch.tensor(0.01)).all()
-    assert model.head.classifier.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert_drawn(model.head.classifier.weight, 0.02)
     assert not model.head.classifier.bias.any()
-
-
-@pytest.mark.parametrize(
-    ("name", "argument"),
-    [("segnext_mscan_tiny", "strips"), ("segnext_mscan_base", "depths"), ("segnext_mscan_tiny_cifar", "stem")],
-)
-def test_an_argument_that_the_name_fixes_is_refused(name, argument):
-    with pytest.raises(TypeError, match=argument):
-        cifarblocks.create_model(name, **{argument: 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("segnext_mscan_tiny", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ("segnext_mscan_tiny", {"image_size": 31}, "image_size must be at least 32, .* got 31x31"),
-        ("segnext_mscan_tiny_cifar", {"strips": (3, 4)}, "strips must be odd and positive, got 4"),
-        ("segnext_mscan_tiny_cifar", {"drop_path": 1.0}, r"drop_path must be at least 0 and below 1, got 1\.0"),
-    ],
-)
-def test_refused_arguments_are_named(name, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        cifarblocks.create_model(name, **arguments)

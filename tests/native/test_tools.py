@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernels import kernels_on
-from networks import NAMES, NO_BATCH_NORM, NOT_WHOLE, OTHERS, images, regularised, small, walk
+from networks import NO_BATCH_NORM, NOT_WHOLE, images, regularised, small, walk
 from tools import (
     assert_compiles_whole,
     assert_equal_outputs,
@@ -15,16 +15,17 @@ from tools import (
     assert_jit_traces,
     assert_vmap_computes_stacked,
     fx_traced,
+    slow,
 )
 from torch import Tensor, nn
 
 import cifarblocks
 from cifarblocks.models.classifier import Classifier
 
-QUICK = walk(NAMES, OTHERS)
-WHOLE = walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS)
+# Norms, depthwise convolutions, and dilated ones; the slow suite has all others.
+QUICK = {"eca_resnet_20", "ghost_resnet_20", "lsknet_tiny_cifar"}
 # In eval mode only dilated convolutions are computed in another way.
-TRAINING_FIRST = [True, pytest.param(False, marks=pytest.mark.slow)]
+TRAINING_FIRST = [True, slow(False)]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def inputs(model: Classifier, batch: int = 2) -> Tensor:
     return images(model, batch).to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", walk(quick=QUICK))
 def test_a_step_of_training_is_that_of_torch(name, used):
     plain, faster = both(name)
     x = inputs(plain, 4)
@@ -76,7 +77,7 @@ def test_a_step_with_gradient_checkpointing_is_the_same(name, used):
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", walk(quick=QUICK))
 def test_fx_traces_it_in_training_and_eval(name, used):
     plain, faster = both(name)
     x = inputs(plain)
@@ -88,7 +89,7 @@ def test_fx_traces_it_in_training_and_eval(name, used):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("training", TRAINING_FIRST)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", walk(quick=QUICK))
 def test_jit_traces_it(name, training):
     plain, faster = both(name, training)
     assert_jit_traces(faster, inputs(plain), inputs(plain, 3), gradients=training, theirs=plain, tolerance=1e-9)
@@ -105,7 +106,7 @@ def test_vmap_trains_stacked_models_on_large_maps():
     assert_vmap_computes_stacked([one, other], x)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", walk(quick=QUICK))
 def test_what_a_forward_hook_keeps_stays(name, used):
     plain, faster = both(name)
     assert_hooks_keep_what_they_see(faster, inputs(plain))
@@ -113,13 +114,13 @@ def test_what_a_forward_hook_keeps_stays(name, used):
 
 
 @pytest.mark.parametrize("training", TRAINING_FIRST)
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", walk(without=NOT_WHOLE, quick=QUICK))
 def test_it_compiles_whole(name, training):
     plain, faster = both(name, training, dropout=0.0, drop_path=0.0)
     assert_compiles_whole(faster, inputs(plain), plain)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", walk(without=NOT_WHOLE, quick=QUICK))
 def test_it_is_exported_with_any_batch(name):
     plain, faster = both(name, training=False)
     assert_exports_with_any_batch(faster, inputs(plain), inputs(plain, 5), plain)
