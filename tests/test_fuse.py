@@ -3,7 +3,7 @@
 import pytest
 import torch
 from in_use import FOLDED, USES, WRAPPED, Group, train_one_step
-from networks import LARGE, NAMES, NO_MAPS, build, walk
+from networks import NO_MAPS, images, small, walk
 from properties import GENERIC
 from references import randomise
 from timm.layers import BatchNormAct2d
@@ -40,14 +40,13 @@ def test_a_fused_block_computes_the_same_in_fewer_steps(name, layout):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", walk(NAMES, LARGE))
+@pytest.mark.parametrize("name", walk())
 def test_a_fused_classifier_computes_the_same(name):
-    model = build(name).double()
+    model = small(name).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | LayerScale):
             randomise(module)
-    fused = cifarblocks.fuse(model)
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    fused, x = cifarblocks.fuse(model), images(model)
     expected = model.eval()(x)
     torch.testing.assert_close(fused(x), expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
     kept = {path.split(".")[-1] for path in of_kind(fused, nn.BatchNorm2d)}
@@ -200,8 +199,9 @@ def test_no_part_of_the_fused_network_is_in_training():
 @pytest.mark.parametrize("name", ["resnet_20", "coatnet_nano_cifar"])
 def test_a_model_in_use_is_fused_where_it_is_right_to(name, use):
     with Group():
-        model = USES[use](randomise(cifarblocks.create_model(name).double()))
-        x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+        model = randomise(small(name).double())
+        x = images(model)
+        model = USES[use](model)
         train_one_step(model, x)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         fused = cifarblocks.fuse(model)

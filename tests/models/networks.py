@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from references import randomise_by_fan_in
-from test_counts import COUNTS
 from tools import slow
 from torch import Tensor, nn
 
@@ -30,13 +29,17 @@ ONE_A_KIND = {"cnn", "coatnet_nano_cifar", "convnext_atto_cifar", "cspresnet_nan
 ONE_A_KIND |= {"ghost_resnet_20", "hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "nano_vit"}
 ONE_A_KIND |= {"mlp_mixer_tiny", "patch_lstm", "resnest_nano_cifar", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
 ONE_A_KIND |= {"vit_nano_cifar", "wrn_16_4"}
-LARGE = {name for name, _, count, *_ in COUNTS if count > 6e6}
 
 
 def walk(without: Collection[str] = (), quick: Collection[str] = ONE_A_KIND) -> list[Any]:
     """All names but for some, with the slow marker those that the quick suite leaves out."""
     chosen = [name for name in NAMES if name not in without]
     return [name if name in quick else slow(name) for name in chosen]
+
+
+def on_meta(name: str, **arguments: object) -> Classifier:
+    """The classifier without memory for its weights."""
+    return cifarblocks.create_model(name, **arguments, device="meta")
 
 
 def build(name: str, **arguments: object) -> Classifier:
@@ -69,8 +72,7 @@ def without_repetitions(model: nn.Module) -> nn.Module:
 
 def small(name: str, **arguments: object) -> Classifier:
     """The classifier without repeated blocks, for images that leave its last map four places or more."""
-    with torch.device("meta"):
-        infos = build(name).feature_info
+    infos = build(name, device="meta").feature_info
     size = max(8, 2 * infos[-1].stride) if infos else 8
     model = without_repetitions(build(name, image_size=size, **arguments))
     return give_branches_weight(model, 0.1)  # at 0.5 the deepest MSCAN overflows

@@ -3,9 +3,8 @@ from functools import partial
 import pytest
 import timm
 import torch
-from networks import assert_drawn, assert_equals_published
+from networks import assert_drawn, assert_equals_published, on_meta
 from references import randomise, rename_with
-from test_counts import on_meta
 from test_mbconv import COATNET as CONVOLUTION
 from test_relative_attention import BLOCK
 from timm.models import maxxvit

@@ -3,9 +3,8 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from networks import assert_drawn, assert_equals_published
+from networks import assert_drawn, assert_equals_published, on_meta
 from references import randomise
-from test_counts import on_meta
 from torch import Tensor, nn
 
 import cifarblocks

@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 import timm
-from networks import assert_equals_published
-from test_counts import on_meta
+from networks import assert_equals_published, on_meta
 from timm.models import cspnet as reference
 from tools import slow
 from torch import nn

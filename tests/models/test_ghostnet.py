@@ -1,9 +1,8 @@
 import pytest
 import timm
 import torch
-from networks import assert_equals_published
+from networks import assert_equals_published, on_meta
 from references import randomise_by_fan_in
-from test_counts import on_meta
 from timm.models import ghostnet as reference
 from tools import slow
 from torch import nn

@@ -1,8 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_drawn
-from test_counts import on_meta
+from networks import assert_drawn, on_meta
 from test_mscan import Weights, conv, layer_norm, random_model
 from tools import slow
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_counts import on_meta
+from networks import on_meta
 from test_mscan import Weights, batch_norm, conv, random_model, stages_and_head
 from torch import Tensor
 

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from networks import assert_drawn, assert_equals_published
-from test_counts import on_meta
+from networks import assert_drawn, assert_equals_published, on_meta
 from timm.models.mlp_mixer import MlpMixer
 from tools import slow
 from torch import nn

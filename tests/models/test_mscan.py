@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_drawn
+from networks import assert_drawn, on_meta
 from references import randomise_by_fan_in
-from test_counts import on_meta
 from torch import Tensor, nn
 
 import cifarblocks

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from networks import on_meta
 from refusals import refuses
-from test_counts import on_meta
 
 # A network, its arguments, and what the message must name beside the last of them and its value.
 REFUSED = [

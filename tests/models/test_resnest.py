@@ -1,7 +1,6 @@
 import pytest
 import timm
-from networks import assert_drawn, assert_equals_published
-from test_counts import on_meta
+from networks import assert_drawn, assert_equals_published, on_meta
 from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import ResNet
 from tools import slow

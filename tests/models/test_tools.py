@@ -4,9 +4,8 @@ from collections import Counter
 
 import pytest
 import torch
-from networks import FIXED_SIZE, NAMES, NO_BATCH_NORM, images, regularised, small, walk
+from networks import FIXED_SIZE, NAMES, NO_BATCH_NORM, images, on_meta, regularised, small, walk
 from refusals import refuses
-from test_counts import on_meta
 from tools import (
     ACTIVATIONS,
     assert_equal_outputs,

@@ -3,9 +3,8 @@ import re
 import pytest
 import timm
 import torch
-from networks import assert_drawn, assert_equals_published
+from networks import assert_drawn, assert_equals_published, on_meta
 from references import randomise
-from test_counts import on_meta
 from torch import nn
 from torchvision.models import VisionTransformer
 

@@ -1,9 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_drawn
+from networks import assert_drawn, on_meta
 from references import randomise_by_fan_in
-from test_counts import on_meta
 from tools import slow
 from torch import nn
 
