@@ -60,7 +60,7 @@ def test_the_readme_predicts_with_the_weights_that_it_trains(tmp_path, monkeypat
     save_weights(folder / "last.safetensors", create_model(options.model, num_classes=10), card)
     monkeypatch.chdir(tmp_path)
     assert main(predict) == 0
-    assert capsys.readouterr().out.startswith("digits: ")
+    assert capsys.readouterr().out.startswith("digits ")
 
 
 @pytest.mark.parametrize("command", [c for c in commands("console") if "cifarblocks train" in c])

@@ -26,6 +26,9 @@ def slow(*values: object) -> object:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+TRAINING_FIRST = [True, slow(False)]  # for networks, whose blocks the quick suite tries in both modes
+
+
 def leaves(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if not list(module.children())]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch._inductor.config
 from networks import NAMES, NOT_WHOLE, ONE_A_KIND, images, small, walk
-from tools import assert_compiles_whole, assert_exports_with_any_batch, slow
+from tools import TRAINING_FIRST, assert_compiles_whole, assert_exports_with_any_batch
 
 from cifarblocks.registry import find_model
 
@@ -51,7 +51,7 @@ def test_inductor_computes_the_same(name):
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("training", [True, slow(False)])
+@pytest.mark.parametrize("training", TRAINING_FIRST)
 @pytest.mark.parametrize("name", walk(without=NOT_WHOLE))
 def test_it_compiles_whole(name, training):
     model = small(name, dropout=0.0, drop_path=0.0).double().train(training)

@@ -8,6 +8,7 @@ from networks import FIXED_SIZE, NAMES, NO_BATCH_NORM, images, on_meta, regulari
 from refusals import refuses
 from tools import (
     ACTIVATIONS,
+    TRAINING_FIRST,
     assert_equal_outputs,
     assert_gradients_of_each_sample,
     assert_hooks_keep_what_they_see,
@@ -27,7 +28,7 @@ from cifarblocks.blocks import PaddingShortcut
 NOT_BATCHED = {"patch_lstm"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", walk())
 def test_layers_are_torchs_own(name):
     model = on_meta(name)
     assert_layers_are_torchs_own(model)
@@ -87,7 +88,7 @@ def test_torchvision_extracts_features(name):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", TRAINING_FIRST)
 @pytest.mark.parametrize("name", walk())
 def test_jit_traces_it(name, training):
     model = small(name, **regularised(name)).double().train(training)
@@ -95,7 +96,7 @@ def test_jit_traces_it(name, training):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention is not batched, but computed in a loop
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", TRAINING_FIRST)
 @pytest.mark.parametrize("name", walk(without=NOT_BATCHED))
 def test_vmap_computes_stacked_models(name, training):
     models = [small(name, dropout=0.0, drop_path=0.0).double().train(training) for _ in range(2)]

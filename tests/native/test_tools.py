@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from kernels import kernels_on
 from networks import NO_BATCH_NORM, NOT_WHOLE, images, regularised, small, walk
 from tools import (
+    TRAINING_FIRST,
     assert_compiles_whole,
     assert_equal_outputs,
     assert_exports_with_any_batch,
@@ -15,17 +16,14 @@ from tools import (
     assert_jit_traces,
     assert_vmap_computes_stacked,
     fx_traced,
-    slow,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 import cifarblocks
 from cifarblocks.models.classifier import Classifier
 
 # Norms, depthwise convolutions, and dilated ones; the slow suite has all others.
 QUICK = {"eca_resnet_20", "ghost_resnet_20", "lsknet_tiny_cifar"}
-# In eval mode only dilated convolutions are computed in another way.
-TRAINING_FIRST = [True, slow(False)]
 
 
 @pytest.fixture(autouse=True)
@@ -95,15 +93,9 @@ def test_jit_traces_it(name, training):
     assert_jit_traces(faster, inputs(plain), inputs(plain, 3), gradients=training, theirs=plain, tolerance=1e-9)
 
 
-def test_vmap_trains_stacked_models_on_large_maps():
-    def model() -> nn.Module:
-        plain = cifarblocks.create_model("ghost_resnet_20").double().to(memory_format=torch.channels_last)
-        return cifarblocks.accelerate(plain).train()
-
-    one, other = model(), model()
-    x = torch.randn(5, 3, 32, 32, dtype=torch.float64).to(memory_format=torch.channels_last)
-    assert one.stem(x).numel() > 65536
-    assert_vmap_computes_stacked([one, other], x)
+def test_vmap_trains_stacked_models():
+    models = [both("ghost_resnet_20", dropout=0.0, drop_path=0.0)[1] for _ in range(2)]
+    assert_vmap_computes_stacked(models, inputs(models[0], 5))
 
 
 @pytest.mark.parametrize("name", walk(quick=QUICK))
