@@ -141,27 +141,23 @@ def depthwise_of(**options):
     return nn.Sequential(nn.Conv2d(4, 4, 5, groups=4, **{"padding": 2} | options))
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        shared,
-        replaced,
-        lambda: nn.Sequential(Other(4)),
-        lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False)),
-        lambda: nn.Sequential(nn.SyncBatchNorm(4)),
-        lambda: nn.Sequential(parametrizations.weight_norm(depthwise_of()[0])),
-        lambda: nn.Sequential(nn.utils.weight_norm(depthwise_of()[0])),
-        lambda: nn.Sequential(prune.random_unstructured(depthwise_of()[0], "weight", 0.5)),
-        lambda: depthwise_of(padding=0),
-        lambda: depthwise_of(padding="same"),
-        lambda: depthwise_of(padding_mode="circular"),
-        lambda: nn.Sequential(nn.Conv2d(4, 8, 5, padding=2, groups=4)),
-    ],
-    ids=[
-        "shared", "replaced", "subclass", "not affine", "synchronised", "parametrised", "weight-normed", "pruned",
-        "unpadded", "same", "circular", "two filters a channel",
-    ],
-)  # fmt: skip
+OTHERS = {
+    "shared": shared,
+    "replaced": replaced,
+    "subclass": lambda: nn.Sequential(Other(4)),
+    "not affine": lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False)),
+    "synchronised": lambda: nn.Sequential(nn.SyncBatchNorm(4)),
+    "parametrised": lambda: nn.Sequential(parametrizations.weight_norm(depthwise_of()[0])),
+    "weight-normed": lambda: nn.Sequential(nn.utils.weight_norm(depthwise_of()[0])),
+    "pruned": lambda: nn.Sequential(prune.random_unstructured(depthwise_of()[0], "weight", 0.5)),
+    "unpadded": lambda: depthwise_of(padding=0),
+    "same": lambda: depthwise_of(padding="same"),
+    "circular": lambda: depthwise_of(padding_mode="circular"),
+    "two filters a channel": lambda: nn.Sequential(nn.Conv2d(4, 8, 5, padding=2, groups=4)),
+}
+
+
+@pytest.mark.parametrize("build", OTHERS.values(), ids=OTHERS)
 @pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
 def test_what_is_not_a_plain_layer_of_its_own_stays(build):
     model = build()
@@ -169,18 +165,19 @@ def test_what_is_not_a_plain_layer_of_its_own_stays(build):
     assert [type(module) for module in cifarblocks.accelerate(model).modules()] == types
 
 
+def pruned(layer):
+    prune.random_unstructured(layer, "weight", 0.5)
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("build", "change"),
     [
-        lambda layer: prune.random_unstructured(layer, "weight", 0.5),
-        lambda layer: parametrizations.spectral_norm(layer),
+        (lambda: nn.Conv2d(4, 4, 5, padding=2, groups=4), pruned),
+        (lambda: nn.Conv2d(4, 4, 5, padding=2, groups=4), parametrizations.spectral_norm),
+        (lambda: nn.BatchNorm2d(4), pruned),
     ],
-    ids=["pruned", "parametrised"],
 )
-@pytest.mark.parametrize("build", [lambda: nn.Conv2d(4, 4, 5, padding=2, groups=4), lambda: nn.BatchNorm2d(4)])
 def test_what_is_done_to_a_layer_afterwards_counts(build, change):
-    if isinstance(build(), nn.BatchNorm2d):
-        change = lambda layer: prune.random_unstructured(layer, "weight", 0.5)  # noqa: E731
     plain = build().double()
     fast = cifarblocks.accelerate(copy.deepcopy(plain))
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64).to(memory_format=torch.channels_last)

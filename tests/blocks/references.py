@@ -123,10 +123,10 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, training: bool) -> Tensor:
     return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
 
-def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
+def layer_norm(x: Tensor, norm: nn.Module, eps: float = 1e-6) -> Tensor:
     mean = x.mean(1, keepdim=True)
     variance = (x - mean).square().mean(1, keepdim=True)
-    normal = (x - mean) / (variance + 1e-6).sqrt()
+    normal = (x - mean) / (variance + eps).sqrt()
     return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
 

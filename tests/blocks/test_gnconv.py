@@ -27,6 +27,13 @@ def gnconv(x: Tensor, module, order: int, filtered, alpha: float = 3) -> Tensor:
     return convolution(p, module.project)
 
 
+def block(x: Tensor, module, order: int, filtered) -> Tensor:
+    y = gnconv(layer_norm(x, module.gnconv_norm), module.gnconv, order, lambda x: filtered(x, module.gnconv.filter))
+    x = x + module.gnconv_scale.gamma.view(-1, 1, 1) * y
+    y = convolution(gelu(convolution(layer_norm(x, module.mlp_norm), module.mlp[0])), module.mlp[2])
+    return x + module.mlp_scale.gamma.view(-1, 1, 1) * y
+
+
 def circular_filter(x: Tensor, spectrum: Tensor) -> Tensor:
     """Multiply the half spectrum, by sums over waves; all but the first and the fastest stand for their mirror too."""
     h, w = x.shape[-2:]
@@ -89,15 +96,7 @@ def test_recursion_with_the_global_filter_is_its_formula():
 
 def test_block_is_its_formula():
     module = randomise(HorNetBlock(8, 2)).double()
-
-    def block(x: Tensor) -> Tensor:
-        filtered = partial(convolution, conv=module.gnconv.filter)
-        y = gnconv(layer_norm(x, module.gnconv_norm), module.gnconv, 2, filtered)
-        x = x + module.gnconv_scale.gamma.view(-1, 1, 1) * y
-        y = convolution(gelu(convolution(layer_norm(x, module.mlp_norm), module.mlp[0])), module.mlp[2])
-        return x + module.mlp_scale.gamma.view(-1, 1, 1) * y
-
-    assert_equals_formula(module, block, X)
+    assert_equals_formula(module, lambda x: block(x, module, 2, convolution), X)
 
 
 def test_the_spectrum_is_resized_to_other_maps_and_is_kept_when_constant():

@@ -6,6 +6,7 @@ from references import assert_equal_modules, rename_with
 from refusals import refuses
 from timm.layers import SplitAttn
 from timm.models.resnest import ResNestBottleneck
+from tools import replace_norms
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -66,15 +67,6 @@ def test_bottleneck_equals_timm(c_in, stride, radix, groups, base_width):
 
 def test_the_hidden_width_is_not_rounded():
     assert SplitAttention(100).reduce.out_channels == 50
-
-
-def replace_norms(module, build):
-    """Replace every BatchNorm by exact type, as tools for differential privacy do."""
-    for owner in list(module.modules()):
-        for name, part in owner.named_children():
-            if type(part) is nn.BatchNorm2d:
-                setattr(owner, name, build(part.num_features))
-    return module
 
 
 @pytest.mark.parametrize(

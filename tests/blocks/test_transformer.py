@@ -18,32 +18,21 @@ TIMM = {
     "mlp.fc2": "mlp.3",
 }
 TORCHVISION = {
-    "ln_1.weight": "attention_norm.weight",
-    "ln_1.bias": "attention_norm.bias",
+    "ln_1": "attention_norm",
     "self_attention.in_proj_weight": "attention.qkv.weight",
     "self_attention.in_proj_bias": "attention.qkv.bias",
-    "self_attention.out_proj.weight": "attention.project.weight",
-    "self_attention.out_proj.bias": "attention.project.bias",
-    "ln_2.weight": "mlp_norm.weight",
-    "ln_2.bias": "mlp_norm.bias",
-    "mlp.0.weight": "mlp.0.weight",
-    "mlp.0.bias": "mlp.0.bias",
-    "mlp.3.weight": "mlp.3.weight",
-    "mlp.3.bias": "mlp.3.bias",
+    "self_attention.out_proj": "attention.project",
+    "ln_2": "mlp_norm",
+    "mlp": "mlp",
 }
 TORCH = {
     "self_attn.in_proj_weight": "attention.qkv.weight",
     "self_attn.in_proj_bias": "attention.qkv.bias",
-    "self_attn.out_proj.weight": "attention.project.weight",
-    "self_attn.out_proj.bias": "attention.project.bias",
-    "norm1.weight": "attention_norm.weight",
-    "norm1.bias": "attention_norm.bias",
-    "linear1.weight": "mlp.0.weight",
-    "linear1.bias": "mlp.0.bias",
-    "linear2.weight": "mlp.3.weight",
-    "linear2.bias": "mlp.3.bias",
-    "norm2.weight": "mlp_norm.weight",
-    "norm2.bias": "mlp_norm.bias",
+    "self_attn.out_proj": "attention.project",
+    "norm1": "attention_norm",
+    "linear1": "mlp.0",
+    "linear2": "mlp.3",
+    "norm2": "mlp_norm",
 }
 
 
@@ -55,12 +44,12 @@ def test_equals_timm():
 def test_equals_torchvision():
     theirs = EncoderBlock(3, 12, 24, dropout=0.0, attention_dropout=0.0)
     x = torch.randn(2, 10, 12)
-    assert_equal_modules(TransformerBlock(12, 4, mlp_ratio=2), theirs, x, TORCHVISION.__getitem__)
+    assert_equal_modules(TransformerBlock(12, 4, mlp_ratio=2), theirs, x, partial(rename_with, TORCHVISION))
 
 
 def test_post_norm_equals_torch():
     theirs = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, batch_first=True)
-    assert_equal_modules(PostNormBlock(12, 4, mlp_ratio=2), theirs, torch.randn(2, 10, 12), TORCH.__getitem__)
+    assert_equal_modules(PostNormBlock(12, 4, mlp_ratio=2), theirs, torch.randn(2, 10, 12), partial(rename_with, TORCH))
 
 
 def test_post_norm_drops_the_branches_alone():
