@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -184,6 +185,16 @@ def assert_exports_with_any_batch(model: nn.Module, x: Tensor, more: Tensor, the
     assert len(more) != len(x)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     assert_close(exported(more), (model if theirs is None else theirs)(more), 1e-9)
+
+
+def through_onnx(model: nn.Module, x: Tensor, more: Tensor, path: Path, optimize: bool = True) -> Tensor:
+    """Exported with x, and what onnxruntime computes for `more` images."""
+    import onnxruntime
+
+    dynamic = ({0: torch.export.Dim("batch")},)
+    torch.onnx.export(model, (x,), dynamic_shapes=dynamic, dynamo=True, verbose=False, optimize=optimize).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: more.numpy()})[0])
 
 
 def without_batch_norm(modules: Iterable[nn.Module]) -> bool:

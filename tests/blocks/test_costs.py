@@ -87,51 +87,22 @@ def test_costs_are_as_stated(name, choice):
     assert cifarblocks.count_macs(module, shape) == evaluate(multiply_adds, letters)
 
 
-# By hand from the papers' tables and figures, or from the published code.
+# By hand from the papers; the parity with another library holds those of the others.
 PAPERS = [
-    (lambda: blocks.BasicBlock(64, 64), 73_984),
     (lambda: blocks.BasicBlock(16, 32, 2, shortcut=blocks.PaddingShortcut), 13_952),
-    (lambda: blocks.Bottleneck(256, 64), 70_400),
-    (lambda: blocks.Bottleneck(256, 64, groups=32, base_width=4), 71_168),
-    (lambda: blocks.Bottleneck(256, 64, groups=8, base_width=64), 559_616),
-    (lambda: blocks.CSPStage(64, 128, 2), 174_080),
-    (lambda: blocks.CSPStage(64, 128, 2, 2), 211_072),
-    (lambda: blocks.ConvNeXtBlock(64), 36_480),
-    (lambda: blocks.ConvNeXtBlock(64, layer_scale=None, response_norm=blocks.GRN), 36_928),
-    (lambda: blocks.ECA(64, 9), 9),
-    (lambda: blocks.GhostBottleneck(64, 128, 64), 9_440),
-    (lambda: blocks.GhostBottleneck(64, 120, 80, 5, 2, 0.25), 28_020),
-    (lambda: blocks.GhostModule(64, 128), 4_928),
-    (lambda: blocks.GhostModule(64, 64, ratio=3), 1_936),
-    (lambda: blocks.GhostModule(64, 65), 2_541),
     (lambda: blocks.GnConv(64, 2), 19_392),
     (lambda: blocks.GnConv(64, 5), 21_520),
     (lambda: blocks.GnConv(64, 4, filter=partial(blocks.GlobalLocalFilter, size=8)), 21_100),
     (lambda: blocks.HorNetBlock(64, 3), 54_208),
-    (lambda: blocks.InvertedResidual(64, 64), 44_688),
-    (lambda: blocks.InvertedResidual(64, 96, 2), 52_944),
     (lambda: blocks.LSKAttention(64), 11_334),
     (lambda: blocks.LSKBlock(64, 8), 91_270),
     (lambda: blocks.LSKMBConv(64, 64), 122_048),
     (lambda: blocks.LSKMBConv(64, 96, 2), 130_304),
     (lambda: blocks.LSKUnit(64), 19_654),
-    (lambda: blocks.MBConv(64, 64), 44_752),
-    (lambda: blocks.MBConv(64, 96, 2), 91_736),
     (lambda: blocks.MSCA(64), 11_200),
     (lambda: blocks.MSCABlock(64, 4), 55_552),
     (lambda: blocks.MSCAUnit(64), 19_520),
-    (lambda: blocks.MixerLayer(64, 64, 32, 256), 37_536),
     (lambda: blocks.PreActBlock(16, 160), 16 * 160 * 9 + 160 * 160 * 9 + 16 * 160 + 2 * (16 + 160)),
-    (lambda: blocks.RelativeAttention(64, 8), 17_090),
-    (lambda: blocks.RelativeTransformerBlock(64, 64, 8), 50_434),
-    (lambda: blocks.RelativeTransformerBlock(64, 96, 8, 2), 108_947),
-    (lambda: blocks.ResNeStBottleneck(256, 64), 76_896),
-    (lambda: blocks.SplitAttention(64), 43_488),
-    (lambda: blocks.SplitAttention(64, 2, 2), 21_984),
-    (lambda: blocks.SplitAttention(64, 1), 41_248),
-    (lambda: blocks.SqueezeExcite(64, 16), 2128),
-    (lambda: blocks.SqueezeExcite(64, 4), 580),
-    (lambda: blocks.TransformerBlock(192), 12 * 192**2 + 13 * 192),  # of ViT-Ti
 ]
 
 

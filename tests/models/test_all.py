@@ -18,7 +18,7 @@ from networks import (
     small,
     walk,
 )
-from properties import gradients
+from properties import dead
 from refusals import refuses
 from torch import nn
 
@@ -73,12 +73,6 @@ def test_reset_classifier_replaces_the_last_layer_alone(name):
     assert model(x).shape == (2, model.head.hidden_features)
     with refuses(ValueError, "num_classes", -1):
         model.reset_classifier(-1)
-
-
-def dead(model: nn.Module, x: torch.Tensor) -> set[str]:
-    """Parameters whose gradient is not above 1e-6 of the largest one."""
-    sizes = {name: 0.0 if grad is None else grad.abs().max().item() for name, grad in gradients(model, x).items()}
-    return {name for name, size in sizes.items() if size <= 1e-6 * max(sizes.values())}
 
 
 # Parameters that can have no effect on the classes, whatever their values.

@@ -2,12 +2,11 @@
 
 from inspect import signature
 
-import onnxruntime
 import pytest
 import torch
 import torch._inductor.config
 from networks import NAMES, NOT_WHOLE, ONE_A_KIND, images, small, walk
-from tools import TRAINING_FIRST, assert_compiles_whole, assert_exports_with_any_batch
+from tools import TRAINING_FIRST, assert_compiles_whole, assert_exports_with_any_batch, through_onnx
 
 from cifarblocks.registry import find_model
 
@@ -31,10 +30,7 @@ def test_one_of_every_family_is_in_the_quick_suite():
 def test_onnxruntime_computes_the_same(name, tmp_path):
     model = small(name).eval()
     x, more = images(model, 2, torch.float32), images(model, 5, torch.float32)
-    dynamic = ({0: torch.export.Dim("batch")},)
-    torch.onnx.export(model, (x,), dynamic_shapes=dynamic, dynamo=True, verbose=False).save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    result = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: more.numpy()})[0])
+    result = through_onnx(model, x, more, tmp_path / "model.onnx")
     expected = model(more)
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 

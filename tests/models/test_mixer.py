@@ -24,11 +24,6 @@ def test_equals_timm(name, image_size, layout):
     torch.testing.assert_close(ours.feature_maps(x)[0], theirs_map, rtol=1e-8, atol=1e-8)
 
 
-def test_norms_add_the_authors_eps_to_the_variance():
-    modules = on_meta("mlp_mixer_s16").modules()
-    assert {module.eps for module in modules if isinstance(module, nn.LayerNorm)} == {1e-6}
-
-
 def test_maps_of_images_that_are_not_square():
     model = cifarblocks.create_model("mlp_mixer_tiny", image_size=(8, 12)).eval()
     x = torch.randn(1, 3, 8, 12)

@@ -68,12 +68,10 @@ def test_each_size_has_the_papers_widths_depths_and_ratios():
         assert ratios == [{8}, {8}, {4}, {4}]
 
 
-def test_maps_are_normalised_and_as_large_as_the_plan_says():
+def test_maps_are_as_large_as_the_plan_says():
     for name, sizes in [("segnext_mscan_tiny", [8, 4, 2, 1]), ("segnext_mscan_tiny_cifar", [16, 8, 4, 4])]:
-        maps = cifarblocks.create_model(name).eval().feature_maps(torch.randn(2, 3, 32, 32))
+        maps = on_meta(name).feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
         assert [feature_map.shape[-1] for feature_map in maps] == sizes
-        for feature_map in maps:
-            torch.testing.assert_close(feature_map.mean(1), torch.zeros_like(feature_map[:, 0]), rtol=0, atol=1e-5)
 
 
 def test_weights_are_drawn_as_the_authors_do():

@@ -1,6 +1,6 @@
 import pytest
 import timm
-from networks import assert_drawn, assert_equals_published, on_meta
+from networks import assert_drawn, assert_equals_published
 from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import ResNet
 from tools import slow
@@ -39,13 +39,6 @@ def test_the_small_networks_equal_timm_with_a_small_stem(name, depths, width):
     theirs.conv1[0].stride = (1, 1)
     theirs.maxpool = nn.Identity()
     assert_equals_published(name, theirs, "timm", (13, 10))
-
-
-def test_the_stride_is_an_average_pool_in_the_first_blocks_of_all_stages_but_the_first():
-    model = on_meta("resnest26d")
-    pools = [[isinstance(block.pool, nn.AvgPool2d) for block in stage] for stage in model.stages]
-    assert pools == [[False, False], *[[True, False]] * 3]
-    assert all(m.stride in (1, (1, 1)) for m in model.stages.modules() if isinstance(m, nn.Conv2d))
 
 
 def test_convolutions_are_drawn_as_the_authors_do():
