@@ -6,18 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import (
-    FIXED_SIZE,
-    NAMES,
-    NO_DROP_PATH,
-    NO_MAPS,
-    build,
-    give_branches_weight,
-    images,
-    on_meta,
-    small,
-    walk,
-)
+from networks import FIXED_SIZE, NAMES, NO_DROP_PATH, NO_MAPS, build, give_branches_weight, images, on_meta, small, walk
 from properties import dead
 from refusals import refuses
 from torch import nn
