@@ -84,7 +84,7 @@ def lsk_mbconv(x: Tensor, module: LSKMBConv, stride: int, training: bool) -> Ten
 @pytest.mark.parametrize(("c_out", "stride"), [(3, 1), (4, 2)])
 @pytest.mark.parametrize("training", [True, False])
 def test_lsk_mbconv_is_its_formula(c_out, stride, training):
-    module = randomise(LSKMBConv(3, c_out, stride)).double().train(training)
+    module = randomise(LSKMBConv(3, c_out, stride, reduction=1)).double().train(training)
     x = torch.randn(2, 3, 7, 4, dtype=torch.float64)
     assert_equals_formula(module, lambda x: lsk_mbconv(x, module, stride, training), x)
 
