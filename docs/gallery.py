@@ -40,9 +40,9 @@ def page() -> str:
     return "\n\n".join([HEAD, "\n".join(contents), *sections])
 
 
-def by_group() -> dict[str, list[type[nn.Module]]]:
+def by_group(files_of_groups: dict[str, list[str]] = GROUPS) -> dict[str, list[type[nn.Module]]]:
     """The blocks of each group, in the order of their files and of the lines in them."""
-    titles = {file: title for title, files in GROUPS.items() for file in files}
+    titles = {file: title for title, files in files_of_groups.items() for file in files}
     order = [*titles, *sorted({file_of(getattr(blocks, name)) for name in blocks.__all__} - set(titles))]
     groups: dict[str, list[type[nn.Module]]] = {titles.get(file, "Others"): [] for file in order}
     for block in sorted(

@@ -7,13 +7,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from kernels import kernels_on
 from references import randomise
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import cifarblocks
-from cifarblocks import native
-from cifarblocks.native import batch_norm, depthwise
 from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.native.depthwise import NativeDepthwiseConv2d
 
@@ -21,16 +20,10 @@ NATIVE = (NativeBatchNorm2d, NativeDepthwiseConv2d)
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    """The kernels, on maps of any size; the names of those that ran."""
-    monkeypatch.delenv("CIFARBLOCKS_NATIVE")
-    monkeypatch.setattr(batch_norm, "LEAST", 1)
-    native.library.cache_clear()
-    names, call, gradient = [], batch_norm.call_kernel, depthwise.weight_gradient
-    monkeypatch.setattr(batch_norm, "call_kernel", lambda name, *rest: names.append(name) or call(name, *rest))
-    monkeypatch.setattr(depthwise, "weight_gradient", lambda *rest: names.append("depthwise") or gradient(*rest))
-    yield names
-    native.library.cache_clear()
+def kernels():
+    """The names of the kernels that have run."""
+    with kernels_on() as names:
+        yield names
 
 
 def a_model():
@@ -70,7 +63,7 @@ def test_a_step_is_that_of_torch_and_the_kernels_run(kernels):
     expected = step(plain, maps())
     assert not kernels
     torch.testing.assert_close(step(fast, maps()), expected, rtol=1e-9, atol=1e-10)
-    assert {"batch_norm", "batch_norm_backward", "depthwise"} <= set(kernels)
+    assert {"batch_norm", "batch_norm_backward", "weight_gradient"} <= set(kernels)
 
 
 def test_it_is_the_same_model_with_the_same_parameters_and_buffers():
@@ -148,27 +141,23 @@ def depthwise_of(**options):
     return nn.Sequential(nn.Conv2d(4, 4, 5, groups=4, **{"padding": 2} | options))
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        shared,
-        replaced,
-        lambda: nn.Sequential(Other(4)),
-        lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False)),
-        lambda: nn.Sequential(nn.SyncBatchNorm(4)),
-        lambda: nn.Sequential(parametrizations.weight_norm(depthwise_of()[0])),
-        lambda: nn.Sequential(nn.utils.weight_norm(depthwise_of()[0])),
-        lambda: nn.Sequential(prune.random_unstructured(depthwise_of()[0], "weight", 0.5)),
-        lambda: depthwise_of(padding=0),
-        lambda: depthwise_of(padding="same"),
-        lambda: depthwise_of(padding_mode="circular"),
-        lambda: nn.Sequential(nn.Conv2d(4, 8, 5, padding=2, groups=4)),
-    ],
-    ids=[
-        "shared", "replaced", "subclass", "not affine", "synchronised", "parametrised", "weight-normed", "pruned",
-        "unpadded", "same", "circular", "two filters a channel",
-    ],
-)  # fmt: skip
+OTHERS = {
+    "shared": shared,
+    "replaced": replaced,
+    "subclass": lambda: nn.Sequential(Other(4)),
+    "not affine": lambda: nn.Sequential(nn.BatchNorm2d(4, affine=False)),
+    "synchronised": lambda: nn.Sequential(nn.SyncBatchNorm(4)),
+    "parametrised": lambda: nn.Sequential(parametrizations.weight_norm(depthwise_of()[0])),
+    "weight-normed": lambda: nn.Sequential(nn.utils.weight_norm(depthwise_of()[0])),
+    "pruned": lambda: nn.Sequential(prune.random_unstructured(depthwise_of()[0], "weight", 0.5)),
+    "unpadded": lambda: depthwise_of(padding=0),
+    "same": lambda: depthwise_of(padding="same"),
+    "circular": lambda: depthwise_of(padding_mode="circular"),
+    "two filters a channel": lambda: nn.Sequential(nn.Conv2d(4, 8, 5, padding=2, groups=4)),
+}
+
+
+@pytest.mark.parametrize("build", OTHERS.values(), ids=OTHERS)
 @pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
 def test_what_is_not_a_plain_layer_of_its_own_stays(build):
     model = build()
@@ -176,18 +165,19 @@ def test_what_is_not_a_plain_layer_of_its_own_stays(build):
     assert [type(module) for module in cifarblocks.accelerate(model).modules()] == types
 
 
+def pruned(layer):
+    prune.random_unstructured(layer, "weight", 0.5)
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("build", "change"),
     [
-        lambda layer: prune.random_unstructured(layer, "weight", 0.5),
-        lambda layer: parametrizations.spectral_norm(layer),
+        (lambda: nn.Conv2d(4, 4, 5, padding=2, groups=4), pruned),
+        (lambda: nn.Conv2d(4, 4, 5, padding=2, groups=4), parametrizations.spectral_norm),
+        (lambda: nn.BatchNorm2d(4), pruned),
     ],
-    ids=["pruned", "parametrised"],
 )
-@pytest.mark.parametrize("build", [lambda: nn.Conv2d(4, 4, 5, padding=2, groups=4), lambda: nn.BatchNorm2d(4)])
 def test_what_is_done_to_a_layer_afterwards_counts(build, change):
-    if isinstance(build(), nn.BatchNorm2d):
-        change = lambda layer: prune.random_unstructured(layer, "weight", 0.5)  # noqa: E731
     plain = build().double()
     fast = cifarblocks.accelerate(copy.deepcopy(plain))
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64).to(memory_format=torch.channels_last)
@@ -222,15 +212,6 @@ def test_a_hook_sees_the_right_values_and_what_it_keeps_is_unchanged(when):
     for (ours, then), (theirs, _) in zip(kept[fast], kept[plain], strict=True):
         assert torch.equal(ours, then)
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
-
-
-def test_without_a_compiler_it_computes_with_torchs(monkeypatch, kernels):
-    monkeypatch.setenv("CIFARBLOCKS_NATIVE", "0")
-    native.library.cache_clear()
-    plain = a_model()
-    fast = cifarblocks.accelerate(copy.deepcopy(plain))
-    torch.testing.assert_close(step(fast, maps()), step(plain, maps()))
-    assert not kernels
 
 
 def test_fuse_takes_an_accelerated_model_and_accelerate_a_fused_one():

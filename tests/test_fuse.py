@@ -3,10 +3,11 @@
 import pytest
 import torch
 from in_use import FOLDED, USES, WRAPPED, Group, train_one_step
-from networks import LARGE, NAMES, NO_MAPS, build, walk
+from networks import NO_MAPS, images, small, walk
 from properties import GENERIC
 from references import randomise
 from timm.layers import BatchNormAct2d
+from tools import replace_norms
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -34,20 +35,19 @@ def test_a_fused_block_computes_the_same_in_fewer_steps(name, layout):
     if case.tokens is None:
         module, x = module.to(memory_format=layout), x.to(memory_format=layout)
     fused = cifarblocks.fuse(module)
-    torch.testing.assert_close(fused(x), module.eval()(x), rtol=1e-10, atol=1e-10)
+    assert_same(fused, module, x)
     assert of_kind(fused, nn.BatchNorm2d) == REMAINING.get(name, [])
     assert of_kind(fused, LayerScale) == SCALES.get(name, [])
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", walk(NAMES, LARGE))
+@pytest.mark.parametrize("name", walk())
 def test_a_fused_classifier_computes_the_same(name):
-    model = build(name).double()
+    model = small(name).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | LayerScale):
             randomise(module)
-    fused = cifarblocks.fuse(model)
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    fused, x = cifarblocks.fuse(model), images(model)
     expected = model.eval()(x)
     torch.testing.assert_close(fused(x), expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
     kept = {path.split(".")[-1] for path in of_kind(fused, nn.BatchNorm2d)}
@@ -64,17 +64,6 @@ def test_the_model_itself_is_left_as_it_was():
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
-
-
-def test_what_has_no_statistics_stays():
-    conv = nn.Conv2d(3, 4, 3)
-    fused = cifarblocks.fuse(nn.Sequential(conv, nn.BatchNorm2d(4, track_running_stats=False)))
-    assert isinstance(fused[1], nn.BatchNorm2d)
-    bare = nn.Sequential(conv, nn.BatchNorm2d(4, affine=False))
-    bare[1].running_mean.normal_()
-    bare[1].running_var.uniform_(1, 2)
-    x = torch.randn(2, 3, 5, 5)
-    torch.testing.assert_close(cifarblocks.fuse(bare)(x), bare.eval()(x))
 
 
 def test_dtype_and_layout_stay():
@@ -147,33 +136,26 @@ def twice(part):
     return nn.Sequential(part, nn.ReLU(), part)
 
 
-@pytest.mark.parametrize(
-    ("build", "norms"),
-    [
-        (TwoNorms, 2),
-        (lambda: twice(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 0),
-        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
-        (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)), 1),
-        (lambda: hooked(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 1),
-        (lambda: WithReLUBetween(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
-        (lambda: nn.Sequential(StandardisedConv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
-        (lambda: nn.Sequential(DoubledConv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
-        (lambda: nn.Sequential(nn.Conv2d(4, 4, 1), BatchNormAct2d(4)), 1),
-        (lambda: replaced(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))), 1),
-    ],
-    ids=[
-        "a convolution in two places",
-        "a pair in two places",
-        "parametrised",
-        "reparametrised by a hook",
-        "hooked",
-        "a Sequential with a forward of its own",
-        "a convolution with a forward of its own",
-        "a convolution with a _conv_forward of its own",
-        "timm's norm with an activation",
-        "a convolution whose forward was replaced",
-    ],
-)
+def pair(conv=None, norm=None, sequence=nn.Sequential):
+    return sequence(conv or nn.Conv2d(4, 4, 1), norm or nn.BatchNorm2d(4))
+
+
+# What is built, and the norms that stay.
+STAYS = {
+    "a convolution in two places": (TwoNorms, 2),
+    "a pair in two places": (lambda: twice(pair()), 0),
+    "parametrised": (lambda: pair(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))), 1),
+    "reparametrised by a hook": (lambda: pair(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1))), 1),
+    "hooked": (lambda: hooked(pair()), 1),
+    "a Sequential with a forward of its own": (lambda: pair(sequence=WithReLUBetween), 1),
+    "a convolution with a forward of its own": (lambda: pair(StandardisedConv2d(4, 4, 1)), 1),
+    "a convolution with a _conv_forward of its own": (lambda: pair(DoubledConv2d(4, 4, 1)), 1),
+    "timm's norm with an activation": (lambda: pair(norm=BatchNormAct2d(4)), 1),
+    "a convolution whose forward was replaced": (lambda: replaced(pair()), 1),
+}
+
+
+@pytest.mark.parametrize(("build", "norms"), STAYS.values(), ids=STAYS)
 @torch.no_grad()
 def test_what_does_not_follow_straight_or_is_computed_stays(build, norms):
     model, x = randomise(build().double()).eval(), torch.randn(2, 4, 5, 5, dtype=torch.float64)
@@ -200,8 +182,9 @@ def test_no_part_of_the_fused_network_is_in_training():
 @pytest.mark.parametrize("name", ["resnet_20", "coatnet_nano_cifar"])
 def test_a_model_in_use_is_fused_where_it_is_right_to(name, use):
     with Group():
-        model = USES[use](randomise(cifarblocks.create_model(name).double()))
-        x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+        model = randomise(small(name).double())
+        x = images(model)
+        model = USES[use](model)
         train_one_step(model, x)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         fused = cifarblocks.fuse(model)
@@ -221,8 +204,7 @@ def assert_same(fused, model, x):
 
 
 def test_hooks_run_in_the_copy():
-    calls, model = [], nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
-    model = randomise(model.double())
+    calls, model = [], randomise(nn.Sequential(*pair(), *pair()).double())
     model[0].register_forward_hook(lambda module, inputs, output: calls.append(output))
     x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     fused = cifarblocks.fuse(model)
@@ -232,25 +214,12 @@ def test_hooks_run_in_the_copy():
     torch.testing.assert_close(*calls)
 
 
-def register_each(layer, hook):
-    layer.register_forward_pre_hook(hook)
-    yield
-    layer._forward_pre_hooks.clear()
-    layer.register_forward_hook(hook)
-    yield
-    layer._forward_hooks.clear()
-    layer.register_full_backward_hook(hook)
-    yield
-    layer._backward_hooks.clear()
-    layer.register_full_backward_pre_hook(hook)
-    yield
-
-
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_layer_with_a_hook_of_any_kind_stays(place):
-    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
-    for _ in register_each(model[place], lambda *_: None):
-        assert of_kind(cifarblocks.fuse(model), nn.BatchNorm2d) == ["1"]
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook", "full_backward_hook", "full_backward_pre_hook"])
+def test_a_layer_with_a_hook_of_any_kind_stays(place, kind):
+    model = pair()
+    getattr(model[place], f"register_{kind}")(lambda *_: None)
+    assert of_kind(cifarblocks.fuse(model), nn.BatchNorm2d) == ["1"]
 
 
 NORMS = {
@@ -261,8 +230,8 @@ NORMS = {
     "another eps": lambda c: nn.BatchNorm2d(c, eps=0.1),
     "SyncBatchNorm": nn.SyncBatchNorm,
     "FrozenBatchNorm2d": lambda c: FrozenBatchNorm2d(c, eps=0.1),
-    "a subclass of BatchNorm2d": lambda c: SubclassedNorm(c),
-    "a subclass of FrozenBatchNorm2d": lambda c: SubclassedFrozenNorm(c),
+    "a subclass of BatchNorm2d": type("SubclassedNorm", (nn.BatchNorm2d,), {}),
+    "a subclass of FrozenBatchNorm2d": type("SubclassedFrozenNorm", (FrozenBatchNorm2d,), {}),
 }
 
 
@@ -271,25 +240,9 @@ def without_bias(norm):
     return norm
 
 
-class SubclassedNorm(nn.BatchNorm2d):
-    pass
-
-
-class SubclassedFrozenNorm(FrozenBatchNorm2d):
-    pass
-
-
 class DoubledFrozenNorm(FrozenBatchNorm2d):
     def forward(self, x):
         return 2 * super().forward(x)
-
-
-def replace_norms(module, build):
-    for owner in list(module.modules()):
-        for name, part in owner.named_children():
-            if isinstance(part, nn.BatchNorm2d):
-                setattr(owner, name, build(part.num_features))
-    return module
 
 
 def kinds(module, name):
@@ -382,38 +335,35 @@ class NegatedGnConv(blocks.GnConv):
         return super().forward(x).relu()
 
 
-def changed(block, path, build):
-    owner, _, name = path.rpartition(".")  # torch 2.4 has no `set_submodule`
-    setattr(block.get_submodule(owner), name, build(block.get_submodule(path)))
+def changed(block, name, part):
+    setattr(block, name, part)
     return block
 
 
-def hooked_inside(block, path, hook):
-    block.get_submodule(path).register_forward_hook(hook)
+def with_mlp(change):
+    block = blocks.MSCABlock(4, 2)
+    return changed(block, "mlp", change(block.mlp))
+
+
+def begun(mlp, first):
+    return nn.Sequential(first, *mlp[1:])
+
+
+def hooked_inside(block, path, function):
+    """What a part gives is changed by a hook."""
+    block.get_submodule(path).register_forward_hook(lambda module, inputs, output: function(output))
     return block
-
-
-def with_relu(layer):
-    return nn.Sequential(*layer, nn.ReLU())
 
 
 AROUND = {
-    "a hook on the MLP of LSKBlock": lambda: hooked_inside(blocks.LSKBlock(4, 2), "mlp", lambda m, i, o: o.relu()),
-    "a hook on the gnConv of HorNetBlock": lambda: hooked_inside(
-        blocks.HorNetBlock(4, 2), "gnconv", lambda m, i, o: o.sin()
-    ),
-    "a hook on the dropout after the MLP": lambda: hooked_inside(blocks.LSKBlock(4, 2), "mlp.5", lambda m, i, o: o + 1),
-    "a gnConv of another forward": lambda: changed(blocks.HorNetBlock(4, 2), "gnconv", lambda _: NegatedGnConv(4, 2)),
-    "an MLP that ends in ReLU": lambda: changed(blocks.MSCABlock(4, 2), "mlp", with_relu),
-    "an MLP that begins with padding": lambda: changed(
-        blocks.MSCABlock(4, 2), "mlp.0", lambda _: nn.Conv2d(4, 8, 3, padding=1)
-    ),
-    "an MLP that begins with groups": lambda: changed(
-        blocks.MSCABlock(4, 2), "mlp.0", lambda _: nn.Conv2d(4, 8, 1, groups=2)
-    ),
-    "an MLP that begins with ReLU": lambda: changed(
-        blocks.MSCABlock(4, 2), "mlp", lambda mlp: nn.Sequential(nn.ReLU(), *mlp)
-    ),
+    "a hook on the MLP of LSKBlock": lambda: hooked_inside(blocks.LSKBlock(4, 2), "mlp", torch.relu),
+    "a hook on the gnConv of HorNetBlock": lambda: hooked_inside(blocks.HorNetBlock(4, 2), "gnconv", torch.sin),
+    "a hook on the dropout after the MLP": lambda: hooked_inside(blocks.LSKBlock(4, 2), "mlp.5", torch.exp),
+    "a gnConv of another forward": lambda: changed(blocks.HorNetBlock(4, 2), "gnconv", NegatedGnConv(4, 2)),
+    "an MLP that ends in ReLU": lambda: with_mlp(lambda mlp: nn.Sequential(*mlp, nn.ReLU())),
+    "an MLP that begins with ReLU": lambda: with_mlp(lambda mlp: nn.Sequential(nn.ReLU(), *mlp)),
+    "an MLP that begins with padding": lambda: with_mlp(lambda mlp: begun(mlp, nn.Conv2d(4, 8, 3, padding=1))),
+    "an MLP that begins with groups": lambda: with_mlp(lambda mlp: begun(mlp, nn.Conv2d(4, 8, 1, groups=2))),
     "an MLP that two blocks share": lambda: shared(blocks.LSKBlock(4, 2), blocks.LSKBlock(4, 2)),
 }
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from networks import LARGE, NAMES, build, give_branches_weight, walk
+from networks import build, give_branches_weight, walk
 from properties import GENERIC
 from torch import Tensor, nn
 
@@ -64,7 +64,7 @@ def test_blocks_in_bfloat16_are_near_float32(name):
         assert (result.float() - expected).norm() < 0.02 * expected.norm()
 
 
-@pytest.mark.parametrize("name", walk(NAMES, LARGE))
+@pytest.mark.parametrize("name", walk())
 def test_networks_and_their_gradients_are_those_of_the_cpu(name):
     model = give_branches_weight(build(name, **WITHOUT_CHANCE.get(name, {})), 0.1).double()
     model.train(name == "patch_lstm")  # cuDNN has the gradient of an LSTM in training alone

@@ -3,11 +3,16 @@
 import doctest
 import re
 import shlex
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cards import CARD
+
+from cifarblocks import create_model
+from cifarblocks.cli.main import main
+from cifarblocks.training.options.parse import read_options
+from cifarblocks.training.run_folder.weights import save_weights
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,26 +32,40 @@ def test_the_python_of_the_readme_prints_what_it_says():
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
-def test_the_commands_of_the_readme_run(tmp_path):
+def arguments_of(command: str) -> list[str]:
+    """What follows `cifarblocks` in a line of a page."""
+    words = shlex.split(command)
+    return words[words.index("cifarblocks") + 1 :]
+
+
+COMMANDS = [arguments_of(line) for line in commands("bash") if line.startswith("cifarblocks ")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, signals):
     """As they stand, one after the other, from an empty folder."""
-    ran = 0
-    for command in commands("bash"):
-        if command.startswith("cifarblocks "):
-            finished = subprocess.run(
-                [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True
-            )
-            assert finished.returncode == 0, finished.stderr
-            ran += 1
-    assert ran >= 2
+    monkeypatch.chdir(tmp_path)
+    assert [main(command) for command in COMMANDS] == [0] * len(COMMANDS)
     assert (tmp_path / "runs" / "resnet_32" / "first" / "summary.json").exists()
+
+
+def test_the_readme_predicts_with_the_weights_that_it_trains(tmp_path, monkeypatch, capsys):
+    """The weights are random here: to train them takes long."""
+    train, predict = COMMANDS
+    options = read_options(train[1:])
+    folder = tmp_path / "runs" / options.model / options.name
+    folder.mkdir(parents=True)
+    digits = {"arguments": {"num_classes": 10}, "classes": [str(digit) for digit in range(10)], "image_size": (32, 32)}
+    card = replace(CARD, model=options.model, data=options.data, **digits)
+    save_weights(folder / "last.safetensors", create_model(options.model, num_classes=10), card)
+    monkeypatch.chdir(tmp_path)
+    assert main(predict) == 0
+    assert capsys.readouterr().out.startswith("digits ")
 
 
 @pytest.mark.parametrize("command", [c for c in commands("console") if "cifarblocks train" in c])
 def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command):
-    from cifarblocks.training.options.parse import read_options
-
-    arguments = shlex.split(command)
-    options = read_options(arguments[arguments.index("train") + 1 :])
+    options = read_options(arguments_of(command)[1:])
     assert options.data.startswith(("cifar", "folder:"))
 
 

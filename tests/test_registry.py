@@ -1,5 +1,6 @@
 import pytest
 import torch
+from refusals import refuses
 from torch import nn
 
 import cifarblocks
@@ -26,22 +27,16 @@ def test_a_second_model_of_one_name_is_refused_and_the_first_stays(empty_registr
         return nn.Linear(1, 1)
 
     cifarblocks.register_model(tiny)
-    with pytest.raises(ValueError, match="'tiny' is already registered, by .*test_registry"):
+    with refuses(ValueError, "tiny", __name__):
         cifarblocks.register_model(tiny)
     assert cifarblocks.list_models() == ["tiny"]
 
 
 def test_an_unknown_name_suggests_near_ones():
-    with pytest.raises(ValueError, match="unknown model name 'eca_resnet20'; did you mean 'eca_resnet_20'"):
+    with refuses(ValueError, "eca_resnet20", "eca_resnet_20"):
         cifarblocks.create_model("eca_resnet20")
-    with pytest.raises(ValueError, match=r"unknown model name '\?'; list_models"):
+    with refuses(ValueError, "?", "list_models"):
         cifarblocks.create_model("?")
-
-
-@pytest.mark.parametrize("name", cifarblocks.list_models())
-def test_an_unknown_argument_is_a_type_error_that_names_it(name):
-    with pytest.raises(TypeError, match="num_clases"):
-        cifarblocks.create_model(name, num_clases=10)
 
 
 def test_names_are_sorted_and_match_wildcards():
@@ -76,11 +71,11 @@ def test_a_device_that_is_not_named_is_torchs_default():
 
 
 def test_a_dtype_of_whole_numbers_is_refused():
-    with pytest.raises(TypeError, match="only accepts floating point"):
+    with refuses(TypeError):
         cifarblocks.create_model("resnet_20", dtype=torch.int64)
 
 
 @pytest.mark.parametrize("name", ["resnet_20", "mlp", "vit_tiny_cifar"])
 def test_an_unknown_argument_is_named_with_its_model(name):
-    with pytest.raises(TypeError, match=f"^{name} has no argument 'in_chans', got 1$"):
+    with refuses(TypeError, name, "in_chans", 1):
         cifarblocks.create_model(name, in_chans=1)

@@ -3,7 +3,9 @@
 import copy
 import io
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
@@ -18,6 +20,23 @@ ACTIVATIONS = {
     "hardswish": nn.Hardswish,
     "tanh": nn.Tanh,
 }
+
+
+def slow(*values: object) -> object:
+    """Values for a parametrized test that the quick suite leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def replace_norms(module: nn.Module, build: Callable[[int], nn.Module]) -> nn.Module:
+    """Replace every BatchNorm by exact type, as tools for differential privacy do."""
+    for owner in list(module.modules()):
+        for name, part in owner.named_children():
+            if type(part) is nn.BatchNorm2d:
+                setattr(owner, name, build(part.num_features))
+    return module
+
+
+TRAINING_FIRST = [True, slow(False)]  # for networks, whose blocks the quick suite tries in both modes
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
@@ -166,6 +185,16 @@ def assert_exports_with_any_batch(model: nn.Module, x: Tensor, more: Tensor, the
     assert len(more) != len(x)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     assert_close(exported(more), (model if theirs is None else theirs)(more), 1e-9)
+
+
+def through_onnx(model: nn.Module, x: Tensor, more: Tensor, path: Path, optimize: bool = True) -> Tensor:
+    """Exported with x, and what onnxruntime computes for `more` images."""
+    import onnxruntime
+
+    dynamic = ({0: torch.export.Dim("batch")},)
+    torch.onnx.export(model, (x,), dynamic_shapes=dynamic, dynamo=True, verbose=False, optimize=optimize).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: more.numpy()})[0])
 
 
 def without_batch_norm(modules: Iterable[nn.Module]) -> bool:

@@ -1,8 +1,9 @@
-"""How a block is compared with the same block of another library: weights copied, everything random, ten digits."""
+"""References for blocks: the block of another library with the same weights, or the paper's formula, to ten digits."""
 
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -17,6 +18,24 @@ def randomise(module: nn.Module) -> nn.Module:
             elif name.endswith("gamma"):
                 tensor.add_(1)
     return module
+
+
+@torch.no_grad()
+def randomise_by_fan_in(module: nn.Module) -> nn.Module:
+    """Draw everything anew, matrices so that signals keep their size through many layers."""
+    randomise(module)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.div_(parameter[0].numel() ** 0.5)
+    return module
+
+
+def rename_with(names: dict[str, str], name: str) -> str:
+    """Replace the first of `names` that the dotted name is or begins with."""
+    for theirs, ours in names.items():
+        if name == theirs or name.startswith(theirs + "."):
+            return ours + name.removeprefix(theirs)
+    raise KeyError(name)
 
 
 def assert_equal_modules(
@@ -54,3 +73,72 @@ def assert_equal_modules(
         states = converted(reference.state_dict().items())
         for name, tensor in module.state_dict().items():
             torch.testing.assert_close(tensor, states[name], rtol=1e-10, atol=1e-10)
+
+
+def assert_equals_formula(module: nn.Module, formula: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Outputs and gradients of the input and of every parameter are equal."""
+    results = []
+    for function in (module, formula):
+        own = x.clone().requires_grad_()
+        y = function(own)
+        loss = (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum()
+        results.append((y, *torch.autograd.grad(loss, [own, *module.parameters()])))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+# The parts of formulas: each convolution is an explicit sum of shifted, weighted maps.
+
+
+def shifted(x: Tensor, dy: int, dx: int) -> Tensor:
+    """y[i, j] = x[i + dy, j + dx], 0 outside the map."""
+    h, w = x.shape[-2:]
+    dy, dx = max(-h, min(dy, h)), max(-w, min(dx, w))
+    return F.pad(x, (-dx, dx, -dy, dy))
+
+
+def convolution(x: Tensor, conv: nn.Conv2d | nn.Linear, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Dense, depthwise, pointwise or grouped, as the shape of the weight says."""
+    weight = conv.weight if conv.weight.ndim == 4 else conv.weight[:, :, None, None]  # a linear layer for each pixel
+    _, inputs, height, width = weight.shape
+    weight = weight.unflatten(0, (x.shape[1] // inputs, -1))
+    y = torch.zeros(())
+    for u in range(height):
+        for v in range(width):
+            moved = shifted(x, (u - height // 2) * dilation, (v - width // 2) * dilation)
+            moved = moved.unflatten(1, (-1, inputs))
+            y = y + torch.einsum("goi,bgihw->bgohw", weight[..., u, v], moved)
+    y = y.flatten(1, 2)[:, :, ::stride, ::stride]
+    return y if conv.bias is None else y + conv.bias.view(-1, 1, 1)
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d, training: bool) -> Tensor:
+    mean = x.mean((0, 2, 3)) if training else norm.running_mean
+    variance = (x - mean.view(-1, 1, 1)).square().mean((0, 2, 3)) if training else norm.running_var
+    normal = (x - mean.view(-1, 1, 1)) / (variance + 1e-5).sqrt().view(-1, 1, 1)
+    return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
+def layer_norm(x: Tensor, norm: nn.Module, eps: float = 1e-6) -> Tensor:
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).square().mean(1, keepdim=True)
+    normal = (x - mean) / (variance + eps).sqrt()
+    return normal * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
+def large_kernel_block(x: Tensor, module: nn.Module, unit: Callable[..., Tensor], training: bool) -> Tensor:
+    """The residual form that SegNeXt and LSKNet share."""
+    z = unit(batch_norm(x, module.attention_norm, training), module.attention)
+    x = x + module.attention_scale.gamma.view(-1, 1, 1) * z
+    z = convolution(batch_norm(x, module.mlp_norm, training), module.mlp[0])
+    z = convolution(gelu(convolution(z, module.mlp[1])), module.mlp[4])
+    return x + module.mlp_scale.gamma.view(-1, 1, 1) * z
+
+
+def large_kernel_unit(x: Tensor, module: nn.Module, attention: Callable[..., Tensor]) -> Tensor:
+    first, _, inner, last = module.branch
+    return convolution(attention(gelu(convolution(x, first)), inner), last) + x

@@ -5,12 +5,14 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from properties import CASES, GENERIC, WITHOUT_GRADIENT_IN_TRAINING, assert_every_parameter_learns, gradients
+from properties import CASES, GENERIC, WITHOUT_GRADIENT_IN_TRAINING, dead, gradients
 from tools import (
     as_drawn,
+    assert_compiles_whole,
     assert_equal_outputs,
+    assert_exports_with_any_batch,
     assert_gradients_of_each_sample,
     assert_hooks_keep_what_they_see,
     assert_jit_traces,
@@ -32,11 +34,22 @@ TRAINED_IMAGE_BY_IMAGE = [n for n in NAMES if list(BUILT[n].parameters()) and wi
 sizes = st.integers(1, 9)
 
 
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def case(name):
+    return GENERIC[name]
+
+
 def test_every_block_of_the_door_has_its_cases():
     assert sorted(CASES) == sorted(GENERIC) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=10)
 @given(
     data=st.data(),
     batch=st.integers(1, 3),
@@ -68,21 +81,17 @@ def test_any_map_gives_the_right_shape_and_finite_gradients(name, data, batch, h
             assert gradient.isfinite().all(), parameter
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
-def test_every_parameter_learns_on_a_generic_input(name, training):
-    case = GENERIC[name]
+def test_every_parameter_learns_on_a_generic_input(name, case, training):
     module = case.build().double().train(training)
-    exceptions = WITHOUT_GRADIENT_IN_TRAINING.get(name, frozenset()) if training else frozenset()
-    assert_every_parameter_learns(module, case.input(4, 8, 10, torch.float64), exceptions)
+    exceptions = WITHOUT_GRADIENT_IN_TRAINING.get(name, set()) if training else set()
+    assert dead(module, case.input(4, 8, 10, torch.float64)) <= exceptions
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_those_of_finite_differences(name):
-    case = GENERIC[name]
+def test_gradients_are_those_of_finite_differences(case):
     module = case.build().double().eval()
     x = case.input(2, 3, 4, torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(module, x)
+    assert torch.autograd.gradcheck(module, x, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -97,9 +106,7 @@ def test_channels_last_in_gives_the_same_channels_last_out(name):
         assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_pure_bfloat16_and_autocast_are_near_float32(name):
-    case = GENERIC[name]
+def test_pure_bfloat16_and_autocast_are_near_float32(case):
     module = case.build().eval()
     x = case.input(2, 6, 8)
     expected = module(x)
@@ -111,9 +118,7 @@ def test_pure_bfloat16_and_autocast_are_near_float32(name):
         assert (result.float() - expected).norm() < 0.02 * expected.norm()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_copies_pickles_states_and_repetitions_compute_the_same(name):
-    case = GENERIC[name]
+def test_copies_pickles_states_and_repetitions_compute_the_same(case):
     module = case.build().eval()
     x = case.input(2, 6, 8)
     expected = module(x)
@@ -123,9 +128,7 @@ def test_copies_pickles_states_and_repetitions_compute_the_same(name):
         assert torch.equal(twin(x), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_blocks_are_built_and_run_on_the_meta_device(name):
-    case = GENERIC[name]
+def test_blocks_are_built_and_run_on_the_meta_device(case):
     with torch.device("meta"):
         module = case.build()
         y = module(case.input(2, 6, 8))
@@ -133,29 +136,20 @@ def test_blocks_are_built_and_run_on_the_meta_device(name):
     assert y.shape == case.output_shape(2, 6, 8)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_blocks_compile_and_export_whole_with_any_batch(name):
-    case = GENERIC[name]
-    module = case.build().eval()
-    x = case.input(2, 6, 8)
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), module(x))
+def test_blocks_compile_and_export_whole_with_any_batch(name, case):
+    module, x = case.build().double().eval(), case.input(2, 6, 8, torch.float64)
+    assert_compiles_whole(module, x)
     if name == "GlobalLocalFilter" and torch.__version__ < (2, 7):
         pytest.skip("before 2.7, torch exports Fourier transforms only for one size of batch (pytorch#145080)")
-    exported = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
-    more = case.input(5, 6, 8)
-    torch.testing.assert_close(exported(more), module(more))
+    assert_exports_with_any_batch(module, x, case.input(5, 6, 8, torch.float64))
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_layers_are_torchs_own(name):
     assert_layers_are_torchs_own(BUILT[name])
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
-def test_fx_traces_it(name, training):
-    case = GENERIC[name]
+def test_fx_traces_it(case, training):
     module = with_drop_path(case.build()).double().train(training)
     traced = fx_traced(module)
     for h, w in ((6, 8), (9, 7)):
@@ -163,20 +157,15 @@ def test_fx_traces_it(name, training):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("gradients", [True, False])
-def test_jit_traces_it(name, training, gradients):
-    case = GENERIC[name]
+def test_jit_traces_it(case, training):
     module = with_drop_path(case.build()).double().train(training)
-    assert_jit_traces(module, case.input(2, 6, 8, torch.float64), case.input(4, 6, 8, torch.float64), gradients)
+    assert_jit_traces(module, case.input(2, 6, 8, torch.float64), case.input(4, 6, 8, torch.float64), training)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention is not batched, but computed in a loop
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
-def test_vmap_computes_stacked_blocks(name, training):
-    case = GENERIC[name]
+def test_vmap_computes_stacked_blocks(case, training):
     models = [case.build().double().train(training) for _ in range(2)]
     x = torch.stack([case.input(2, 6, 8, torch.float64) for _ in models])
     assert_vmap_computes_stacked(models, x, x_dim=0)
@@ -196,16 +185,13 @@ def test_gradients_of_each_sample_equal_those_of_a_loop(name):
     assert_gradients_of_each_sample(case.build().double(), case.input(3, 6, 8, torch.float64))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_a_forward_hook_keeps_stays(name):
-    case = GENERIC[name]
+def test_what_a_forward_hook_keeps_stays(case):
     module = with_drop_path(case.build()).train()
     assert_hooks_keep_what_they_see(module, case.input(4, 6, 8).requires_grad_())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_block_filled_in_is_as_a_fresh_one(name):
-    build = GENERIC[name].build
+def test_a_block_filled_in_is_as_a_fresh_one(case):
+    build = case.build
     torch.manual_seed(0)
     with torch.device("meta"):
         module = build()
@@ -215,6 +201,6 @@ def test_a_block_filled_in_is_as_a_fresh_one(name):
     drawn_in_another_order = [path for path, tensor in ours.items() if not torch.equal(tensor, theirs[path])]
     if not drawn_in_another_order:
         return
-    ours, theirs = ([draw().state_dict() for _ in range(200)] for draw in (lambda: filled_in(module.to("meta")), build))
+    ours, theirs = ([draw().state_dict() for _ in range(100)] for draw in (lambda: filled_in(module.to("meta")), build))
     for path in drawn_in_another_order:
         assert as_drawn(*(torch.stack([state[path] for state in states]) for states in (ours, theirs))), path

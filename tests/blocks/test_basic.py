@@ -16,9 +16,3 @@ def test_drops_whole_images_and_keeps_the_expectation():
 def test_is_absent_in_eval_mode_and_at_rate_0(module):
     x = torch.randn(4, 3, 2, 2)
     assert module(x) is x
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
-def test_refuses_a_rate_that_is_no_probability_below_1(rate):
-    with pytest.raises(ValueError, match=f"drop_path must be at least 0 and below 1, got {rate}"):
-        DropPath(rate)

@@ -1,13 +1,14 @@
-import pytest
+from functools import partial
+
 import timm.models.convnext
 import torch
-from references import assert_equal_modules
-from torchvision.models.convnext import CNBlock
+from references import assert_equal_modules, rename_with
 
 from cifarblocks.blocks import GRN, ConvNeXtBlock
 
 TIMM = {
     "conv_dw": "depthwise",
+    "norm": "norm",
     "mlp.fc1": "expand",
     "mlp.fc2": "project",
     "mlp.grn.weight": "response_norm.scale",
@@ -16,36 +17,15 @@ TIMM = {
 }
 
 
-def rename(name: str) -> str:
-    for theirs, ours in TIMM.items():
-        name = name.replace(theirs, ours)
-    return name
-
-
 def test_version_1_equals_timm():
     theirs = timm.models.convnext.ConvNeXtBlock(12)
-    assert_equal_modules(ConvNeXtBlock(12), theirs, torch.randn(2, 12, 7, 4), rename)
+    assert_equal_modules(ConvNeXtBlock(12), theirs, torch.randn(2, 12, 7, 4), partial(rename_with, TIMM))
 
 
 def test_version_2_equals_timm():
     theirs = timm.models.convnext.ConvNeXtBlock(12, use_grn=True, ls_init_value=None)
     ours = ConvNeXtBlock(12, layer_scale=None, response_norm=GRN)
-    assert_equal_modules(ours, theirs, torch.randn(2, 12, 7, 4), rename)
-
-
-def test_version_1_equals_torchvision_in_output():
-    theirs = CNBlock(12, layer_scale=0.7, stochastic_depth_prob=0.0).double()
-    ours = ConvNeXtBlock(12).double()
-    state = theirs.state_dict()
-    parts = ("depthwise", "norm", "expand", "project")
-    names = ("block.0", "block.2", "block.3", "block.5")
-    for part, name in zip(parts, names, strict=True):
-        own = getattr(ours, part)
-        own.weight.data.copy_(state[f"{name}.weight"].view_as(own.weight))
-        own.bias.data.copy_(state[f"{name}.bias"])
-    ours.scale.gamma.data.copy_(state["layer_scale"].flatten())
-    x = torch.randn(2, 12, 7, 4, dtype=torch.float64)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
+    assert_equal_modules(ours, theirs, torch.randn(2, 12, 7, 4), partial(rename_with, TIMM))
 
 
 def test_global_response_normalisation_is_its_formula():
@@ -61,17 +41,6 @@ def test_global_response_normalisation_is_its_formula():
             factor = grn.scale[c].item() * norms[c] / (mean + 1e-6)
             expected[b, c] = x[b, c] + grn.shift[c].item() + factor * x[b, c]
     torch.testing.assert_close(grn(x), expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("block", "count"),
-    [
-        (lambda: ConvNeXtBlock(64), 36_480),
-        (lambda: ConvNeXtBlock(64, layer_scale=None, response_norm=GRN), 36_928),
-    ],
-)
-def test_has_the_papers_number_of_parameters(block, count):
-    assert sum(p.numel() for p in block().parameters()) == count
 
 
 def test_layer_scale_begins_at_its_initial_value():

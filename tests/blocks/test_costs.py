@@ -1,8 +1,9 @@
-"""The costs that the docstrings state as formulas are those of the blocks, exactly."""
+"""Costs are exactly those that the docstrings state as formulas, and the numbers of parameters those of the papers."""
 
 import inspect
 import re
 from fractions import Fraction
+from functools import partial
 
 import pytest
 
@@ -84,3 +85,27 @@ def test_costs_are_as_stated(name, choice):
     shape = (1, letters["n"], channels) if name in TOKENS else (1, channels, 7, 5)
     assert sum(p.numel() for p in module.parameters()) == evaluate(parameters, letters)
     assert cifarblocks.count_macs(module, shape) == evaluate(multiply_adds, letters)
+
+
+# By hand from the papers; the parity with another library holds those of the others.
+PAPERS = [
+    (lambda: blocks.BasicBlock(16, 32, 2, shortcut=blocks.PaddingShortcut), 13_952),
+    (lambda: blocks.GnConv(64, 2), 19_392),
+    (lambda: blocks.GnConv(64, 5), 21_520),
+    (lambda: blocks.GnConv(64, 4, filter=partial(blocks.GlobalLocalFilter, size=8)), 21_100),
+    (lambda: blocks.HorNetBlock(64, 3), 54_208),
+    (lambda: blocks.LSKAttention(64), 11_334),
+    (lambda: blocks.LSKBlock(64, 8), 91_270),
+    (lambda: blocks.LSKMBConv(64, 64), 122_048),
+    (lambda: blocks.LSKMBConv(64, 96, 2), 130_304),
+    (lambda: blocks.LSKUnit(64), 19_654),
+    (lambda: blocks.MSCA(64), 11_200),
+    (lambda: blocks.MSCABlock(64, 4), 55_552),
+    (lambda: blocks.MSCAUnit(64), 19_520),
+    (lambda: blocks.PreActBlock(16, 160), 16 * 160 * 9 + 160 * 160 * 9 + 16 * 160 + 2 * (16 + 160)),
+]
+
+
+@pytest.mark.parametrize(("build", "count"), PAPERS)
+def test_has_the_papers_number_of_parameters(build, count):
+    assert sum(p.numel() for p in build().parameters()) == count

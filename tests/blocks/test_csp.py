@@ -83,20 +83,6 @@ def test_the_blocks_alone_equal_timm():
     assert_equal_modules(DarknetBlock(6, 3), dark, x, partial(rename, DARKNET))
 
 
-@pytest.mark.parametrize(
-    ("stage", "count"),
-    [
-        (CSPStage(64, 128, 2), 174_080),
-        (CSPStage(64, 128, 2, 2), 211_072),
-        (darknet_stage(64, 128, 2), 193_920),
-    ],
-)
-def test_has_the_references_number_of_parameters(stage, count):
-    assert sum(p.numel() for p in stage.parameters()) == count
-
-
 def test_each_block_has_its_own_drop_path():
     stage = CSPStage(4, 4, 3, drop_path=[0.0, 0.1, 0.2])
     assert [block.drop_path.rate for block in stage.blocks] == [0.0, 0.1, 0.2]
-    with pytest.raises(ValueError, match="drop_path must have a rate for each of 3 blocks, got 2"):
-        CSPStage(4, 4, 3, drop_path=[0.0, 0.1])

@@ -1,9 +1,9 @@
 """Every block compiled by inductor, and exported to ONNX and run in onnxruntime with another batch than it got."""
 
-import onnxruntime
 import pytest
 import torch
 from properties import GENERIC
+from tools import through_onnx
 
 from cifarblocks import blocks
 
@@ -12,13 +12,6 @@ pytestmark = [
     # The exporter's own notices; nothing here depends on them.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
-
-
-def through_onnx(module, x, more, path, optimize=True):
-    dynamic = ({0: torch.export.Dim("batch")},)
-    torch.onnx.export(module, (x,), dynamic_shapes=dynamic, dynamo=True, verbose=False, optimize=optimize).save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: more.numpy()})[0])
 
 
 @torch.no_grad()

@@ -22,33 +22,8 @@ def test_equals_timm(channels, kernel_size):
     )
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])
-def test_has_as_many_parameters_as_its_kernel(kernel_size):
-    assert sum(p.numel() for p in ECA(64, kernel_size).parameters()) == kernel_size
-
-
 @given(st.integers(1, 4096))
 def test_the_adaptive_kernel_is_the_nearest_odd_number_ties_upward(channels):
     exact = (math.log2(channels) + 1) / 2
     nearest = min(range(1, 21, 2), key=lambda odd: (abs(odd - exact), -odd))
     assert adaptive_kernel_size(channels) == nearest
-
-
-def test_the_gate_sees_neighbouring_channels_only():
-    x = torch.randn(1, 9, 2, 2)
-    changed = x.clone()
-    changed[:, 4] += 1
-    gate = ECA(9, 3)
-    differs = ((gate(x) / x) != (gate(changed) / changed)).flatten(2).any(2)[0]
-    assert differs.nonzero().flatten().tolist() == [3, 4, 5]
-
-
-@pytest.mark.parametrize("kernel_size", [0, 2, 4, -1])
-def test_refuses_a_kernel_that_has_no_middle(kernel_size):
-    with pytest.raises(ValueError, match=f"kernel_size must be odd and positive, got {kernel_size}"):
-        ECA(64, kernel_size)
-
-
-def test_refuses_no_channels():
-    with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
-        ECA(0)

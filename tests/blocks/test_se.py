@@ -14,8 +14,3 @@ def test_equals_torchvision(activation, gate):
     reference = SqueezeExcitation(12, 5, activation=activation, scale_activation=gate)
     block = SqueezeExcite(12, 5, activation, gate)
     assert_equal_modules(block, reference, torch.randn(2, 12, 3, 5), lambda name: NAMES[name[:3]] + name[3:])
-
-
-@pytest.mark.parametrize(("channels", "hidden", "count"), [(64, 16, 2128), (64, 8, 1096), (64, 4, 580)])
-def test_the_hidden_width_is_exactly_what_was_asked(channels, hidden, count):
-    assert sum(p.numel() for p in SqueezeExcite(channels, hidden).parameters()) == count

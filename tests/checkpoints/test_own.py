@@ -1,12 +1,12 @@
 """Weights files of cifarblocks train: what is written comes back, and nothing else is believed."""
 
 import json
-import re
 from dataclasses import asdict
 
 import pytest
 import torch
 from cards import CARD
+from refusals import refuses
 from safetensors.torch import save_file
 
 import cifarblocks
@@ -37,26 +37,24 @@ def test_a_card_may_say_more_than_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "named"),
     [
-        ({"mean": None}, "it does not say of what model and data they are"),
-        ({"mean": [0.5]}, "mean, std and image_size must have 3, 3 and 2 numbers"),
-        ({"model": "eca_resnet_2"}, "unknown model name 'eca_resnet_2'; did you mean"),
-        ({"arguments": {"num_classes": 3}}, "Error(s) in loading state_dict"),
+        ({"mean": None}, []),
+        ({"mean": [0.5]}, ["mean", "std", "image_size"]),
+        ({"model": "eca_resnet_2"}, ["eca_resnet_2", "eca_resnet_20"]),
+        ({"arguments": {"num_classes": 3}}, []),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, changes, reason):
+def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, changes, named):
     path = written(tmp_path / "a.safetensors", **changes)
-    sentence = f"{path} cannot be used as weights that cifarblocks train wrote: {reason}"
-    with pytest.raises(ValueError, match="^" + re.escape(sentence)) as caught:
+    with refuses(ValueError, path, *named):
         load_weights(path)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_tensors_or_of_something_else_is_refused(tmp_path):
     empty, text = tmp_path / "empty.safetensors", tmp_path / "text.safetensors"
     save_file({}, empty, {key: json.dumps(value) for key, value in asdict(CARD).items()})
     text.write_text("not weights")
-    for path, reason in ((empty, "it has no tensors"), (text, ""), (tmp_path / "none", "No such file")):
-        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} cannot be used as weights that .*: {reason}"):
+    for path in (empty, text, tmp_path / "none"):
+        with refuses(ValueError, path):
             load_weights(path)

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from references import randomise
+from refusals import refuses
 
 import cifarblocks
 from cifarblocks.blocks import GlobalLocalFilter, RelativeAttention
@@ -77,6 +78,6 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(new_classifier):
     model = cifarblocks.create_model("mlp", num_classes=5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     other = cifarblocks.create_model("mlp", num_classes=7, image_size=16).state_dict()
-    with pytest.raises(ValueError, match=r"^it has stem.2.weight( and 2 more)? of shape \(512, 768\), the model has"):
+    with refuses(ValueError, "stem.2.weight", (512, 768)):
         load_fitting(model, other, new_classifier=new_classifier)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

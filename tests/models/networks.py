@@ -1,10 +1,13 @@
 """The classifiers to walk: which take long, which cannot do what, and how to build them."""
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 import torch
-from test_counts import COUNTS
+from references import randomise_by_fan_in
+from tools import slow
 from torch import Tensor, nn
 
 import cifarblocks
@@ -21,20 +24,22 @@ NO_DROP_PATH = {"cnn", "mlp", "patch_lstm"}
 NO_BATCH_NORM = {"mlp", "patch_lstm", *cifarblocks.list_models("mlp_mixer_*"), *cifarblocks.list_models("*vit*")}
 NO_BATCH_NORM |= {*cifarblocks.list_models("convnext_*"), *cifarblocks.list_models("hornet_*")}
 NOT_WHOLE = {"patch_lstm"}  # torch compiles an LSTM as a graph of its own
-# One a family, for what takes many seconds.
-ONE_A_FAMILY = {"cnn", "coatnet_nano_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "ghost_resnet_20", "nano_vit"}
-ONE_A_FAMILY |= {"hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "mlp_mixer_tiny", "wrn_16_4"}
-ONE_A_FAMILY |= {"resnest_nano_cifar", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
-OTHERS = set(NAMES) - ONE_A_FAMILY
-LARGE = {name for name, _, count in COUNTS if count > 6e6}
-# The same networks as another with one value changed, for the tests that take long.
-TWINS = {"resnet_32", "resnet_44", "resnet_56", "resnet_110", "eca_resnet_32", "eca_resnet_56", "ghost_resnet_32"}
-TWINS |= {"resnet20_no_eca", *cifarblocks.list_models("ecanet20_*"), *cifarblocks.list_models("eca_resnet20_pos*")}
+# One of each kind, the smallest, for the quick suite: the others differ from it by width, depth or one value.
+ONE_A_KIND = {"cnn", "coatnet_nano_cifar", "convnext_atto_cifar", "cspresnet_nano_cifar", "eca_resnet_20", "mlp"}
+ONE_A_KIND |= {"ghost_resnet_20", "hornet_nano_cifar", "improved_resnet20_convnext", "lsknet_tiny_cifar", "nano_vit"}
+ONE_A_KIND |= {"mlp_mixer_tiny", "patch_lstm", "resnest_nano_cifar", "resnext18_dropout", "segnext_mscan_tiny_cifar"}
+ONE_A_KIND |= {"vit_nano_cifar", "wrn_16_4"}
 
 
-def walk(names: list[str], slow: set[str] = LARGE) -> list[Any]:
-    """The names, those that take long with the slow marker."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+def walk(without: Collection[str] = (), quick: Collection[str] = ONE_A_KIND) -> list[Any]:
+    """All names but for some, with the slow marker those that the quick suite leaves out."""
+    chosen = [name for name in NAMES if name not in without]
+    return [name if name in quick else slow(name) for name in chosen]
+
+
+def on_meta(name: str, **arguments: object) -> Classifier:
+    """The classifier without memory for its weights."""
+    return cifarblocks.create_model(name, **arguments, device="meta")
 
 
 def build(name: str, **arguments: object) -> Classifier:
@@ -50,12 +55,27 @@ def give_branches_weight(model: Classifier, scale: float = 0.5) -> Classifier:
     return model
 
 
+def kind(block: nn.Module) -> tuple[object, ...]:
+    """What a block has in common with one that differs from it by its values alone."""
+    return re.sub(r"DropPath\(.*?\)", "", str(block)), *(parameter.shape for parameter in block.parameters())
+
+
+def without_repetitions(model: nn.Module) -> nn.Module:
+    """Take out each block that is followed by one of the same kind: the parts are still all there, at less cost."""
+    for stage in model.stages:
+        for blocks in (stage, *(part.blocks for part in stage if hasattr(part, "blocks"))):
+            for place in range(len(blocks) - 2, -1, -1):
+                if kind(blocks[place]) == kind(blocks[place + 1]):
+                    del blocks[place]
+    return model
+
+
 def small(name: str, **arguments: object) -> Classifier:
-    """The classifier, for images that leave its last map four places or more."""
-    with torch.device("meta"):
-        infos = build(name).feature_info
+    """The classifier without repeated blocks, for images that leave its last map four places or more."""
+    infos = build(name, device="meta").feature_info
     size = max(8, 2 * infos[-1].stride) if infos else 8
-    return give_branches_weight(build(name, image_size=size, **arguments), 0.1)  # at 0.5 the deepest MSCAN overflows
+    model = without_repetitions(build(name, image_size=size, **arguments))
+    return give_branches_weight(model, 0.1)  # at 0.5 the deepest MSCAN overflows
 
 
 def images(model: Classifier, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -66,3 +86,22 @@ def images(model: Classifier, batch: int = 2, dtype: torch.dtype = torch.float64
 def regularised(name: str) -> dict[str, float]:
     """Arguments that make training random."""
     return {"dropout": 0.1} | ({} if name in NO_DROP_PATH else {"drop_path": 0.1})
+
+
+@torch.no_grad()
+def assert_equals_published(
+    name: str, theirs: nn.Module, source: str, size: tuple[int, int], **arguments: object
+) -> tuple[Classifier, nn.Module, Tensor]:
+    """Given random weights of `theirs`, the network computes the same; both of them and the images."""
+    theirs = randomise_by_fan_in(theirs.double()).eval()
+    ours = cifarblocks.create_model(name, num_classes=7, **arguments).double().eval()
+    cifarblocks.load_published(ours, theirs.state_dict(), source)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-8, atol=1e-8)
+    return ours, theirs, x
+
+
+def assert_drawn(weight: Tensor, std: float) -> None:
+    """Drawn with this standard deviation, to 5 %; of fewer weights it could not be told."""
+    assert weight.numel() >= 4000
+    assert weight.std().item() == pytest.approx(std, rel=0.05)

@@ -3,42 +3,36 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from networks import assert_drawn, assert_equals_published, on_meta
 from references import randomise
-from test_counts import on_meta
 from torch import Tensor, nn
 
 import cifarblocks
 import cifarblocks.models.convnext
 from cifarblocks.blocks import ConvNeXtBlock, DropPath, LayerScale
 
+TINY = {"timm": timm.create_model, "torchvision": torchvision.models.get_model}
+
+
+def test_equals_timm():
+    assert_equals_published("convnext_atto", timm.create_model("convnext_atto", num_classes=7), "timm", (64, 96))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", TINY)
+def test_tiny_equals_the_libraries(source):
+    assert_equals_published("convnext_tiny", TINY[source]("convnext_tiny", num_classes=7), source, (64, 96))
+
 
 @pytest.mark.parametrize(
-    ("name", "library", "build"),
-    [
-        ("convnext_atto", "timm", lambda: timm.create_model("convnext_atto", num_classes=7)),
-        ("convnext_tiny", "timm", lambda: timm.create_model("convnext_tiny", num_classes=7)),
-        ("convnext_tiny", "torchvision", lambda: torchvision.models.convnext_tiny(num_classes=7)),
-    ],
+    ("size", "source"),
+    [("femto", "timm"), ("pico", "timm"), ("nano", "timm"), ("tiny", "timm"), ("tiny", "torchvision")],
 )
-def test_equals_the_libraries(name, library, build):
-    theirs = randomise(build().double()).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():  # by fan-in: in larger maps the norms' eps would not be seen
-            if parameter.ndim in (2, 4):
-                parameter.div_(parameter[0].numel() ** 0.5)
-    ours = cifarblocks.create_model(name, num_classes=7).double().eval()
-    cifarblocks.load_published(ours, theirs.state_dict(), library)
-    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("size", ["femto", "pico", "nano"])
-def test_every_tensor_of_timm_has_its_place(size):
+def test_every_tensor_has_its_place(size, source):
     with torch.device("meta"):
-        theirs = timm.create_model(f"convnext_{size}", num_classes=7)
+        theirs = TINY[source](f"convnext_{size}", num_classes=7)
     # It raises if one is missing, left over or of another shape.
-    cifarblocks.load_published(on_meta(f"convnext_{size}", num_classes=7), theirs.state_dict(), "timm")
+    cifarblocks.load_published(on_meta(f"convnext_{size}", num_classes=7), theirs.state_dict(), source)
 
 
 @pytest.mark.parametrize("size", ["atto", "tiny"])
@@ -58,7 +52,8 @@ def test_weights_are_drawn_as_the_paper_does():
     model = cifarblocks.create_model("convnext_atto_cifar")
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            assert module.weight.std().item() == pytest.approx(0.02, rel=0.2)
+            if module.weight.numel() > 4000:
+                assert_drawn(module.weight, 0.02)
             assert not module.bias.any()
         elif isinstance(module, nn.LayerNorm):
             assert (module.weight == 1).all()
@@ -129,39 +124,3 @@ def test_the_improved_resnet_drops_paths_unless_told_otherwise(arguments, last):
     model = on_meta("improved_resnet20_convnext", **arguments)
     rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([last * i / 8 for i in range(9)])
-
-
-@pytest.mark.parametrize(
-    ("name", "argument"),
-    [
-        ("convnext_atto", "depths"),
-        ("convnext_tiny", "width"),
-        ("convnext_tiny_cifar", "patch_size"),
-        ("improved_resnet20_convnext", "block"),
-        ("improved_resnet20_convnext", "kernel_size"),
-    ],
-)
-def test_an_argument_that_the_name_fixes_is_refused(name, argument):
-    with pytest.raises(TypeError, match=argument):
-        cifarblocks.create_model(name, **{argument: 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("convnext_atto", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ("convnext_atto", {"image_size": (32, 31)}, "image_size must be at least 32, .* got 32x31"),
-        ("convnext_atto_cifar", {"image_size": 7}, "image_size must be at least 8, .* got 7x7"),
-        ("convnext_atto_cifar", {"drop_path": 1.0}, r"drop_path must be at least 0 and below 1, got 1\.0"),
-        ("convnext_atto_cifar", {"num_classes": -1}, "num_classes must be at least 0, got -1"),
-        (
-            "improved_resnet20_convnext",
-            {"convolution": "dense"},
-            r"convolution must be one of \['depthwise_7x7', 'dense_3x3'\], got 'dense'",
-        ),
-        ("improved_resnet20_convnext", {"expansion": 0}, "expansion must be at least 1, got 0"),
-    ],
-)
-def test_refused_arguments_are_named(name, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        cifarblocks.create_model(name, **arguments)

@@ -1,32 +1,23 @@
 import pytest
 import timm
 import torch
-from references import randomise
-from test_counts import on_meta
+from networks import assert_equals_published
+from references import randomise_by_fan_in
 from timm.models import ghostnet as reference
+from tools import slow
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 import cifarblocks
 import cifarblocks.models.ghostnet
-from cifarblocks.blocks import SqueezeExcite
 from cifarblocks.blocks.ghost import CopyModule
 
-
-@torch.no_grad()
-def assert_equals_timm(ours, theirs):
-    theirs, ours = theirs.double().eval(), ours.double().eval()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            randomise(module)
-    cifarblocks.load_published(ours, theirs.state_dict(), "timm")
-    x = torch.randn(2, 3, 64, 38, dtype=torch.float64)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-8, atol=1e-8)
+LARGER = [slow(name) for name in ("ghostnet_100", "ghostnet_130")]
 
 
-@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100", "ghostnet_130"])
+@pytest.mark.parametrize("name", ["ghostnet_050", *LARGER])
 def test_equals_timm(name):
-    assert_equals_timm(cifarblocks.create_model(name, num_classes=7), timm.create_model(name, num_classes=7))
+    assert_equals_published(name, timm.create_model(name, num_classes=7), "timm", (64, 38))
 
 
 def test_the_small_network_equals_timm_with_its_strides():
@@ -35,19 +26,7 @@ def test_the_small_network_equals_timm_with_its_strides():
     block = theirs.blocks[1][0]  # the first of 24 channels
     block.conv_dw = block.bn_dw = None
     block.shortcut[0].stride = (1, 1)
-    assert_equals_timm(cifarblocks.create_model("ghostnet_100_cifar", num_classes=7), theirs)
-
-
-def test_gates_stand_where_the_table_has_them():
-    model = on_meta("ghostnet_100")
-    gates = [[isinstance(block.gate, SqueezeExcite) for block in stage] for stage in model.stages]
-    assert gates == [
-        [False],
-        [False, False],
-        [True, True],
-        [False, False, False, False, True, True],
-        [True, False, True, False, True],
-    ]
+    assert_equals_published("ghostnet_100_cifar", theirs, "timm", (32, 19))
 
 
 class TheirBlock(BasicBlock):
@@ -64,7 +43,7 @@ class TheirBlock(BasicBlock):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("depth", "ratio"), [(20, 2), (20, 3), (20, 4), (32, 2)])
+@pytest.mark.parametrize(("depth", "ratio"), [(20, 2), (20, 3), slow(32, 4)])
 def test_ghost_resnet_equals_torchvisions_block_with_timms_modules(depth, ratio):
     theirs = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     channels = 16
@@ -73,10 +52,7 @@ def test_ghost_resnet_equals_torchvisions_block_with_timms_modules(depth, ratio)
             theirs.append(TheirBlock(channels, width, 1 if place else first_stride, ratio))
             channels = width
     theirs.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 7)])
-    theirs = theirs.double().eval()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            randomise(module)
+    theirs = randomise_by_fan_in(theirs.double()).eval()
     ours = cifarblocks.create_model(f"ghost_resnet_{depth}", num_classes=7, ratio=ratio).double().eval()
     # Both have the same tensors in the same order, but for their names.
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
@@ -91,19 +67,3 @@ def test_copies_have_no_kernels():
     with_kernels = cifarblocks.create_model("ghost_resnet_20", ratio=4)
     cheap = sum(p.numel() for name, p in with_kernels.named_parameters() if ".cheap." in name)
     assert sum(p.numel() for p in model.parameters()) == 82_412 - cheap
-
-
-def test_refused_arguments_are_named():
-    with pytest.raises(ValueError, match=r"cheap must be one of \['depthwise', 'copy'\], got 'linear'"):
-        cifarblocks.create_model("ghost_resnet_20", cheap="linear")
-    for cheap in ("depthwise", "copy"):
-        with pytest.raises(ValueError, match=r"ratio must be from 1 to out_channels \(16\), got 0"):
-            cifarblocks.create_model("ghost_resnet_20", ratio=0, cheap=cheap)
-
-
-@pytest.mark.parametrize(
-    ("name", "argument"), [("ghostnet_100", "width"), ("ghostnet_100_cifar", "strides"), ("ghost_resnet_20", "depth")]
-)
-def test_an_argument_that_the_name_fixes_is_refused(name, argument):
-    with pytest.raises(TypeError, match=argument):
-        cifarblocks.create_model(name, **{argument: 1})

@@ -1,112 +1,57 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from references import randomise
-from test_counts import on_meta
+from networks import assert_drawn, on_meta
+from references import batch_norm, convolution, gelu, large_kernel_block, layer_norm, randomise_by_fan_in
+from test_msca import unit
+from tools import slow
 from torch import Tensor, nn
 
 import cifarblocks
 import cifarblocks.models.mscan
 from cifarblocks.blocks import LayerScale
 
-# The whole network in torch functions, from the paper's figure 2 and table 2.
+# The whole network, from the paper's figure 2 and table 2.
 
 
 @torch.no_grad()
-def random_model(name: str, **arguments) -> nn.Module:
-    """Everything random, kernels by their fan-in: attentions and gates square their input, and it must not overflow."""
-    model = randomise(cifarblocks.create_model(name, num_classes=7, **arguments).double()).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.div_(math.sqrt(parameter[0].numel()))
-    return model
+def assert_equals_plan(name: str, stem: Callable[[Tensor, nn.Module], Tensor], unit, eps: float, strides) -> None:
+    """Of the size T: the skeleton that SegNeXt and LSKNet share."""
+    model = randomise_by_fan_in(cifarblocks.create_model(name, num_classes=7).double()).eval()
+    images = torch.randn(2, 3, 45, 33, dtype=torch.float64)
+    x = stem(images, model.stem)
+    plan = zip(model.stages, (32, 64, 160, 256), (3, 3, 5, 2), strides, strict=True)
+    for place, (stage, width, depth, stride) in enumerate(plan):
+        *parts, last = stage
+        if place:
+            x = conv_norm(x, parts.pop(0), stride)
+        assert (x.shape[1], len(parts)) == (width, depth)
+        for block in parts:
+            x = large_kernel_block(x, block, unit, False)
+        x = layer_norm(x, last, eps)
+    linear = model.head.classifier
+    expected = F.linear(x.mean((2, 3)), linear.weight, linear.bias)
+    torch.testing.assert_close(model(images), expected, rtol=1e-8, atol=1e-8)
 
 
-class Weights(dict[str, Tensor]):
-    """A state dict that remembers which of its tensors were used."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__({k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")})
-        self.used: set[str] = set()
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.used.add(name)
-        return super().__getitem__(name)
-
-
-def conv(x: Tensor, w: Weights, name: str, stride: int = 1) -> Tensor:
-    kernel = w[f"{name}.weight"]
-    kernel = kernel[:, :, None, None] if kernel.ndim == 2 else kernel  # a linear layer for each pixel
-    padding = [size // 2 for size in kernel.shape[-2:]]
-    return F.conv2d(x, kernel, w[f"{name}.bias"], stride, padding, groups=x.shape[1] // kernel.shape[1])
-
-
-def batch_norm(x: Tensor, w: Weights, name: str) -> Tensor:
-    return F.batch_norm(x, *[w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")])
-
-
-def layer_norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
-    x = x.movedim(1, -1)
-    return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps).movedim(-1, 1)
-
-
-def msca(x: Tensor, w: Weights, name: str) -> Tensor:
-    a = conv(x, w, f"{name}.local")
-    total = a
-    for branch, size in enumerate((7, 11, 21)):
-        assert w[f"{name}.strips.{branch}.0.weight"].shape[1:] == (1, 1, size)
-        assert w[f"{name}.strips.{branch}.1.weight"].shape[1:] == (1, size, 1)
-        total = total + conv(conv(a, w, f"{name}.strips.{branch}.0"), w, f"{name}.strips.{branch}.1")
-    return conv(total, w, f"{name}.mix") * x
-
-
-def block(x: Tensor, w: Weights, name: str, attention, ratio: int) -> Tensor:
-    u = batch_norm(x, w, f"{name}.attention_norm")
-    z = attention(F.gelu(conv(u, w, f"{name}.attention.branch.0")), w, f"{name}.attention.branch.2")
-    z = conv(z, w, f"{name}.attention.branch.3") + u
-    x = x + w[f"{name}.attention_scale.gamma"].view(-1, 1, 1) * z
-    z = conv(batch_norm(x, w, f"{name}.mlp_norm"), w, f"{name}.mlp.0")
-    assert z.shape[1] == ratio * x.shape[1]
-    z = conv(F.gelu(conv(z, w, f"{name}.mlp.1")), w, f"{name}.mlp.4")
-    return x + w[f"{name}.mlp_scale.gamma"].view(-1, 1, 1) * z
-
-
-def stages_and_head(x: Tensor, w: Weights, attention, eps: float, strides) -> Tensor:
-    """Everything after the stem, of the size T; the skeleton that SegNeXt and LSKNet share."""
-    plan = zip((32, 64, 160, 256), (3, 3, 5, 2), (8, 8, 4, 4), strides, strict=True)
-    for stage, (width, depth, ratio, stride) in enumerate(plan):
-        first = 0
-        if stage:
-            x = batch_norm(conv(x, w, f"stages.{stage}.0.0", stride), w, f"stages.{stage}.0.1")
-            first = 1
-        assert x.shape[1] == width
-        for place in range(first, first + depth):
-            x = block(x, w, f"stages.{stage}.{place}", attention, ratio)
-        x = layer_norm(x, w, f"stages.{stage}.{first + depth}", eps)
-    return F.linear(x.mean((2, 3)), w["head.classifier.weight"], w["head.classifier.bias"])
-
-
-def mscan_tiny(x: Tensor, w: Weights, stem_strides, strides) -> Tensor:
-    x = F.gelu(batch_norm(conv(x, w, "stem.0.0", stem_strides[0]), w, "stem.0.1"))
-    assert x.shape[1] == 16
-    x = batch_norm(conv(x, w, "stem.2.0", stem_strides[1]), w, "stem.2.1")
-    return stages_and_head(x, w, msca, 1e-5, strides)
+def conv_norm(x: Tensor, layers: nn.Sequential, stride: int) -> Tensor:
+    return batch_norm(convolution(x, layers[0], stride), layers[1], False)
 
 
 @pytest.mark.parametrize(
     ("name", "stem_strides", "strides"),
-    [("segnext_mscan_tiny", (2, 2), (1, 2, 2, 2)), ("segnext_mscan_tiny_cifar", (1, 2), (1, 2, 2, 1))],
+    [slow("segnext_mscan_tiny", (2, 2), (1, 2, 2, 2)), ("segnext_mscan_tiny_cifar", (1, 2), (1, 2, 2, 1))],
 )
 def test_is_the_papers_network(name, stem_strides, strides):
-    model = random_model(name)
-    weights = Weights(model)
-    x = torch.randn(2, 3, 45, 64, dtype=torch.float64)
-    with torch.no_grad():
-        expected = mscan_tiny(x, weights, stem_strides, strides)
-        torch.testing.assert_close(model(x), expected, rtol=1e-8, atol=1e-8)
-    assert weights.used == set(weights)
+    def stem(x: Tensor, layers: nn.Module) -> Tensor:
+        x = gelu(conv_norm(x, layers[0], stem_strides[0]))
+        assert x.shape[1] == 16
+        return conv_norm(x, layers[2], stem_strides[1])
+
+    assert_equals_plan(name, stem, unit, 1e-5, strides)
 
 
 def test_each_size_has_the_papers_widths_depths_and_ratios():
@@ -123,12 +68,10 @@ def test_each_size_has_the_papers_widths_depths_and_ratios():
         assert ratios == [{8}, {8}, {4}, {4}]
 
 
-def test_maps_are_normalised_and_as_large_as_the_plan_says():
+def test_maps_are_as_large_as_the_plan_says():
     for name, sizes in [("segnext_mscan_tiny", [8, 4, 2, 1]), ("segnext_mscan_tiny_cifar", [16, 8, 4, 4])]:
-        maps = cifarblocks.create_model(name).eval().feature_maps(torch.randn(2, 3, 32, 32))
+        maps = on_meta(name).feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
         assert [feature_map.shape[-1] for feature_map in maps] == sizes
-        for feature_map in maps:
-            torch.testing.assert_close(feature_map.mean(1), torch.zeros_like(feature_map[:, 0]), rtol=0, atol=1e-5)
 
 
 def test_weights_are_drawn_as_the_authors_do():
@@ -137,32 +80,10 @@ def test_weights_are_drawn_as_the_authors_do():
         if isinstance(module, nn.Conv2d):
             height, width = module.kernel_size
             expected = math.sqrt(2 * module.groups / (height * width * module.out_channels))
-            assert module.weight.std().item() == pytest.approx(expected, rel=0.25)
+            if module.weight.numel() > 4000:
+                assert_drawn(module.weight, expected)
             assert not module.bias.any()
         elif isinstance(module, LayerScale):
             assert (module.gamma == torch.tensor(0.01)).all()
-    assert model.head.classifier.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert_drawn(model.head.classifier.weight, 0.02)
     assert not model.head.classifier.bias.any()
-
-
-@pytest.mark.parametrize(
-    ("name", "argument"),
-    [("segnext_mscan_tiny", "strips"), ("segnext_mscan_base", "depths"), ("segnext_mscan_tiny_cifar", "stem")],
-)
-def test_an_argument_that_the_name_fixes_is_refused(name, argument):
-    with pytest.raises(TypeError, match=argument):
-        cifarblocks.create_model(name, **{argument: 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("segnext_mscan_tiny", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ("segnext_mscan_tiny", {"image_size": 31}, "image_size must be at least 32, .* got 31x31"),
-        ("segnext_mscan_tiny_cifar", {"strips": (3, 4)}, "strips must be odd and positive, got 4"),
-        ("segnext_mscan_tiny_cifar", {"drop_path": 1.0}, r"drop_path must be at least 0 and below 1, got 1\.0"),
-    ],
-)
-def test_refused_arguments_are_named(name, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        cifarblocks.create_model(name, **arguments)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import kernels_on
 from properties import GENERIC
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -14,21 +15,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 import cifarblocks
-from cifarblocks import native
 from cifarblocks.blocks.basic import depthwise_conv
 from cifarblocks.native import depthwise
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_loops():
-    """The other tests of blocks run without them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("CIFARBLOCKS_NATIVE")
-        patch.setattr(depthwise, "are_faster", lambda *_: True)
-        native.library.cache_clear()
-        assert native.library() is not None, "there is no C++ compiler"
-        yield
-    native.library.cache_clear()
+@pytest.fixture(autouse=True)
+def used():
+    """The names of the kernels that have run."""
+    with kernels_on() as names:
+        yield names
 
 
 def fast(*sizes, **options):
@@ -110,60 +105,22 @@ def test_any_number_of_threads_gives_the_same_bits():
     assert torch.equal(single[1], double[1])
 
 
-are_faster = depthwise.are_faster
-
-
-@pytest.mark.parametrize(
-    ("kernel_size", "size", "stride", "dtype", "expected"),
-    [
-        ((3, 3), 8, 1, torch.bfloat16, False),
-        ((5, 5), 8, 1, torch.float32, True),
-        ((11, 1), 16, 1, torch.float32, False),
-        ((11, 1), 8, 1, torch.bfloat16, True),
-        ((3, 3), 8, 2, torch.bfloat16, True),
-        ((5, 5), 8, 2, torch.float32, False),
-    ],
-)
-def test_torchs_gradients_are_taken_where_they_are_fast(kernel_size, size, stride, dtype, expected):
-    assert are_faster(dtype, torch.empty(4, 1, *kernel_size), size, (stride, stride)) is expected
-
-
-def loops_used(monkeypatch):
-    """A list that grows with each gradient computed by the loops."""
-    used = []
-    original = depthwise.weight_gradient
-    monkeypatch.setattr(depthwise, "weight_gradient", lambda *tensors: used.append(1) or original(*tensors))
-    return used
-
-
-def test_it_is_absent_in_inference_under_transforms_and_when_turned_off(monkeypatch):
-    used = loops_used(monkeypatch)
+def test_it_is_absent_in_inference_and_under_transforms(used):
     module, x = fast(8, 3), torch.randn(2, 8, 5, 4)
-    asked = []
-    monkeypatch.setattr(depthwise, "library", lambda: asked.append(1) or native.library())
-    with torch.no_grad():
-        module(x)
-    assert not asked
     weight, bias = module.weight.detach(), module.bias.detach()
 
     def loss(weight):
         return torch.func.functional_call(module, {"weight": weight, "bias": bias}, (x,)).square().sum()
 
     functional = torch.func.grad(loss)(weight)
+    with torch.no_grad():
+        module(x)
     assert not used
-    gradient = torch.autograd.grad(module(x).square().sum(), module.weight)[0]
-    assert used
-    torch.testing.assert_close(functional, gradient)
-    used.clear()
-    monkeypatch.setenv("CIFARBLOCKS_NATIVE", "0")
-    native.library.cache_clear()
-    torch.testing.assert_close(torch.autograd.grad(module(x).square().sum(), module.weight)[0], gradient)
-    assert not used
-    native.library.cache_clear()
+    torch.testing.assert_close(functional, gradient_of(module, x))
+    assert used == ["weight_gradient"]
 
 
-def test_one_batch_after_another_of_another_size(monkeypatch):
-    used = loops_used(monkeypatch)
+def test_one_batch_after_another_of_another_size(used):
     ours, torchs = pair(8, 3, 1, 1, True)
     for batch, size in ((2, 5), (7, 3), (1, 1)):
         x = torch.randn(batch, 8, size, size)
@@ -241,66 +198,50 @@ HOLDERS = sorted(
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_blocks_that_hold_one_train_as_without_the_loops(name, monkeypatch):
+def test_blocks_that_hold_one_train_as_without_the_kernels(name, used):
     """The other tests see them without."""
     case = GENERIC[name]
-    module, x = cifarblocks.accelerate(case.build().double()), case.input(4, 9, 7, torch.float64)
-    used = loops_used(monkeypatch)
-    with_loops = [gradient.clone() for gradient in gradients(module, x)]
-    assert used
-    monkeypatch.setattr(depthwise, "library", lambda: None)
-    module.zero_grad()
-    for ours_, theirs in zip(with_loops, gradients(module, x), strict=True):
-        torch.testing.assert_close(ours_, theirs, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_an_input_of_another_dtype_is_refused_as_by_torch(dilation):
-    for module in pair(4, 5, 1, dilation, True):
-        with pytest.raises(RuntimeError, match="should be the same"):
-            module(torch.randn(1, 4, 6, 6).bfloat16())
-
-
-def changed_by(change):
-    """Apply a change to both of a pair: ours must see it at the call."""
-    ours, torchs = pair(8, (3, 5), 1, 2, True)
-    for module in (ours, torchs):
-        torch.manual_seed(2)
-        change(module)
-    return ours, torchs
+    plain, x = case.build().double(), case.input(4, 9, 7, torch.float64)
+    expected = gradients(plain, x)
+    plain.zero_grad()
+    assert not used
+    torch.testing.assert_close(gradients(cifarblocks.accelerate(plain), x), expected, rtol=1e-9, atol=1e-9)
+    assert "weight_gradient" in used
 
 
 def outcome(module, x):
     try:
         return gradients(module, x)
     except (RuntimeError, ValueError) as error:
-        return type(error)
+        return type(error), str(error)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda module: setattr(module, "padding_mode", "circular"),
-        lambda module: setattr(module, "groups", 1),
-        lambda module: setattr(module, "dilation", (2, 1)),
-        lambda module: setattr(module, "padding", (0, 0)),
-        lambda module: setattr(module, "weight", nn.Parameter(torch.randn(8, 1, 7, 7))),
-        lambda module: setattr(module, "weight", nn.Parameter(torch.randn(8, 1, 4, 4))),
-        lambda module: setattr(module, "weight", nn.Parameter(torch.randn(16, 1, 3, 5))),
-        lambda module: setattr(module, "bias", nn.Parameter(torch.randn(8).double())),
-        lambda module: module.weight.data.untyped_storage().resize_(0),
-    ],
-    ids=["circular", "dense", "dilation", "unpadded", "wider", "even", "doubled", "float64 bias", "freed"],
-)
-def test_what_was_changed_after_accelerate_is_torchs(change):
-    torch.manual_seed(1)
-    ours = outcome(changed_by(change)[0], torch.randn(2, 8, 6, 7, generator=torch.Generator().manual_seed(0)))
-    torch.manual_seed(1)
-    torchs = outcome(changed_by(change)[1], torch.randn(2, 8, 6, 7, generator=torch.Generator().manual_seed(0)))
-    if isinstance(torchs, list):
-        torch.testing.assert_close(ours, torchs)
+CHANGES = {
+    "circular": lambda module: setattr(module, "padding_mode", "circular"),
+    "dense": lambda module: setattr(module, "groups", 1),
+    "dilation": lambda module: setattr(module, "dilation", (2, 1)),
+    "unpadded": lambda module: setattr(module, "padding", (0, 0)),
+    "wider": lambda module: setattr(module, "weight", nn.Parameter(torch.randn(8, 1, 7, 7))),
+    "even": lambda module: setattr(module, "weight", nn.Parameter(torch.randn(8, 1, 4, 4))),
+    "doubled": lambda module: setattr(module, "weight", nn.Parameter(torch.randn(16, 1, 3, 5))),
+    "float64 bias": lambda module: setattr(module, "bias", nn.Parameter(torch.randn(8).double())),
+    "float64": lambda module: module.double(),
+    "freed": lambda module: module.weight.data.untyped_storage().resize_(0),
+}
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_was_changed_after_accelerate_is_torchs(change, dilation):
+    outcomes, x = [], torch.randn(2, 8, 6, 7)
+    for module in pair(8, (3, 5), 1, dilation, True):
+        torch.manual_seed(2)
+        change(module)
+        outcomes.append(outcome(module, x))
+    if isinstance(outcomes[1], list):
+        torch.testing.assert_close(*outcomes)
     else:
-        assert ours is torchs
+        assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.parametrize(
@@ -313,8 +254,7 @@ def test_what_was_changed_after_accelerate_is_torchs(change):
     ids=["dtype", "channels", "size"],
 )
 @pytest.mark.parametrize("for_x", [True, False])  # without, the gradient of the weight is the first thing computed
-def test_what_a_hook_on_saved_tensors_changes_is_never_read_past_its_end(hook, for_x, monkeypatch):
-    used = loops_used(monkeypatch)
+def test_what_a_hook_on_saved_tensors_changes_is_never_read_past_its_end(hook, for_x, used):
     module, x = fast(8, 3), torch.randn(4, 8, 6, 7, requires_grad=for_x)
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, hook):
         y = module(x)

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import NAMES, NO_BATCH_NORM, NOT_WHOLE, OTHERS, images, regularised, small, walk
+from kernels import kernels_on
+from networks import NO_BATCH_NORM, NOT_WHOLE, images, regularised, small, walk
 from tools import (
+    TRAINING_FIRST,
     assert_compiles_whole,
     assert_equal_outputs,
     assert_exports_with_any_batch,
@@ -15,34 +17,20 @@ from tools import (
     assert_vmap_computes_stacked,
     fx_traced,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 import cifarblocks
-from cifarblocks import native
 from cifarblocks.models.classifier import Classifier
-from cifarblocks.native import batch_norm
 
-QUICK = walk(NAMES, OTHERS)
-WHOLE = walk(sorted(set(NAMES) - NOT_WHOLE), OTHERS)
-# In eval mode only dilated convolutions are computed in another way.
-TRAINING_FIRST = [True, pytest.param(False, marks=pytest.mark.slow)]
+# Norms, depthwise convolutions, and dilated ones; the slow suite has all others.
+QUICK = {"eca_resnet_20", "ghost_resnet_20", "lsknet_tiny_cifar"}
 
 
 @pytest.fixture(autouse=True)
-def normalised(monkeypatch):
-    """Turn the kernels on, for maps of any size; the shapes that they have normalised."""
-    shapes, kernel = [], batch_norm.call_kernel
-
-    def call(name, tensors, *numbers):
-        shapes.append(tensors[0].shape)
-        kernel(name, tensors, *numbers)
-
-    monkeypatch.delenv("CIFARBLOCKS_NATIVE")
-    monkeypatch.setattr(batch_norm, "LEAST", 1)
-    monkeypatch.setattr(batch_norm, "call_kernel", call)
-    native.library.cache_clear()
-    yield shapes
-    native.library.cache_clear()
+def used():
+    """The names of the kernels that have run."""
+    with kernels_on() as names:
+        yield names
 
 
 def both(name: str, training: bool = True, **arguments: object) -> tuple[Classifier, Classifier]:
@@ -58,8 +46,8 @@ def inputs(model: Classifier, batch: int = 2) -> Tensor:
     return images(model, batch).to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_step_of_training_is_that_of_torch(name, normalised):
+@pytest.mark.parametrize("name", walk(quick=QUICK))
+def test_a_step_of_training_is_that_of_torch(name, used):
     plain, faster = both(name)
     x = inputs(plain, 4)
     for model in (plain, faster):
@@ -67,57 +55,64 @@ def test_a_step_of_training_is_that_of_torch(name, normalised):
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         F.cross_entropy(model(x), torch.arange(4)).backward()
         optimizer.step()
-        assert bool(normalised) == (model is faster and name not in NO_BATCH_NORM)
+        assert ("batch_norm_backward" in used) == (model is faster and name not in NO_BATCH_NORM)
     gradients = [{path: part.grad for path, part in model.named_parameters()} for model in (plain, faster)]
     largest = max(gradient.abs().max().item() for gradient in gradients[0].values())
     torch.testing.assert_close(*reversed(gradients), rtol=1e-9, atol=1e-9 * largest)
     torch.testing.assert_close(faster.state_dict(), plain.state_dict(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_fx_traces_it_in_training_and_eval(name, normalised):
+@pytest.mark.parametrize("name", ["ghost_resnet_20", "lsknet_tiny_cifar"])
+def test_a_step_with_gradient_checkpointing_is_the_same(name, used):
+    _, faster = both(name, dropout=0.0, drop_path=0.0)
+    x, gradients = inputs(faster), []
+    for checkpointed in (False, True):
+        model = copy.deepcopy(faster)
+        model.set_gradient_checkpointing(checkpointed)
+        model(x).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert {"batch_norm", "batch_norm_backward", "weight_gradient"} <= set(used)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", walk(quick=QUICK))
+def test_fx_traces_it_in_training_and_eval(name, used):
     plain, faster = both(name)
     x = inputs(plain)
     for training in (True, False):
         traced = fx_traced(faster.train(training))
         assert_equal_outputs(traced, plain.train(training), x, 1e-9)
-    assert bool(normalised) == (name not in NO_BATCH_NORM)
+    assert ("batch_norm" in used) == (name not in NO_BATCH_NORM)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("training", TRAINING_FIRST)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", walk(quick=QUICK))
 def test_jit_traces_it(name, training):
     plain, faster = both(name, training)
     assert_jit_traces(faster, inputs(plain), inputs(plain, 3), gradients=training, theirs=plain, tolerance=1e-9)
 
 
-def test_vmap_trains_stacked_models_on_large_maps():
-    def model() -> nn.Module:
-        plain = cifarblocks.create_model("ghost_resnet_20").double().to(memory_format=torch.channels_last)
-        return cifarblocks.accelerate(plain).train()
-
-    one, other = model(), model()
-    x = torch.randn(5, 3, 32, 32, dtype=torch.float64).to(memory_format=torch.channels_last)
-    assert one.stem(x).numel() > 65536
-    assert_vmap_computes_stacked([one, other], x)
+def test_vmap_trains_stacked_models():
+    models = [both("ghost_resnet_20", dropout=0.0, drop_path=0.0)[1] for _ in range(2)]
+    assert_vmap_computes_stacked(models, inputs(models[0], 5))
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_what_a_forward_hook_keeps_stays(name, normalised):
+@pytest.mark.parametrize("name", walk(quick=QUICK))
+def test_what_a_forward_hook_keeps_stays(name, used):
     plain, faster = both(name)
     assert_hooks_keep_what_they_see(faster, inputs(plain))
-    assert bool(normalised) == (name not in NO_BATCH_NORM)
+    assert ("batch_norm" in used) == (name not in NO_BATCH_NORM)
 
 
 @pytest.mark.parametrize("training", TRAINING_FIRST)
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", walk(without=NOT_WHOLE, quick=QUICK))
 def test_it_compiles_whole(name, training):
     plain, faster = both(name, training, dropout=0.0, drop_path=0.0)
     assert_compiles_whole(faster, inputs(plain), plain)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", walk(without=NOT_WHOLE, quick=QUICK))
 def test_it_is_exported_with_any_batch(name):
     plain, faster = both(name, training=False)
     assert_exports_with_any_batch(faster, inputs(plain), inputs(plain, 5), plain)

@@ -34,8 +34,12 @@ def library() -> CDLL | None:
         return None
 
 
-def compiled() -> Path:
+def compiled(sources_in: Path = SOURCES, seconds: float = SECONDS) -> Path:
     """Return the shared library for these sources, this compiler and this processor; compile it if there is none.
+
+    Args:
+        sources_in: Folder of the C++ files.
+        seconds: Seconds that the compiler may take.
 
     Raises:
         OSError: If there is no compiler, or no private folder for the cache.
@@ -44,25 +48,25 @@ def compiled() -> Path:
         subprocess.SubprocessError: If the compiler fails or takes too long.
     """
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    sources = sorted(SOURCES.glob("*.cpp"))
-    texts = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.h")) + sources)
+    sources = sorted(sources_in.glob("*.cpp"))
+    texts = b"".join(path.read_bytes() for path in sorted(sources_in.glob("*.h")) + sources)
     folder = private_folder()
     failed = folder / f"failed-{short_hash(texts, ' '.join((*compiler, *FLAGS)).encode())}"
     if failed.exists() and time.time() - failed.stat().st_mtime < DAY:
         raise RuntimeError(f"the compiler failed before; remove {failed} to try it again")
     try:
         # The macros that a compiler defines tell its version and what the processor can do.
-        macros = run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+        macros = run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], seconds)
         key = short_hash(texts, macros, " ".join((*compiler, *FLAGS)).encode())
         for path in sorted(folder.glob(f"loops-{key}-*.so")):
             if is_private(path) and path.stem.endswith(f"-{short_hash(path.read_bytes())}"):
                 return path
             path.unlink(missing_ok=True)  # cut off or changed: to load it could end the process
         print("cifarblocks: compiling loops for this processor, once", file=sys.stderr)
-        return compile_into(folder, key, [*compiler, *FLAGS, *map(str, sources)])
+        return compile_into(folder, key, [*compiler, *FLAGS, *map(str, sources)], seconds)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         failed.touch(mode=0o600)
-        said = f"it took over {SECONDS} s"
+        said = f"it took over {seconds} s"
         if isinstance(error, subprocess.CalledProcessError):
             said = error.stderr.decode(errors="replace").strip().partition("\n")[0]
         if said:
@@ -70,14 +74,14 @@ def compiled() -> Path:
         raise
 
 
-def compile_into(folder: Path, key: str, command: list[str]) -> Path:
+def compile_into(folder: Path, key: str, command: list[str], seconds: float) -> Path:
     """Compile with OpenMP, or without it where the compiler has none; the name of the file holds its hash."""
     with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may be compiling the same
         made = Path(own) / "loops.so"
         try:
-            run([*command, "-fopenmp", "-o", str(made)])
+            run([*command, "-fopenmp", "-o", str(made)], seconds)
         except subprocess.CalledProcessError:
-            run([*command, "-o", str(made)])
+            run([*command, "-o", str(made)], seconds)
         made.chmod(0o600)
         with made.open("rb") as file:
             os.fsync(file.fileno())
@@ -85,8 +89,8 @@ def compile_into(folder: Path, key: str, command: list[str]) -> Path:
         return made.replace(target)
 
 
-def run(command: list[str]) -> bytes:
-    """Run a compiler and return what it prints; after `SECONDS` it is ended, with the processes that it started.
+def run(command: list[str], seconds: float) -> bytes:
+    """Run a compiler and return what it prints; after `seconds` it is ended, with the processes that it started.
 
     Raises:
         subprocess.SubprocessError: If it fails or takes too long.
@@ -95,7 +99,7 @@ def run(command: list[str]) -> bytes:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         try:
-            output, errors = process.communicate(timeout=SECONDS)
+            output, errors = process.communicate(timeout=seconds)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

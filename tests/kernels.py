@@ -1,0 +1,45 @@
+"""The C++ kernels turned on for a test, and told by name as they run; elsewhere the tests go without them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import CDLL
+from functools import cache
+
+import pytest
+
+from cifarblocks import native
+from cifarblocks.native import batch_norm, compiling, depthwise
+
+
+class Recorded:
+    """The library, which adds the name of each kernel that is asked of it to a list."""
+
+    def __init__(self, library: CDLL, names: list[str]) -> None:
+        self.library, self.names = library, names
+
+    def __getattr__(self, name: str) -> object:
+        self.names.append(name.rpartition("_")[0])  # without the dtype
+        return getattr(self.library, name)
+
+
+@cache
+def compiled_library() -> CDLL:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(os.environ, "CIFARBLOCKS_NATIVE")
+        library = compiling.library.__wrapped__()
+    assert library is not None, "there is no C++ compiler"
+    return library
+
+
+@contextmanager
+def kernels_on() -> Iterator[list[str]]:
+    """Use the kernels wherever they can compute, slower or not; the names of those that ran, in their order."""
+    names: list[str] = []
+    recorded = Recorded(compiled_library(), names)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (native, batch_norm, depthwise):
+            patch.setattr(module, "library", lambda: recorded)
+        patch.setattr(batch_norm, "LEAST", 1)
+        patch.setattr(depthwise, "are_faster", lambda *_: True)
+        yield names
