@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import status_of, write_shades
 from hypothesis import settings
 from refusals import assert_names
 from together import Finished, run_together
@@ -46,14 +47,6 @@ def signals():
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
-
-
-def status_of(main, arguments):
-    """Run the main function of a command; return its exit status."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as leaving:
-        return leaving.code
 
 
 @pytest.fixture
@@ -125,15 +118,4 @@ def script(tmp_path):
 @pytest.fixture
 def image_folder(tmp_path):
     """A folder of two classes of 8×6 images, dark and light: 24 to train on, 8 to test with."""
-    from PIL import Image
-
-    root = tmp_path / "shades"
-    generator = torch.Generator().manual_seed(0)
-    for part, count in (("train", 12), ("test", 4)):
-        for name, base in (("dark", 0), ("light", 128)):
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = torch.randint(base, base + 128, (6, 8, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    return root
+    return write_shades(tmp_path / "shades")

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import resource
 import shutil
 import signal
@@ -163,9 +164,7 @@ def test_two_processes_with_batchnorm_evaluate_every_image_and_follow_the_same_s
 ):
     arguments = ("--model", "eca_resnet_20", "--epochs", 2, "--data", "folder:shades", "--batch-size", 6)
     printed = [run("train", *arguments, "--name", name).stdout for run, name in ((command, "1"), (together, "2"))]
-    rates = [
-        [line.partition("batches")[2] for line in text.splitlines() if "learning rate" in line] for text in printed
-    ]
+    rates = [re.findall(r"batches(.*learning rate.*)", text) for text in printed]
     assert rates[0] == rates[1] != []
     results = [summary(RESNET / name) for name in "12"]
     assert [(result["test_images"], result["world_size"]) for result in results] == [(8, 1), (8, 2)]

@@ -143,20 +143,18 @@ def test_the_checks_see_a_good_generator_and_bad_ones(quick_check, shade_of, nam
     assert result["test_top1_trained_on_samples"] == pytest.approx(learnt, abs=5)
 
 
-def run(tmp_path, monkeypatch, *arguments, status=0):
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """Run the example with narrow networks in an empty folder; return its exit status."""
     monkeypatch.chdir(tmp_path)
-    try:
-        ended = acgan.main([*NARROW, *map(str, arguments)])
-    except SystemExit as exit:
-        ended = exit.code
-    assert ended == status
+    return lambda *arguments: acgan.main([*NARROW, *map(str, arguments)])
 
 
 FOLDER = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
 
 
-def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, capsys, quick_check):
-    run(tmp_path, monkeypatch, *FOLDER, "--name", "one")
+def test_a_run_leaves_what_is_promised(main, tmp_path, image_folder, capsys, quick_check):
+    assert main(*FOLDER, "--name", "one") == 0
     folder, printed = tmp_path / "runs" / "acgan" / "one", capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == {
         "configuration.json", "generator.safetensors", "metrics.jsonl", "samples_0002.png", "samples_0003.png",
@@ -182,9 +180,9 @@ def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, caps
     assert sum(p.numel() for p in generator.parameters()) == summary["generator_parameters"]
 
 
-def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder, quick_check):
+def test_a_seed_is_a_result(main, tmp_path, image_folder, quick_check):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(tmp_path, monkeypatch, *FOLDER, "--name", name, "--seed", seed)
+        assert main(*FOLDER, "--epochs", 1, "--name", name, "--seed", seed) == 0
     folders = [tmp_path / "runs" / "acgan" / name for name in "abc"]
     a, b, c = (load_file(folder / "generator.safetensors") for folder in folders)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -192,31 +190,26 @@ def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder, quick_check):
     results = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     for key in ("samples_named_as_asked", "test_top1_trained_on_samples", "test_top1_trained_on_images"):
         assert results[0][key] == results[1][key]
-    assert (folders[0] / "samples_0003.png").read_bytes() == (folders[1] / "samples_0003.png").read_bytes()
+    assert (folders[0] / "samples_0001.png").read_bytes() == (folders[1] / "samples_0001.png").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "sentence"),
+    ("arguments", "status", "named"),
     [
-        (("--data", "mnist"), 2, "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
-        (("--data", "folder:shades"), 2, "has images of 6x8; they must be square"),
-        ((*FOLDER, "--batch-size", 25), 2, "--batch-size 25 is more than the 24 training images"),
-        (("--average", 2), 2, "--average: must be a number from 0 to 0.9999, got '2'"),
-        (("--data", "folder:one", "--image-size", 8), 2, "--data folder:one has 1 class"),
-        ((*FOLDER, "--lr", 1e30), 1, "the loss is nan in epoch 1; try a smaller --lr than 1e+30"),
+        (("--data", "mnist"), 2, ["--data", "cifar10", "folder:PATH", "mnist"]),
+        (("--data", "folder:shades"), 2, ["6x8"]),
+        ((*FOLDER, "--batch-size", 25), 2, ["--batch-size", 25, 24]),
+        (("--average", 2), 2, ["--average", 0, 0.9999, 2]),
+        (("--data", "folder:one", "--image-size", 8), 2, ["--data", "folder:one", 1]),
+        ((*FOLDER, "--lr", 1e30), 1, ["nan", "epoch 1", "--lr", 1e30]),
     ],
 )
-def test_what_cannot_work_is_said_in_one_sentence(
-    tmp_path, monkeypatch, image_folder, capsys, arguments, status, sentence
-):
+def test_what_cannot_work_is_refused(tmp_path, monkeypatch, image_folder, refused, arguments, status, named):
+    monkeypatch.chdir(tmp_path)
     for part in ("train", "test"):
         (tmp_path / "one" / part).mkdir(parents=True)
         (tmp_path / "one" / part / "dark").symlink_to(image_folder / part / "dark")
-    run(tmp_path, monkeypatch, *arguments, status=status)
-    error = capsys.readouterr().err
-    assert error.startswith("acgan.py: error: ")
-    assert sentence in error
-    assert error.count("\n") == 1
+    refused(acgan.main, [*NARROW, *arguments], "acgan.py: error", *named, status=status)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cifarblocks.training.loop import fit
 from cifarblocks.training.optim.muon import Muon, orthogonalised
 
 
@@ -73,15 +74,11 @@ def test_in_autocast_the_steps_are_those_of_float32_nearly():
     assert 0 < (moved[0] - moved[1]).norm() < 0.03 * moved[0].norm()
 
 
-def test_training_in_bfloat16_has_the_products_of_muon_in_it(fitted, monkeypatch):
-    seen, step = [], Muon.step
-
-    def recorded(optimizer):
-        seen.append(torch.is_autocast_enabled("cpu"))
-        step(optimizer)
-
-    monkeypatch.setattr(Muon, "step", recorded)
-    fitted("--precision", "bfloat16")
+def test_training_in_bfloat16_has_the_products_of_muon_in_it(prepared):
+    run, seen = prepared("--precision", "bfloat16"), []
+    run.state.optimizer.register_step_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    for _ in fit(run):
+        pass
     assert seen == [True] * 2  # 22 images in batches of 8
 
 
