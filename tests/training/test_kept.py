@@ -15,19 +15,8 @@ from cifarblocks.checkpoints.own import read_weights
 from cifarblocks.cli import predict, train
 
 KEPT = Path(__file__).with_name("kept")
-OPTIONS = [
-    "--model",
-    "mlp",
-    "--image-size",
-    "4",
-    "--epochs",
-    "3",
-    "--precision",
-    "float32",
-    "--name",
-    "kept",
-    "--resume",
-]
+OPTIONS = ["--model", "mlp", "--image-size", "4", "--epochs", "3", "--precision", "float32", "--name", "kept",
+           "--resume"]  # fmt: skip
 
 
 @pytest.fixture

@@ -13,14 +13,8 @@ from cifarblocks.training.run_folder.folder import read_json
 def test_options_are_the_fields_of_the_declaration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [""])  # as at a prompt
-    options = {
-        "mean": (0.5, 0.5, 0.5),
-        "std": [0.2] * 3,
-        "model_argument": {"dropout": 0.1},
-        "image_size": None,
-        "share": 0.2,
-    }
-    result = train("mlp", "digits", name="first", final=True, output=tmp_path / "out", epochs=1, **options)
+    options = {"mean": (0.5, 0.5, 0.5), "std": [0.2] * 3, "model_argument": {"dropout": 0.1}, "image_size": None}
+    result = train("mlp", name="first", final=True, share=0.2, output=tmp_path / "out", epochs=1, **options)
     configuration = read_json(tmp_path / "out" / "mlp" / "first" / "configuration.json")
     recorded = configuration["options"]
     assert configuration["command"] == "python"
