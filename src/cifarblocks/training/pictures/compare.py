@@ -20,8 +20,8 @@ MANY = 10  # rows that can be told apart by colours
 GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 
 
-def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
-    """Draw accuracy against multiply-adds, every point labelled, the Pareto front joined.
+def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> Figure:
+    """Draw accuracy against multiply-adds, every point labelled, the Pareto front joined; return the figure.
 
     Rows at the same point have one label of several lines.
     """
@@ -47,6 +47,7 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
         names.setdefault((row.multiply_adds, row.top1), []).append(row.label)
     place_labels(axes, list(names), ["\n".join(labels) for labels in names.values()])
     save_figure(figure, path)
+    return figure
 
 
 def pareto_front(rows: list[Row]) -> list[Row]:
@@ -58,7 +59,7 @@ def pareto_front(rows: list[Row]) -> list[Row]:
     return front
 
 
-def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
+def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> Figure:
     """Draw loss and top-1 after each epoch, the mean over the seeds; over seconds if the runs differ in epochs."""
     figure = empty_figure(title, 12, 5.5)
     validated = all(history[0]["validation_loss"] is not None for row in rows for history in row.histories)
@@ -78,6 +79,7 @@ def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
         panels[0].plot([], [], color=color, label=name)
     finish(figure, *panels)
     save_figure(figure, path)
+    return figure
 
 
 def elapsed(history: list[dict[str, Any]]) -> list[float]:
