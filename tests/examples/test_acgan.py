@@ -5,23 +5,11 @@ import acgan
 import pytest
 import shared
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cifarblocks.training.data.datasets import DataSet, Images
 from cifarblocks.training.data.seeds import random_stream
-
-NARROW = ("--width", "4", "--noise", "3", "--batch-size", "8")
-
-
-@pytest.fixture
-def quick_check(monkeypatch):
-    """The checks with fewer samples and epochs."""
-    monkeypatch.setattr(acgan, "CHECK_SAMPLES", 64)
-    monkeypatch.setattr(acgan, "CHECK_EPOCHS", 4)
 
 
 def small_generator(classes=3):
@@ -135,81 +123,14 @@ class Painter(nn.Module):
     ],
     ids=["as asked", "the other", "always dark"],
 )
-def test_the_checks_see_a_good_generator_and_bad_ones(quick_check, shade_of, named, learnt):
+def test_the_checks_see_a_good_generator_and_bad_ones(monkeypatch, shade_of, named, learnt):
+    monkeypatch.setattr(acgan, "CHECK_SAMPLES", 64)
+    monkeypatch.setattr(acgan, "CHECK_EPOCHS", 4)
     options = Namespace(noise=64, seed=0)
     result = acgan.check(Painter(shade_of), shades(), 17, options, torch.device("cpu"))
     assert result["test_top1_trained_on_images"] == 100
     assert result["samples_named_as_asked"] == pytest.approx(named, abs=1)
     assert result["test_top1_trained_on_samples"] == pytest.approx(learnt, abs=5)
-
-
-@pytest.fixture
-def main(tmp_path, monkeypatch):
-    """Run the example with narrow networks in an empty folder; return its exit status."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: acgan.main([*NARROW, *map(str, arguments)])
-
-
-FOLDER = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
-
-
-def test_a_run_leaves_what_is_promised(main, tmp_path, image_folder, capsys, quick_check):
-    assert main(*FOLDER, "--name", "one") == 0
-    folder, printed = tmp_path / "runs" / "acgan" / "one", capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == {
-        "configuration.json", "generator.safetensors", "metrics.jsonl", "samples_0002.png", "samples_0003.png",
-        "summary.json",
-    }  # fmt: skip
-    for path in folder.iterdir():
-        assert str(path.relative_to(tmp_path)) in printed
-    for path in folder.glob("*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.width > picture.height > 100  # ten samples of each of two classes
-
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["training_images"], summary["test_images"], summary["samples"]) == (24, 8, 64)
-    assert summary["classifier"] == "resnet_20"
-    assert f"of 64 samples, a resnet_20 of real images names {summary['samples_named_as_asked']:.2f} %" in printed
-    assert f"one trained on samples alone names {summary['test_top1_trained_on_samples']:.2f} %" in printed
-    with safe_open(folder / "generator.safetensors", framework="pt") as file:
-        generator = acgan.Generator(**json.loads(file.metadata()["arguments"]))
-    generator.load_state_dict(load_file(folder / "generator.safetensors"))
-    assert sum(p.numel() for p in generator.parameters()) == summary["generator_parameters"]
-
-
-def test_a_seed_is_a_result(main, tmp_path, image_folder, quick_check):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert main(*FOLDER, "--epochs", 1, "--name", name, "--seed", seed) == 0
-    folders = [tmp_path / "runs" / "acgan" / name for name in "abc"]
-    a, b, c = (load_file(folder / "generator.safetensors") for folder in folders)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["layers.0.weight"], c["layers.0.weight"])
-    results = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    for key in ("samples_named_as_asked", "test_top1_trained_on_samples", "test_top1_trained_on_images"):
-        assert results[0][key] == results[1][key]
-    assert (folders[0] / "samples_0001.png").read_bytes() == (folders[1] / "samples_0001.png").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "named"),
-    [
-        (("--data", "mnist"), 2, ["--data", "cifar10", "folder:PATH", "mnist"]),
-        (("--data", "folder:shades"), 2, ["6x8"]),
-        ((*FOLDER, "--batch-size", 25), 2, ["--batch-size", 25, 24]),
-        (("--average", 2), 2, ["--average", 0, 0.9999, 2]),
-        (("--data", "folder:one", "--image-size", 8), 2, ["--data", "folder:one", 1]),
-        ((*FOLDER, "--lr", 1e30), 1, ["nan", "epoch 1", "--lr", 1e30]),
-    ],
-)
-def test_what_cannot_work_is_refused(tmp_path, monkeypatch, image_folder, refused, arguments, status, named):
-    monkeypatch.chdir(tmp_path)
-    for part in ("train", "test"):
-        (tmp_path / "one" / part).mkdir(parents=True)
-        (tmp_path / "one" / part / "dark").symlink_to(image_folder / part / "dark")
-    refused(acgan.main, [*NARROW, *arguments], "acgan.py: error", *named, status=status)
 
 
 @pytest.mark.slow

@@ -1,21 +1,13 @@
 import json
 import math
-import os
-import signal
 
 import pytest
 import torch
 import vae
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cifarblocks.training.data.datasets import DataSet, Images
-
-NARROW = ("--width", "4", "--latent", "2", "--batch-size", "8")
 
 
 def small_vae(values=17, channels=1, size=8, latent=3):
@@ -147,87 +139,6 @@ def test_shapes(channels, size):
     assert [part.shape for part in model.encode(x)] == [(2, 3)] * 2
     assert [part.shape for part in model.decode(torch.zeros(2, 3))] == [x.shape] * 2
     assert [part.shape for part in model(x, torch.zeros(2, 3))] == [(2,)] * 2
-
-
-@pytest.fixture
-def main(tmp_path, monkeypatch):
-    """Run the example with narrow networks in an empty folder; return its exit status."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: vae.main([*NARROW, *map(str, arguments)])
-
-
-FOLDER = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
-
-
-def test_a_run_leaves_what_is_promised(main, tmp_path, image_folder, capsys, refused):
-    assert main(*FOLDER, "--name", "one") == 0
-    folder, printed = tmp_path / "runs" / "vae" / "one", capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == {
-        "configuration.json", "interpolations.png", "metrics.jsonl", "reconstructions.png", "samples_0002.png",
-        "samples_0003.png", "summary.json", "vae.safetensors",
-    }  # fmt: skip
-    for path in folder.iterdir():
-        assert str(path.relative_to(tmp_path)) in printed
-    for path in folder.glob("*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert min(picture.size) > 200
-
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["training_images"], summary["test_images"], summary["epochs"]) == (24, 8, 3)
-    nats, dimensions = summary["negative_elbo_nats_per_image"], 3 * 8 * 8
-    assert nats == pytest.approx(summary["distortion_nats_per_image"] + summary["kl_nats_per_image"])
-    assert summary["bits_per_dimension"] == pytest.approx(nats / dimensions / math.log(2))
-    assert summary["likelihood"] == "discretised logistic over the 256 values of each of 192 numbers an image"
-    assert summary["beats_pca"] is (summary["reconstruction_mean_squared_error"] < summary["pca_mean_squared_error"])
-    assert f"test -ELBO {nats:.2f} nats an image on 8 images" in printed
-    with safe_open(folder / "vae.safetensors", framework="pt") as file:
-        model = vae.VAE(**json.loads(file.metadata()["arguments"]))
-    model.load_state_dict(load_file(folder / "vae.safetensors"))
-    assert sum(p.numel() for p in model.parameters()) == summary["parameters"]
-
-    refused(vae.main, [*NARROW, *FOLDER, "--name", "one"], "vae.py: error", "--name", "one", "runs/vae/one")
-
-
-def test_a_seed_is_a_result(main, tmp_path, image_folder):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert main(*FOLDER, "--epochs", 1, "--name", name, "--seed", seed) == 0
-    folders = [tmp_path / "runs" / "vae" / name for name in "abc"]
-    a, b, c = (load_file(folder / "vae.safetensors") for folder in folders)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["encoder.0.weight"], c["encoder.0.weight"])
-    results = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    assert results[0]["negative_elbo_nats_per_image"] == results[1]["negative_elbo_nats_per_image"]
-    for name in ("samples_0001.png", "interpolations.png"):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "named"),
-    [
-        (("--data", "mnist"), 2, ["--data", "cifar10", "folder:PATH", "mnist"]),
-        (("--image-size", 16), 2, ["--image-size", 16, "8x8"]),
-        (("--data", "folder:shades"), 2, ["6x8"]),
-        ((*FOLDER, "--latent", 25), 2, ["--latent", 25, 24, 192]),
-        (("--epochs", 0), 2, ["--epochs", 1, 0]),
-        (("--name", "a/b"), 2, ["--name", "a/b"]),
-        ((*FOLDER, "--output", "file"), 2, ["--output", "file/vae"]),
-        ((*FOLDER, "--lr", 1e30), 1, ["nan", "epoch 1", "--lr", 1e30]),
-    ],
-)
-def test_what_cannot_work_is_refused(tmp_path, monkeypatch, image_folder, refused, arguments, status, named):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
-    refused(vae.main, [*NARROW, *arguments], "vae.py: error", *named, status=status)
-
-
-def test_a_signal_is_answered_in_a_line(tmp_path, monkeypatch, image_folder, signals, refused):
-    monkeypatch.chdir(tmp_path)
-    hook = register_optimizer_step_post_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    refused(vae.main, [*NARROW, *FOLDER], "vae.py: error", status=130)
-    hook.remove()
 
 
 @pytest.mark.slow

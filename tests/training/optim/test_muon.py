@@ -108,25 +108,3 @@ def test_filters_that_are_zero_move_like_others():
     expected = -0.1 * by_singular_values(1.9 * weight.grad.flatten(1)).view_as(weight)
     Muon([weight], lr=0.1).step()
     torch.testing.assert_close(weight.data, expected, atol=1e-6, rtol=1e-4)
-
-
-def test_a_copy_goes_on_from_its_saved_state():
-    weights = [nn.Parameter(torch.ones(4, 3, 3, 3)), nn.Parameter(torch.ones(4))]
-    copies = [nn.Parameter(weight.detach().clone()) for weight in weights]
-    first, second = (
-        Muon([{"params": [filters]}, {"params": [bias], "orthogonal": False}], lr=0.1)
-        for filters, bias in (weights, copies)
-    )
-    generator = torch.Generator().manual_seed(4)
-    for step in range(4):
-        if step == 2:
-            second.load_state_dict(copy.deepcopy(first.state_dict()))
-            for weight, twin in zip(weights, copies, strict=True):
-                twin.data.copy_(weight.data)
-        for weight, twin in zip(weights, copies, strict=True):
-            weight.grad = torch.randn(weight.shape, generator=generator)
-            twin.grad = weight.grad.clone()
-        first.step()
-        if step >= 2:
-            second.step()
-    assert all(torch.equal(weight, twin) for weight, twin in zip(weights, copies, strict=True))
