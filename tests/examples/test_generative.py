@@ -13,13 +13,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import vae
+from commands import after_steps
 from image_grids import draw_grid
 from PIL import Image
 from refusals import refuses
 from run_folders import assert_same, metrics, summary, weights
 from safetensors import safe_open
 from shared import load_pixels, map_sizes, map_widths, shuffled_batches, to_numbers, to_pixels
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cifarblocks.training.data.datasets import Images, load_data
 from cifarblocks.training.errors import UserError
@@ -205,6 +205,5 @@ def test_what_one_of_them_cannot_is_refused(module, arguments, named, tmp_path, 
 
 
 def test_a_signal_is_answered_in_a_line(example, signals, refused):
-    hook = register_optimizer_step_post_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    refused(example.main, narrow(example, *SHADES), f"{example.__name__}.py: error", status=130)
-    hook.remove()
+    with after_steps(lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        refused(example.main, narrow(example, *SHADES), f"{example.__name__}.py: error", status=130)

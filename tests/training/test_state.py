@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from commands import after_steps
 from refusals import refuses
 from safetensors.torch import load_file
 from torch import nn
@@ -58,11 +59,9 @@ def test_a_compiled_model_trains_as_the_model(fitted):
 
 def test_the_average_is_the_sum_of_decayed_weights_buffers_too(prepared):
     run, seen = prepared("--epochs", 3, "--ema", 0.7, "--name", "a"), []
-    run.state.optimizer.register_step_post_hook(
-        lambda *_: seen.append({name: tensor.clone() for name, tensor in weights(run).items()})
-    )
-    for _ in fit(run):
-        pass
+    with after_steps(lambda _: seen.append({name: tensor.clone() for name, tensor in weights(run).items()})):
+        for _ in fit(run):
+            pass
     assert len(seen) == 6
     # a_n = d a_(n-1) + (1 - d) w_n from a_1 = w_1: so w_1 has d^(n-1), and w_i (1 - d) d^(n-i).
     shares = [0.7**5] + [0.3 * 0.7 ** (5 - i) for i in range(1, 6)]

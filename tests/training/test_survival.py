@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import status_of, write_shades
+from commands import after_steps, status_of, write_shades
 from run_folders import assert_same_run, metrics, untimed, weights
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cifarblocks.cli.train import main as train
 from cifarblocks.training.saving import CHECKPOINT, PREVIOUS
@@ -46,17 +45,14 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def after_step():
     """Have something done after a step, counted over the processes' lives: after_step(3, what)."""
-    hooks = []
+    with contextlib.ExitStack() as stack:
 
-    def plan(step, what):
-        for hook in hooks:
-            hook.remove()
-        taken = itertools.count(1)
-        hooks.append(register_optimizer_step_post_hook(lambda *_: what() if next(taken) == step else None))
+        def plan(step, what):
+            stack.close()
+            taken = itertools.count(1)
+            stack.enter_context(after_steps(lambda _: what() if next(taken) == step else None))
 
-    yield plan
-    for hook in hooks:
-        hook.remove()
+        yield plan
 
 
 class Killed(BaseException):
@@ -168,13 +164,12 @@ def test_a_checkpoint_of_another_model_is_refused(main, after_step, refused):
 def test_a_weight_that_is_not_finite_keeps_the_last_checkpoint(main, refused):
     taken = itertools.count(1)
 
-    def spoil(optimizer, *_):
+    def spoil(optimizer):
         if next(taken) == 6:
             optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
 
-    hook = register_optimizer_step_post_hook(spoil)
-    refused(train, [*OPTIONS, "--name", "cut"], "epoch 2", "step 2", "--lr", 0.8, status=1)
-    hook.remove()
+    with after_steps(spoil):
+        refused(train, [*OPTIONS, "--name", "cut"], "epoch 2", "step 2", "--lr", 0.8, status=1)
     kept = [torch.load(CUT / name, weights_only=True) for name in (CHECKPOINT, PREVIOUS)]
     assert all(tensor.isfinite().all() for content in kept for tensor in content["model"].values())
     assert [(len(content["history"]), content["step"]) for content in kept] == [(1, 0), (0, 4)]

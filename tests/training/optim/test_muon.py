@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from commands import after_steps
 from torch import nn
 
 from cifarblocks.training.loop import fit
@@ -76,9 +77,9 @@ def test_in_autocast_the_steps_are_those_of_float32_nearly():
 
 def test_training_in_bfloat16_has_the_products_of_muon_in_it(prepared):
     run, seen = prepared("--precision", "bfloat16"), []
-    run.state.optimizer.register_step_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
-    for _ in fit(run):
-        pass
+    with after_steps(lambda _: seen.append(torch.is_autocast_enabled("cpu"))):
+        for _ in fit(run):
+            pass
     assert seen == [True] * 2  # 22 images in batches of 8
 
 
