@@ -96,7 +96,7 @@ def _path(name):
 def script(tmp_path):
     """Start a command or an example, in an empty folder: script("train", "--epochs", 1) → the process, ended."""
 
-    def run(name, *arguments, processes=1, **environment):
+    def run(name, *arguments, processes=1, status=0, **environment):
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -109,7 +109,7 @@ def script(tmp_path):
             text=True,
             timeout=300,
         )
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+        assert finished.returncode == status, finished.stdout + finished.stderr
         return finished
 
     return run
