@@ -84,28 +84,17 @@ EXTRAS = {
 }
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What commands do in a process without any extra."""
+def test_without_extras_commands_name_what_to_install_and_import_nothing_that_they_do_not_need(tmp_path):
     command = [sys.executable, "-c", ALONE, json.dumps([*LIGHT, *SHOWN, *EXTRAS])]
-    folder = tmp_path_factory.mktemp("empty")
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(finished.stdout)
-
-
-@pytest.mark.parametrize(("command", "extra"), EXTRAS.items())
-def test_without_its_extra_a_command_names_what_to_install(alone, command, extra):
-    status, printed, _ = alone[command]
-    assert status == 2
-    assert_names(printed, f"cifarblocks {command.split()[0]}", f"pip install '{extra}'")
-
-
-@pytest.mark.parametrize("command", SHOWN)
-def test_listing_and_showing_need_no_extra(alone, command):
-    assert alone[command][:2] == [0, ""]
-
-
-@pytest.mark.parametrize(("command", "status"), LIGHT.items())
-def test_help_and_mistakes_import_nothing_that_they_do_not_need(alone, command, status):
-    assert alone[command][0] == status
-    assert set(alone[command][2]) <= {"cifarblocks", "einops"}
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    answers = json.loads(finished.stdout)
+    for command, expected in LIGHT.items():
+        status, _, imported = answers[command]
+        assert status == expected, command
+        assert set(imported) <= {"cifarblocks", "einops"}, command
+    for command in SHOWN:
+        assert answers[command][:2] == [0, ""]
+    for command, extra in EXTRAS.items():
+        status, printed, _ = answers[command]
+        assert status == 2, command
+        assert_names(printed, f"cifarblocks {command.split()[0]}", f"pip install '{extra}'")
