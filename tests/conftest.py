@@ -2,11 +2,15 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from commands import status_of, write_shades
 from hypothesis import settings
+from refusals import assert_names
+from together import Finished, run_together
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,17 +51,59 @@ def signals():
 
 
 @pytest.fixture
+def refused(capsys):
+    """Expect exit status 2 and one line: refused(main, arguments, "--lr", -1) names what the line must name."""
+
+    def run(main, arguments, *named, status=2):
+        capsys.readouterr()
+        assert status_of(main, arguments) == status
+        message = capsys.readouterr().err
+        assert_names(message, *named)
+        return message
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, in an empty folder: command("train", "--epochs", 1) → what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments, status=0):
+        capsys.readouterr()
+        ended = status_of(import_module(f"cifarblocks.cli.{name}").main, arguments)
+        printed = capsys.readouterr()
+        assert ended == status, printed.out + printed.err
+        return Finished(printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def together(tmp_path):
+    """Run a command or an example in two processes that train together, in an empty folder: what both printed."""
+
+    def run(name, *arguments, status=0, processes=2):
+        return run_together([_path(name), *map(str, arguments)], tmp_path, processes, status)
+
+    return run
+
+
+def _path(name):
+    return str(ROOT / "examples" / name) if name.endswith(".py") else name
+
+
+@pytest.fixture
 def script(tmp_path):
-    """Run a command or an example in an empty folder: script("train", "--epochs", 1) → the process, ended."""
+    """Start a command or an example, in an empty folder: script("train", "--epochs", 1) → the process, ended."""
 
     def run(name, *arguments, processes=1, status=0, **environment):
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        script = [str(ROOT / "examples" / name)] if name.endswith(".py") else ["-m", "cifarblocks", name]
-        command = [*launcher, *script, *map(str, arguments)]
+        script = [_path(name)] if name.endswith(".py") else ["-m", "cifarblocks", name]
         finished = subprocess.run(
-            command,
+            [*launcher, *script, *map(str, arguments)],
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             capture_output=True,
@@ -73,15 +119,4 @@ def script(tmp_path):
 @pytest.fixture
 def image_folder(tmp_path):
     """A folder of two classes of 8×6 images, dark and light: 24 to train on, 8 to test with."""
-    from PIL import Image
-
-    root = tmp_path / "shades"
-    generator = torch.Generator().manual_seed(0)
-    for part, count in (("train", 12), ("test", 4)):
-        for name, base in (("dark", 0), ("light", 128)):
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = torch.randint(base, base + 128, (6, 8, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    return root
+    return write_shades(tmp_path / "shades")

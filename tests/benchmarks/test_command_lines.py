@@ -1,9 +1,8 @@
 """Every script of the benchmarks as it is typed: --help, and what cannot work, of which nothing is written."""
 
 import json
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,26 +22,14 @@ from cifarblocks.training.stopping import exit_status
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("*.py"))
 SCRIPTS = [path for path in FILES if 'if __name__ == "__main__":' in path.read_text()]
-# All in one process, for most of the time of a script that is asked for help is that of importing torch.
-ASK_ALL = """
-import contextlib, io, json, runpy, sys
-from pathlib import Path
-answers = {}
-for script in sys.argv[1:]:
-    sys.argv = [script, "--help"]
-    printed, status = io.StringIO(), None
-    with contextlib.redirect_stdout(printed):
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as leaving:
-            status = leaving.code
-    answers[Path(script).name] = [status, printed.getvalue()]
-    print(json.dumps(answers), flush=True)
-"""
 
 
 def contents(*folders):
     return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def times(*folders):
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
 
 
 def first_sentence(script):
@@ -50,21 +37,18 @@ def first_sentence(script):
     return docstring[: docstring.index(".") + 1]
 
 
-def test_every_script_says_what_it_does_and_does_nothing():
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_script_says_what_it_does_and_does_nothing(script, monkeypatch, capsys):
     kept = (ROOT / "benchmarks" / "results", ROOT / "docs")
-    before = contents(*kept)
-    paths = [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, "-c", ASK_ALL, *map(str, SCRIPTS)]
-    asked = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert asked.returncode == 0, asked.stderr
-    answers = json.loads(asked.stdout.splitlines()[-1])
-    for script in SCRIPTS:
-        status, printed = answers[script.name]
-        assert status == 0, script.name
-        assert printed.startswith(f"usage: {script.name} "), script.name
-        assert first_sentence(script) in printed, script.name
-    assert contents(*kept) == before
+    before = times(*kept)
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(str(script), run_name="__main__")
+    assert leaving.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: {script.name} ")
+    assert first_sentence(script) in printed
+    assert times(*kept) == before
 
 
 @pytest.fixture
@@ -78,21 +62,9 @@ def results(tmp_path, monkeypatch):
     return folder
 
 
-def refused(capsys, work):
-    """The sentence with which a command line is refused."""
-    try:
-        status = work()
-    except SystemExit as leaving:
-        status = leaving.code
-    lines = capsys.readouterr().err.splitlines()
-    assert (status, len(lines)) == (2, 1), lines
-    return lines[0]
-
-
-def status_of(module, *arguments):
-    """The exit status of a script that collects runs, as its last lines have it."""
-    command = f"{module.__name__}.py"
-    return exit_status(command, lambda: module.main(list(map(Path, arguments))), "")
+def main_of(module):
+    """The main function of a script that collects runs, and its exit status as its last lines have it."""
+    return lambda given: exit_status(f"{module.__name__}.py", lambda: module.main(list(map(Path, given))), "")
 
 
 def seed(**changes):
@@ -105,30 +77,30 @@ def test_the_seeds_of_a_folder_are_a_line(results):
     folder.mkdir()
     for number, top1 in enumerate((88.0, 90.0)):
         (folder / f"seed_{number}.json").write_text(json.dumps(seed(seed=number, top1=top1)))
-    assert status_of(speedruns, "runs") == 0
+    assert main_of(speedruns)(["runs"]) == 0
     assert [[run["top1"] for run in runs] for runs in json.loads((results / "speedrun.json").read_text())] == [[88, 90]]
     assert "| 2 | 89.00 ± 1.41 % | 88.00, 90.00 |" in (results / "speedrun.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "named"),
     [
-        (None, "FOLDER runs has no seed_*.json"),
-        ("{", "runs/seed_1.json is not what a run wrote: Expecting property name"),
-        ("[3]", "runs/seed_1.json is not what a run wrote: "),
-        (json.dumps({"options": 3}), "runs/seed_1.json is not what a run wrote: 'images'"),
-        (json.dumps(seed(top1=None)), "runs/seed_1.json is not what a run wrote: 'top1'"),
-        (json.dumps(seed(seconds="long")), "runs/seed_1.json is not what a run wrote: "),
-        (json.dumps(seed(options={"data": 3, "target": "88"})), "runs/seed_1.json is not what a run wrote: "),
+        (None, ["FOLDER", "runs"]),
+        ("{", ["runs/seed_1.json"]),
+        ("[3]", ["runs/seed_1.json"]),
+        (json.dumps({"options": 3}), ["runs/seed_1.json", "images"]),
+        (json.dumps(seed(top1=None)), ["runs/seed_1.json", "top1"]),
+        (json.dumps(seed(seconds="long")), ["runs/seed_1.json"]),
+        (json.dumps(seed(options={"data": 3, "target": "88"})), ["runs/seed_1.json"]),
     ],
 )
-def test_what_is_no_seed_is_refused_before_the_record_is_written(results, capsys, content, sentence):
+def test_what_is_no_seed_is_refused_before_the_record_is_written(results, refused, content, named):
     before = contents(results)
     Path("runs").mkdir()
     if content is not None:
         Path("runs/seed_0.json").write_text(json.dumps(seed()))
         Path("runs/seed_1.json").write_text(content)
-    assert refused(capsys, lambda: status_of(speedruns, "runs")).startswith(f"speedruns.py: error: {sentence}")
+    refused(main_of(speedruns), ["runs"], "speedruns.py: error", *named)
     assert contents(results) == before
 
 
@@ -136,7 +108,7 @@ def test_what_is_no_seed_is_refused_before_the_record_is_written(results, capsys
     ("module", "model", "key"),
     [(accuracy, "eca_resnet_20", "eca_resnet_20_cifar10_jpeg_5_epochs"), (generative, "vae", "vae")],
 )
-def test_runs_are_copied_once_all_of_them_are_read(results, capsys, module, model, key):
+def test_runs_are_copied_once_all_of_them_are_read(results, refused, module, model, key):
     run, broken = Path("runs") / model / "new", Path("runs") / model / "broken"
     for folder in (run, broken):
         folder.mkdir(parents=True)
@@ -147,19 +119,15 @@ def test_runs_are_copied_once_all_of_them_are_read(results, capsys, module, mode
     (run / "summary.json").write_text(json.dumps(summary | {"seed": 77}))
     (broken / "summary.json").write_text(json.dumps({"model": model}))
     before = contents(results)
-    for bad, sentence in (
-        (broken, f"{broken}/summary.json is not what a run wrote: "),
-        ("none", "none/summary.json: No"),
-    ):
-        wrong = refused(capsys, lambda bad=bad: status_of(module, str(run), str(bad)))
-        assert wrong.startswith(f"{module.__name__}.py: error: {sentence}")
+    for bad in (broken, Path("none")):
+        refused(main_of(module), [run, bad], f"{module.__name__}.py: error", bad / "summary.json")
     assert contents(results) == before
-    assert status_of(module, str(run)) == 0
+    assert main_of(module)([str(run)]) == 0
     assert "77" in (results / f"{module.__name__}.md").read_text()
     assert record.keys() <= measuring.read_record(module.__name__).keys()
 
 
-def test_a_sweep_is_a_record_once_all_of_its_runs_are_complete(results, capsys):
+def test_a_sweep_is_a_record_once_all_of_its_runs_are_complete(results, refused):
     before = contents(results)
     record = measuring.read_record("optimizer")
     for row in record["rows"]:
@@ -168,56 +136,45 @@ def test_a_sweep_is_a_record_once_all_of_its_runs_are_complete(results, capsys):
         run.mkdir(parents=True)
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in row["histories"][0]))
         (run / "summary.json").write_text(json.dumps(row["summaries"][0]))
-    assert refused(capsys, lambda: status_of(sweeps, "runs")).startswith("sweeps.py: error: FOLDER must be named")
-    assert status_of(sweeps, "runs/optimizer") == 0
+    refused(main_of(sweeps), ["runs"], "sweeps.py: error", "FOLDER", "runs")
+    assert main_of(sweeps)(["runs/optimizer"]) == 0
     assert contents(results) == before
     (run / "summary.json").unlink()
-    sentence = f"sweeps.py: error: FOLDER runs/optimizer lacks {run.parent.name}/{run.name}"
-    assert refused(capsys, lambda: status_of(sweeps, "runs/optimizer")) == sentence
+    refused(main_of(sweeps), ["runs/optimizer"], "sweeps.py: error", "FOLDER", f"{run.parent.name}/{run.name}")
 
 
-def test_a_run_without_its_pictures_is_refused(results, capsys):
+def test_a_run_without_its_pictures_is_refused(results, refused):
     run = Path("run")
     run.mkdir()
     (run / "summary.json").write_text(json.dumps(measuring.read_record("generative")["acgan"]))
     before = contents(results)
-    assert refused(capsys, lambda: status_of(generative, "run")) == "generative.py: error: RUN run has no samples*.png"
+    refused(main_of(generative), ["run"], "generative.py: error", "RUN", "run", "samples")
     assert contents(results) == before
 
 
-def test_weights_that_cannot_be_scored_are_refused(results, capsys):
+def test_weights_that_cannot_be_scored_are_refused(results, refused):
     before = contents(results)
     arguments = {"num_classes": 10, "image_size": [32, 32]}
     card = Card("cnn", arguments, list("abcdefghij"), (32, 32), [0.5] * 3, [0.25] * 3, "float32", "letters", 1)
     save_weights(Path("letters.safetensors"), cifarblocks.create_model("cnn", **arguments), card)
     Path("text.safetensors").write_text("no weights")
-    for weights, data, sentence in (
-        (
-            "none.safetensors",
-            "digits",
-            "--weights none.safetensors cannot be used as weights that cifarblocks train wrote: ",
-        ),
-        (
-            "text.safetensors",
-            "digits",
-            "--weights text.safetensors cannot be used as weights that cifarblocks train wrote: ",
-        ),
-        ("letters.safetensors", "faces", "--data must be digits, cifar10, cifar100 or folder:PATH, got 'faces'"),
-        ("letters.safetensors", "digits", "--data digits has the classes ['0', "),
+    for arguments, named in (
+        ("--weights none.safetensors --data digits", ["--weights", "none.safetensors"]),
+        ("--weights text.safetensors --data digits", ["--weights", "text.safetensors"]),
+        ("--weights letters.safetensors --data faces", ["--data", "folder:PATH", "faces"]),
+        ("--weights letters.safetensors --data digits", ["--data", "digits", "a", "0"]),
+        ("--data digits", ["--weights"]),
     ):
-        wrong = refused(capsys, lambda w=weights, d=data: fused_accuracy.main(["--weights", w, "--data", d]))
-        assert wrong.startswith(f"fused_accuracy.py: error: {sentence}")
-    wrong = refused(capsys, lambda: fused_accuracy.main(["--data", "digits"]))
-    assert wrong == "fused_accuracy.py: error: the following arguments are required: --weights"
+        refused(fused_accuracy.main, arguments.split(), "fused_accuracy.py: error", *named)
     assert contents(results) == before
 
 
-def test_a_command_line_is_read_by_its_script(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmarks/speedruns.py"])
-    assert measuring.typed("What it does.") == measuring.typed("What it does.", "NETWORK") == []
-    wrong = refused(capsys, lambda: measuring.typed("What it does.", "FOLDER", "+"))
-    assert wrong == "speedruns.py: error: the following arguments are required: FOLDER"
-    monkeypatch.setattr(sys, "argv", ["benchmarks/blocks.py", "ECA", "GnConv"])
-    assert measuring.typed("What it does.", "BLOCK") == ["ECA", "GnConv"]
-    wrong = refused(capsys, lambda: measuring.typed("What it does."))
-    assert wrong == "blocks.py: error: unrecognized arguments: ECA GnConv"
+def test_a_command_line_is_read_by_its_script(monkeypatch, refused):
+    def typed(given, *arguments):
+        monkeypatch.setattr(sys, "argv", ["benchmarks/speedruns.py", *given])
+        return measuring.typed("What it does.", *arguments)
+
+    assert typed([]) == typed([], "NETWORK") == []
+    assert typed(["ECA", "GnConv"], "BLOCK") == ["ECA", "GnConv"]
+    refused(lambda given: typed(given, "FOLDER", "+"), [], "speedruns.py: error", "FOLDER")
+    refused(typed, ["ECA", "GnConv"], "speedruns.py: error", "ECA", "GnConv")

@@ -34,17 +34,16 @@ def test_those_not_chosen_stay(results):
     assert list(rows(results).items()) == [("b", 2), ("a", 1)]
 
 
-def test_an_unknown_name_is_refused(results, capsys):
-    assert renew("c") == 2
-    assert capsys.readouterr().err == "table.py: error: unknown name 'c'; known are b, a\n"
+def test_an_unknown_name_is_refused(results, refused):
+    refused(lambda names: renew(*names), ["c"], "table.py: error", "c", "b", "a")
     assert list(results.iterdir()) == []
 
 
-def test_rows_of_another_machine_do_not_stay(results, capsys, monkeypatch):
+def test_rows_of_another_machine_do_not_stay(results, refused):
     renew()
-    monkeypatch.setattr(measuring, "surroundings", lambda: {"machine": "another", "versions": "others"})
-    assert renew("a") == 2
-    assert "table.json is of another machine or version" in capsys.readouterr().err
+    record = json.loads((results / "table.json").read_text())
+    (results / "table.json").write_text(json.dumps({**record, "machine": "another"}))
+    refused(lambda names: renew(*names), ["a"], "table.py: error", "table.json")
     assert renew(value=3) == 0
     assert rows(results) == {"b": 3, "a": 3}
 
@@ -60,10 +59,9 @@ def test_what_a_run_measures_once_stands_in_its_own_rows_alone(results):
     assert {row["name"]: row["rate"] for row in rows} == {"b": 1, "a": 2}
 
 
-def test_rows_measured_before_accelerate_say_so_and_do_not_stay(results, capsys):
+def test_rows_measured_before_accelerate_say_so_and_do_not_stay(results, refused):
     before = {key: value for key, value in measuring.surroundings().items() if key != "fast_layers"}
     (results / "table.json").write_text(json.dumps({"rows": [{"name": "b", "value": 1}], **before}))
-    assert renew("a") == 2
-    assert "measure all, without names" in capsys.readouterr().err
+    refused(lambda names: renew(*names), ["a"], "table.py: error", "table.json")
     assert measuring.before_accelerate(before, " Today.").endswith("by themselves. Today.\n")
     assert measuring.before_accelerate(measuring.surroundings()) == ""

@@ -6,9 +6,11 @@ import pytest
 import torch
 from cards import CARD
 from PIL import Image
+from refusals import assert_names
 from safetensors.torch import save_file
 
 import cifarblocks
+from cifarblocks.cli import predict
 from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -21,11 +23,10 @@ def weights(tmp_path):
     return tmp_path / "weights.safetensors", model
 
 
-def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, script):
+def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, command):
     path, model = weights
     files = sorted(image_folder.glob("test/*/*.png"))[:3]
-    finished = script("predict", "--weights", path, *files)
-    lines = finished.stdout.splitlines()
+    lines = command("predict", "--weights", path, *files).stdout.splitlines()
     assert len(lines) == 3
     normalise = Normalisation(CARD.mean, CARD.std, torch.device("cpu"), torch.float32)
     for file, line in zip(files, lines, strict=True):
@@ -37,70 +38,48 @@ def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, s
         assert float(printed["light"]) == pytest.approx(expected[1].item(), abs=0.051)
 
 
-def test_scores_the_weights_as_train_did(script, tmp_path, image_folder):
-    data = ("--data", "folder:shades")
-    trained = script(
-        "train", "--model", "cnn", *data, "--epochs", 3, "--batch-size", 8, "--name", "a", "--image-size", 16
-    )
-    finished = script("predict", "--weights", "runs/cnn/a/last.safetensors", "--evaluate", *data, "--image-size", 16)
+def test_scores_the_weights_as_train_did(command, image_folder):
+    data = ("--data", "folder:shades", "--image-size", 16)
+    trained = command("train", "--model", "cnn", *data, "--epochs", 3, "--batch-size", 8, "--name", "a")
+    scored = command("predict", "--weights", "runs/cnn/a/last.safetensors", "--evaluate", *data)
     scores = re.compile(r"top-1 [\d.]+ %, top-5 [\d.]+ % on 8")
-    assert scores.search(trained.stdout)[0] == scores.search(finished.stdout)[0]
+    assert scores.search(trained.stdout)[0] == scores.search(scored.stdout)[0]
 
 
-def test_what_cannot_work_is_said_in_one_sentence(weights, image_folder, tmp_path, monkeypatch, capsys):
-    from cifarblocks.cli import predict
-
+def test_what_cannot_work_is_refused(weights, image_folder, tmp_path, monkeypatch, refused):
     path, _ = weights
-    other = tmp_path / "other.safetensors"
-    save_file({"a": torch.zeros(1)}, other)
-    text = tmp_path / "text.txt"
-    text.write_text("not an image")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.txt").write_text("not an image")
     monkeypatch.chdir(tmp_path)
-    for arguments, sentence in [
-        ((path,), "give either image files or --evaluate"),
-        ((path, text), "text.txt cannot be read as an image"),
-        ((tmp_path / "none", text), "none cannot be used as weights that cifarblocks train wrote: No such file"),
-        ((other, text), "other.safetensors cannot be used as weights that cifarblocks train wrote"),
-        ((text, text), "text.txt cannot be used as weights that cifarblocks train wrote"),
-        ((path, "--evaluate"), "--data digits has the classes ['0', "),
-        (
-            (path, "--evaluate", "--data", "folder:shades", "--image-size", "7"),
-            "--data folder:shades has images of (7, 7)",
-        ),
-        ((path, text, "--image-size", "7"), "--image-size is for --evaluate"),
-        ((path, "--evaluate", "--top", "2"), "--top is not for --evaluate"),
+    for arguments, named in [
+        ((path,), ["--evaluate"]),
+        ((path, "text.txt"), ["text.txt"]),
+        (("none", "text.txt"), ["--weights", "none"]),
+        (("other.safetensors", "text.txt"), ["--weights", "other.safetensors"]),
+        (("text.txt", "text.txt"), ["--weights", "text.txt"]),
+        ((path, "--evaluate"), ["--data", "digits", CARD.classes]),
+        ((path, "--evaluate", "--data", "folder:shades", "--image-size", 7), ["--data", "folder:shades", (7, 7)]),
+        ((path, "text.txt", "--image-size", 7), ["--image-size", "--evaluate"]),
+        ((path, "--evaluate", "--top", 2), ["--top", "--evaluate"]),
     ]:
-        try:
-            status = predict.main(["--weights", *map(str, arguments)])
-        except SystemExit as exit:
-            status = exit.code
-        assert status == 2
-        error = capsys.readouterr().err
-        assert sentence in error
-        assert error.count("\n") == 1
+        refused(predict.main, ["--weights", *arguments], "cifarblocks predict: error", *named)
 
 
-def test_images_are_named_with_no_package_but_pillow(weights, image_folder, script, tmp_path):
+def test_images_are_named_with_no_package_but_pillow(weights, image_folder, command, tmp_path):
     """The training system's packages and torchvision cannot be imported."""
     path, _ = weights
     image = next(image_folder.glob("test/*/*.png"))
-    missing = ["numpy", "torchvision", "tqdm", "matplotlib", "tensorboard", "optuna", "timm"]
     (tmp_path / "bare.py").write_text(
-        f"import sys\nsys.modules.update(dict.fromkeys({missing}))\n"
+        "import sys\n"
+        "missing = 'numpy torchvision tqdm matplotlib tensorboard optuna timm'\n"
+        "sys.modules.update(dict.fromkeys(missing.split()))\n"
         "from cifarblocks.cli.main import main\n"
-        "status = main(sys.argv[1:])\n"
+        "assert main(sys.argv[1:]) == 0\n"
         "assert 'cifarblocks.training.loop' not in sys.modules\n"
-        "sys.exit(status)\n"
+        "main([*sys.argv[1:-1], '--evaluate'])\n"
     )
-
-    def bare(*arguments):
-        command = [sys.executable, "bare.py", "predict", "--weights", path, *arguments]
-        return subprocess.run([str(word) for word in command], cwd=tmp_path, capture_output=True, text=True)
-
-    named = bare(image)
-    assert named.returncode == 0, named.stderr
-    assert named.stdout == script("predict", "--weights", path, image).stdout
-    scored = bare("--evaluate")
-    assert scored.returncode == 2
-    sentence = "cifarblocks predict: error: --evaluate needs more packages: pip install 'cifarblocks[train]'"
-    assert scored.stderr.splitlines()[-1] == sentence
+    bare = [sys.executable, "bare.py", "predict", "--weights", str(path), str(image)]
+    finished = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.stdout == command("predict", "--weights", path, image).stdout
+    assert finished.returncode == 2
+    assert_names(finished.stderr.splitlines()[-1], "--evaluate", "pip install 'cifarblocks[train]'")

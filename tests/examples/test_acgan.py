@@ -5,23 +5,11 @@ import acgan
 import pytest
 import shared
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cifarblocks.training.data.datasets import DataSet, Images
 from cifarblocks.training.data.seeds import random_stream
-
-NARROW = ("--width", "4", "--noise", "3", "--batch-size", "8")
-
-
-@pytest.fixture
-def quick_check(monkeypatch):
-    """The checks with fewer samples and epochs."""
-    monkeypatch.setattr(acgan, "CHECK_SAMPLES", 64)
-    monkeypatch.setattr(acgan, "CHECK_EPOCHS", 4)
 
 
 def small_generator(classes=3):
@@ -135,88 +123,14 @@ class Painter(nn.Module):
     ],
     ids=["as asked", "the other", "always dark"],
 )
-def test_the_checks_see_a_good_generator_and_bad_ones(quick_check, shade_of, named, learnt):
+def test_the_checks_see_a_good_generator_and_bad_ones(monkeypatch, shade_of, named, learnt):
+    monkeypatch.setattr(acgan, "CHECK_SAMPLES", 64)
+    monkeypatch.setattr(acgan, "CHECK_EPOCHS", 4)
     options = Namespace(noise=64, seed=0)
     result = acgan.check(Painter(shade_of), shades(), 17, options, torch.device("cpu"))
     assert result["test_top1_trained_on_images"] == 100
     assert result["samples_named_as_asked"] == pytest.approx(named, abs=1)
     assert result["test_top1_trained_on_samples"] == pytest.approx(learnt, abs=5)
-
-
-def run(tmp_path, monkeypatch, *arguments, status=0):
-    monkeypatch.chdir(tmp_path)
-    try:
-        ended = acgan.main([*NARROW, *map(str, arguments)])
-    except SystemExit as exit:
-        ended = exit.code
-    assert ended == status
-
-
-FOLDER = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
-
-
-def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, capsys, quick_check):
-    run(tmp_path, monkeypatch, *FOLDER, "--name", "one")
-    folder, printed = tmp_path / "runs" / "acgan" / "one", capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == {
-        "configuration.json", "generator.safetensors", "metrics.jsonl", "samples_0002.png", "samples_0003.png",
-        "summary.json",
-    }  # fmt: skip
-    for path in folder.iterdir():
-        assert str(path.relative_to(tmp_path)) in printed
-    for path in folder.glob("*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.width > picture.height > 100  # ten samples of each of two classes
-
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["training_images"], summary["test_images"], summary["samples"]) == (24, 8, 64)
-    assert summary["classifier"] == "resnet_20"
-    assert f"of 64 samples, a resnet_20 of real images names {summary['samples_named_as_asked']:.2f} %" in printed
-    assert f"one trained on samples alone names {summary['test_top1_trained_on_samples']:.2f} %" in printed
-    with safe_open(folder / "generator.safetensors", framework="pt") as file:
-        generator = acgan.Generator(**json.loads(file.metadata()["arguments"]))
-    generator.load_state_dict(load_file(folder / "generator.safetensors"))
-    assert sum(p.numel() for p in generator.parameters()) == summary["generator_parameters"]
-
-
-def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder, quick_check):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(tmp_path, monkeypatch, *FOLDER, "--name", name, "--seed", seed)
-    folders = [tmp_path / "runs" / "acgan" / name for name in "abc"]
-    a, b, c = (load_file(folder / "generator.safetensors") for folder in folders)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["layers.0.weight"], c["layers.0.weight"])
-    results = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    for key in ("samples_named_as_asked", "test_top1_trained_on_samples", "test_top1_trained_on_images"):
-        assert results[0][key] == results[1][key]
-    assert (folders[0] / "samples_0003.png").read_bytes() == (folders[1] / "samples_0003.png").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "sentence"),
-    [
-        (("--data", "mnist"), 2, "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
-        (("--data", "folder:shades"), 2, "has images of 6x8; they must be square"),
-        ((*FOLDER, "--batch-size", 25), 2, "--batch-size 25 is more than the 24 training images"),
-        (("--average", 2), 2, "--average: must be a number from 0 to 0.9999, got '2'"),
-        (("--data", "folder:one", "--image-size", 8), 2, "--data folder:one has 1 class"),
-        ((*FOLDER, "--lr", 1e30), 1, "the loss is nan in epoch 1; try a smaller --lr than 1e+30"),
-    ],
-)
-def test_what_cannot_work_is_said_in_one_sentence(
-    tmp_path, monkeypatch, image_folder, capsys, arguments, status, sentence
-):
-    for part in ("train", "test"):
-        (tmp_path / "one" / part).mkdir(parents=True)
-        (tmp_path / "one" / part / "dark").symlink_to(image_folder / part / "dark")
-    run(tmp_path, monkeypatch, *arguments, status=status)
-    error = capsys.readouterr().err
-    assert error.startswith("acgan.py: error: ")
-    assert sentence in error
-    assert error.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -1,13 +1,24 @@
-"""What vae.py and acgan.py share: pixels and numbers, sizes, the picture of a grid."""
+"""What vae.py and acgan.py share: their runs, pixels and numbers, sizes, the picture of a grid."""
 
+import json
+import math
+import os
+import signal
 from argparse import Namespace
 from itertools import pairwise
+from pathlib import Path
 
+import acgan
 import pytest
 import torch
 import torch.nn.functional as F
+import vae
+from commands import after_steps
 from image_grids import draw_grid
 from PIL import Image
+from refusals import refuses
+from run_folders import assert_same, metrics, summary, weights
+from safetensors import safe_open
 from shared import load_pixels, map_sizes, map_widths, shuffled_batches, to_numbers, to_pixels
 
 from cifarblocks.training.data.datasets import Images, load_data
@@ -47,9 +58,9 @@ def test_folders_are_read_at_any_square_size_that_can_be_halved(tmp_path, image_
     data, values = load_pixels(options(tmp_path, data=f"folder:{image_folder}", image_size=12))
     assert (values, data.image_size, data.classes) == (256, (12, 12), ["dark", "light"])
     for size, shown in ((None, "6x8"), (4, "4x4"), (10, "10x10")):
-        with pytest.raises(UserError, match=f"images of {shown}; they must be square, of a multiple of 4"):
+        with refuses(UserError, shown):
             load_pixels(options(tmp_path, data=f"folder:{image_folder}", image_size=size))
-    with pytest.raises(UserError, match="--batch-size 25 is more than the 24 training images"):
+    with refuses(UserError, "--batch-size", 25, 24):
         load_pixels(options(tmp_path, data=f"folder:{image_folder}", image_size=8, batch_size=25))
 
 
@@ -92,3 +103,107 @@ def test_grey_values_are_ink_on_paper(tmp_path):
         drawn = torch.frombuffer(bytearray(picture.convert("L").tobytes()), dtype=torch.uint8).view(picture.height, -1)
     ink = (drawn == 0).nonzero()[:, 1].float()
     assert ink.min() > drawn.shape[1] / 2
+
+
+NARROW = {vae: ("--latent", 2), acgan: ("--noise", 3)}
+WEIGHTS = {vae: (vae.VAE, "vae", "parameters"), acgan: (acgan.Generator, "generator", "generator_parameters")}
+PICTURES = {vae: {"interpolations.png", "reconstructions.png"}, acgan: set()}
+SHADES = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
+
+
+@pytest.fixture(params=[vae, acgan], ids=lambda example: example.__name__)
+def example(request, tmp_path, image_folder, monkeypatch):
+    """One of the two, in a folder with images, with short checks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(acgan, "CHECK_SAMPLES", 64)
+    monkeypatch.setattr(acgan, "CHECK_EPOCHS", 2)
+    return request.param
+
+
+def narrow(example, *arguments):
+    return [*map(str, ("--width", 4, "--batch-size", 8, *NARROW[example], *arguments))]
+
+
+def test_a_run_leaves_what_is_promised(example, capsys, refused):
+    assert example.main(narrow(example, *SHADES, "--name", "one")) == 0
+    folder, printed = Path("runs", example.__name__, "one"), capsys.readouterr().out
+    network, name, parameters = WEIGHTS[example]
+    assert {path.name for path in folder.iterdir()} == PICTURES[example] | {
+        "configuration.json", "metrics.jsonl", "samples_0002.png", "samples_0003.png", "summary.json",
+        f"{name}.safetensors",
+    }  # fmt: skip
+    assert all(str(path) in printed for path in folder.iterdir())
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+            assert min(picture.size) > 100
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3]
+    result = summary(folder)
+    assert (result["training_images"], result["test_images"]) == (24, 8)
+    with safe_open(folder / f"{name}.safetensors", framework="pt") as file:
+        model = network(**json.loads(file.metadata()["arguments"]))
+    model.load_state_dict(weights(folder)[name])
+    assert sum(p.numel() for p in model.parameters()) == result[parameters]
+    if example is vae:
+        nats = result["negative_elbo_nats_per_image"]
+        assert nats == pytest.approx(result["distortion_nats_per_image"] + result["kl_nats_per_image"])
+        assert result["bits_per_dimension"] == pytest.approx(nats / (3 * 8 * 8) / math.log(2))
+        assert result["beats_pca"] is (result["reconstruction_mean_squared_error"] < result["pca_mean_squared_error"])
+        assert f"{nats:.2f} nats" in printed
+    else:
+        assert (result["samples"], result["classifier"]) == (64, "resnet_20")
+        for key in ("samples_named_as_asked", "test_top1_trained_on_samples"):
+            assert f"{result[key]:.2f} %" in printed
+    refused(example.main, narrow(example, *SHADES, "--name", "one"), "--name", "one", folder)
+
+
+def test_a_seed_is_a_result(example):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert example.main(narrow(example, *SHADES, "--epochs", 1, "--name", name, "--seed", seed)) == 0
+    a, b, c = (Path("runs", example.__name__, name) for name in "abc")
+    assert_same(weights(a), weights(b))
+    with pytest.raises(AssertionError):
+        assert_same(weights(a), weights(c))
+    results = [{k: v for k, v in summary(folder).items() if not isinstance(v, dict | str)} for folder in (a, b)]
+    assert all(results[0][key] == results[1][key] for key in results[0] if "second" not in key)
+    for path in a.glob("*.png"):
+        assert path.read_bytes() == (b / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "named"),
+    [
+        (("--data", "mnist"), 2, ["--data", "cifar10", "folder:PATH", "mnist"]),
+        (("--data", "folder:shades"), 2, ["6x8"]),
+        (("--epochs", 0), 2, ["--epochs", 1, 0]),
+        (("--name", "a/b"), 2, ["--name", "a/b"]),
+        ((*SHADES, "--output", "file"), 2, ["--output", "file"]),
+        ((*SHADES, "--batch-size", 25), 2, ["--batch-size", 25, 24]),
+        ((*SHADES, "--lr", 1e30), 1, ["nan", "epoch 1", "--lr", 1e30]),
+    ],
+)
+def test_what_cannot_work_is_refused(example, refused, arguments, status, named):
+    Path("file").touch()
+    refused(example.main, narrow(example, *arguments), f"{example.__name__}.py: error", *named, status=status)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "named"),
+    [
+        (vae, ("--image-size", 16), ["--image-size", 16, "8x8"]),
+        (vae, (*SHADES, "--latent", 25), ["--latent", 25, 24, 192]),
+        (acgan, ("--average", 2), ["--average", 0, 0.9999, 2]),
+        (acgan, ("--data", "folder:one", "--image-size", 8), ["--data", "folder:one", 1]),
+    ],
+)
+def test_what_one_of_them_cannot_is_refused(module, arguments, named, tmp_path, image_folder, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        Path("one", part).mkdir(parents=True)
+        Path("one", part, "dark").symlink_to(image_folder / part / "dark")
+    refused(module.main, narrow(module, *arguments), f"{module.__name__}.py: error", *named)
+
+
+def test_a_signal_is_answered_in_a_line(example, signals, refused):
+    with after_steps(lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        refused(example.main, narrow(example, *SHADES), f"{example.__name__}.py: error", status=130)

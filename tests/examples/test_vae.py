@@ -1,20 +1,13 @@
 import json
 import math
-import os
-import signal
 
 import pytest
 import torch
 import vae
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
 from cifarblocks.training.data.datasets import DataSet, Images
-
-NARROW = ("--width", "4", "--latent", "2", "--batch-size", "8")
 
 
 def small_vae(values=17, channels=1, size=8, latent=3):
@@ -146,95 +139,6 @@ def test_shapes(channels, size):
     assert [part.shape for part in model.encode(x)] == [(2, 3)] * 2
     assert [part.shape for part in model.decode(torch.zeros(2, 3))] == [x.shape] * 2
     assert [part.shape for part in model(x, torch.zeros(2, 3))] == [(2,)] * 2
-
-
-def run(tmp_path, monkeypatch, *arguments, status=0):
-    monkeypatch.chdir(tmp_path)
-    try:
-        ended = vae.main([*NARROW, *map(str, arguments)])
-    except SystemExit as exit:
-        ended = exit.code
-    assert ended == status
-
-
-FOLDER = ("--data", "folder:shades", "--image-size", 8, "--epochs", 3, "--pictures-every", 2)
-
-
-def test_a_run_leaves_what_is_promised(tmp_path, monkeypatch, image_folder, capsys):
-    run(tmp_path, monkeypatch, *FOLDER, "--name", "one")
-    folder, printed = tmp_path / "runs" / "vae" / "one", capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == {
-        "configuration.json", "interpolations.png", "metrics.jsonl", "reconstructions.png", "samples_0002.png",
-        "samples_0003.png", "summary.json", "vae.safetensors",
-    }  # fmt: skip
-    for path in folder.iterdir():
-        assert str(path.relative_to(tmp_path)) in printed
-    for path in folder.glob("*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert min(picture.size) > 200
-
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["training_images"], summary["test_images"], summary["epochs"]) == (24, 8, 3)
-    nats, dimensions = summary["negative_elbo_nats_per_image"], 3 * 8 * 8
-    assert nats == pytest.approx(summary["distortion_nats_per_image"] + summary["kl_nats_per_image"])
-    assert summary["bits_per_dimension"] == pytest.approx(nats / dimensions / math.log(2))
-    assert summary["likelihood"] == "discretised logistic over the 256 values of each of 192 numbers an image"
-    assert summary["beats_pca"] is (summary["reconstruction_mean_squared_error"] < summary["pca_mean_squared_error"])
-    assert f"test -ELBO {nats:.2f} nats an image on 8 images" in printed
-    with safe_open(folder / "vae.safetensors", framework="pt") as file:
-        model = vae.VAE(**json.loads(file.metadata()["arguments"]))
-    model.load_state_dict(load_file(folder / "vae.safetensors"))
-    assert sum(p.numel() for p in model.parameters()) == summary["parameters"]
-
-    run(tmp_path, monkeypatch, *FOLDER, "--name", "one", status=2)
-    error = capsys.readouterr().err
-    assert error == "vae.py: error: --name one: run runs/vae/one is there already; choose another name\n"
-
-
-def test_a_seed_is_a_result(tmp_path, monkeypatch, image_folder):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(tmp_path, monkeypatch, *FOLDER, "--name", name, "--seed", seed)
-    folders = [tmp_path / "runs" / "vae" / name for name in "abc"]
-    a, b, c = (load_file(folder / "vae.safetensors") for folder in folders)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["encoder.0.weight"], c["encoder.0.weight"])
-    results = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    assert results[0]["negative_elbo_nats_per_image"] == results[1]["negative_elbo_nats_per_image"]
-    for name in ("samples_0003.png", "interpolations.png"):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "sentence"),
-    [
-        (("--data", "mnist"), 2, "--data must be digits, cifar10, cifar100 or folder:PATH, got 'mnist'"),
-        (("--image-size", 16), 2, "--image-size 16 is not for the digits, which are taken as scanned, 8x8"),
-        (("--data", "folder:shades"), 2, "has images of 6x8; they must be square"),
-        ((*FOLDER, "--latent", 25), 2, "--latent 25 is more than PCA can have of 24 images of 192 numbers"),
-        (("--epochs", 0), 2, "--epochs: must be a whole number of at least 1, got '0'"),
-        (("--name", "a/b"), 2, "--name: must be the name of one folder, got 'a/b'"),
-        ((*FOLDER, "--output", "file"), 2, "--output file: file/vae"),
-        ((*FOLDER, "--lr", 1e30), 1, "the loss is nan in epoch 1; try a smaller --lr than 1e+30"),
-    ],
-)
-def test_what_cannot_work_is_said_in_one_sentence(
-    tmp_path, monkeypatch, image_folder, capsys, arguments, status, sentence
-):
-    (tmp_path / "file").touch()
-    run(tmp_path, monkeypatch, *arguments, status=status)
-    error = capsys.readouterr().err
-    assert error.startswith("vae.py: error: ")
-    assert sentence in error
-    assert error.count("\n") == 1
-
-
-def test_a_signal_is_answered_in_a_sentence(tmp_path, monkeypatch, image_folder, signals, capsys):
-    monkeypatch.setattr(vae, "train_epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    run(tmp_path, monkeypatch, *FOLDER, status=130)
-    assert capsys.readouterr().err == "vae.py: error: interrupted; what was written before is whole\n"
 
 
 @pytest.mark.slow

@@ -1,22 +1,23 @@
 """Training from Python: `cifarblocks.training.train`."""
 
-import subprocess
 import sys
 
 import pytest
+from refusals import refuses
 
 from cifarblocks.training import train
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.run_folder.folder import read_json
 
-QUICK = {"epochs": 1, "share": 0.2}
-
 
 def test_options_are_the_fields_of_the_declaration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [""])  # as at a prompt
     options = {"mean": (0.5, 0.5, 0.5), "std": [0.2] * 3, "model_argument": {"dropout": 0.1}, "image_size": None}
-    result = train("mlp", "digits", name="first", final=True, output=tmp_path / "out", **options, **QUICK)
-    recorded = read_json(tmp_path / "out" / "mlp" / "first" / "configuration.json")["options"]
+    result = train("mlp", name="first", final=True, share=0.2, output=tmp_path / "out", epochs=1, **options)
+    configuration = read_json(tmp_path / "out" / "mlp" / "first" / "configuration.json")
+    recorded = configuration["options"]
+    assert configuration["command"] == "python"
     assert result["epochs"] == 1
     assert (recorded["mean"], recorded["std"], recorded["model_argument"]) == ([0.5] * 3, [0.2] * 3, {"dropout": 0.1})
     assert recorded["final"] is True
@@ -24,23 +25,11 @@ def test_options_are_the_fields_of_the_declaration(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"epoch": 1}, "there is no option 'epoch'; did you mean 'epochs'?"),
-        ({"help": True}, "there is no option 'help'"),
-        ({"epochs": 0}, "--epochs: must be a whole number of at least 1, got '0'"),
-    ],
+    ("options", "named"),
+    [({"epoch": 1}, ["epoch", "epochs"]), ({"help": True}, ["help"]), ({"epochs": 0}, ["--epochs", 1, 0])],
 )
-def test_a_wrong_option_is_one_sentence(options, sentence, tmp_path, monkeypatch, capsys):
+def test_a_wrong_option_is_named(options, named, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as refused:
+    with refuses(UserError, *named):
         train("mlp", **options)
-    assert sentence in str(refused.value)
     assert capsys.readouterr().out == ""
-
-
-def test_it_trains_from_a_prompt(tmp_path):
-    lines = f"from cifarblocks.training import train\ntrain('mlp', name='typed', **{QUICK})\n"
-    finished = subprocess.run([sys.executable], input=lines, cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    assert read_json(tmp_path / "runs" / "mlp" / "typed" / "configuration.json")["command"] == "python"

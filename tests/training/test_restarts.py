@@ -3,27 +3,20 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from run_folders import assert_same, weights
+from together import free_port
 
 TRAIN = ("-m", "cifarblocks", "train")
 ARGUMENTS = ("--model", "mlp", "--epochs", "8", "--precision", "float32", "--checkpoint-steps", "3", "--resume",
              "--ema", "0.9", "--policy", "trivial", "--mixup", "0.2")  # fmt: skip
 # Without it the workers of all attempts share one store of addresses, and find those of workers that are dead.
 STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def agent(folder: Path, port: int, number: int) -> subprocess.Popen:
@@ -84,8 +77,5 @@ def test_two_agents_whose_workers_are_killed_end_with_the_weights_of_a_run_that_
                 each.terminate()
                 each.wait(timeout=60)
     assert kills >= 3
-    whole, cut = runs / "whole", runs / "cut"
-    for name in ("last", "best", "average"):
-        ours, theirs = load_file(whole / f"{name}.safetensors"), load_file(cut / f"{name}.safetensors")
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    assert_same(weights(runs / "whole"), weights(runs / "cut"))
     assert "going on with run" in "".join((tmp_path / f"agent{number}.log").read_text() for number in range(2))

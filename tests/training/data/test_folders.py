@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refuses
+from safetensors.torch import load_file
 
 from cifarblocks.training.data import folders
+from cifarblocks.training.data.cache import write_cache
 from cifarblocks.training.data.folders import load_folder
 from cifarblocks.training.errors import UserError
 
@@ -20,26 +23,32 @@ def test_reads_every_image_under_its_class(image_folder, tmp_path):
     assert torch.equal(train.flatten(1).max(1).values > 127, train_labels.bool())
 
 
-def test_decodes_once_and_again_when_a_file_changes(image_folder, tmp_path, monkeypatch):
+def repaint(cache):
+    """Make all images of the cache black, so that it is seen where they come from."""
+    (path,) = cache.iterdir()
+    tensors = load_file(path)
+    for name in ("train_pixels", "test_pixels"):
+        tensors[name].zero_()
+    write_cache(path, {name: tensors[name] for name in folders.TENSORS})
+
+
+def test_decodes_once_and_again_when_a_file_changes(image_folder, tmp_path):
     first = load_folder(image_folder, tmp_path / "cache")
-    decoded = []
-    read_image = folders.read_image
-    monkeypatch.setattr(folders, "read_image", lambda path: decoded.append(path) or read_image(path))
-    again = load_folder(image_folder, tmp_path / "cache")
-    assert not decoded
-    assert torch.equal(again[1][0], first[1][0])
+    repaint(tmp_path / "cache")
+    assert not load_folder(image_folder, tmp_path / "cache")[1][0].any()
 
     Image.new("RGB", (8, 6), (9, 9, 9)).save(image_folder / "train" / "dark" / "0.png")
     changed = load_folder(image_folder, tmp_path / "cache")
-    assert len(decoded) == 32
     assert (changed[1][0][0] == 9).all()
+    assert torch.equal(changed[1][0][1:], first[1][0][1:])
 
 
-def test_a_moved_folder_is_not_decoded_again(image_folder, tmp_path, monkeypatch):
+def test_a_moved_folder_is_not_decoded_again(image_folder, tmp_path):
     load_folder(image_folder, tmp_path / "cache")
-    moved = shutil.move(image_folder, tmp_path / "elsewhere")
-    monkeypatch.setattr(folders, "read_image", None)
-    assert load_folder(type(image_folder)(moved), tmp_path / "cache")[0] == "elsewhere"
+    repaint(tmp_path / "cache")
+    name, (train, _), *_ = load_folder(image_folder.rename(tmp_path / "elsewhere"), tmp_path / "cache")
+    assert name == "elsewhere"
+    assert not train.any()
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-40] + bytes(40), lambda data: data[:100], lambda _: b""])
@@ -96,35 +105,32 @@ def large_file(root):
     Image.new("RGB", (9, 6)).save(root / "test" / "dark" / "1.png")
 
 
+def remove(*parts):
+    return lambda root: shutil.rmtree(root.joinpath(*parts))
+
+
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("spoil", "file", "named"),
     [
-        (break_file, "test/light/2.png cannot be read as an image: it is none of JPEG, PNG"),
-        (foreign_file, "train/dark/Thumbs.db cannot be read as an image: it is none of JPEG, PNG"),
-        (stray_file, "train/stray.png is not in a class folder"),
-        (nested_folder, "train/dark/more is a folder inside a class folder"),
-        (broken_link, "train/dark/99.png cannot be read: No such file"),
-        (deep_file, "train/light/5.png is of mode I;16, whose values are not of 8 bits"),
-        (truncate_file, "train/dark/3.png cannot be read as an image"),
-        (empty_class, "class folder .*train/dark is empty"),
-        (
-            lambda root: shutil.rmtree(root / "test" / "light"),
-            "class 'light' is in .*train but .*test/light is missing",
-        ),
-        (
-            lambda root: shutil.rmtree(root / "train" / "light"),
-            "class 'light' is in .*test but .*train/light is missing",
-        ),
-        (lambda root: shutil.rmtree(root / "test"), "must have a folder .*/test, and it is not there"),
-        (gray_file, "train/light/5.png is not an RGB image but of mode L; --image-size"),
-        (large_file, "test/dark/1.png is 9x6 pixels where the images before it are 8x6; --image-size"),
+        (break_file, "test/light/2.png", ["JPEG", "PNG"]),
+        (foreign_file, "train/dark/Thumbs.db", ["JPEG", "PNG"]),
+        (stray_file, "train/stray.png", []),
+        (nested_folder, "train/dark/more", []),
+        (broken_link, "train/dark/99.png", ["No such file"]),
+        (deep_file, "train/light/5.png", ["I;16"]),
+        (truncate_file, "train/dark/3.png", []),
+        (empty_class, "train/dark", []),
+        (remove("test", "light"), "test/light", ["train"]),
+        (remove("train", "light"), "train/light", ["test"]),
+        (remove("test"), "test", []),
+        (gray_file, "train/light/5.png", ["L", "RGB", "--image-size"]),
+        (large_file, "test/dark/1.png", ["9x6", "8x6", "--image-size"]),
     ],
 )
-def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, sentence):
+def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, file, named):
     spoil(image_folder)
-    with pytest.raises(UserError, match=sentence) as caught:
+    with refuses(UserError, image_folder / file, *named):
         load_folder(image_folder, tmp_path / "cache")
-    assert "\n" not in str(caught.value)
 
 
 def test_an_image_size_makes_every_image_rgb_and_of_that_size(image_folder, tmp_path):

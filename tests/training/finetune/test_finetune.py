@@ -1,6 +1,6 @@
 """cifarblocks finetune: what is frozen stays, and what is kept on disk is what would be computed."""
 
-import json
+import itertools
 import os
 import pickle
 import shutil
@@ -9,15 +9,17 @@ import signal
 import pytest
 import timm
 import torch
+from commands import after_steps, status_of, write_shades
 from references import randomise
-from safetensors.torch import load_file, save_file
-from torch.optim.swa_utils import AveragedModel
+from refusals import assert_names, refuses
+from run_folders import assert_same, metrics, summary, weights
+from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import cifarblocks
 from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.checkpoints.tables import TABLES
 from cifarblocks.cli import finetune
-from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.data.datasets import Images, load_data
 from cifarblocks.training.distributed import ALONE, Processes
@@ -48,8 +50,7 @@ def tuned(tmp_path, image_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, name="run", status=0, weights="start.safetensors"):
-        given = ("--weights", weights, *QUICK, "--name", name, *arguments)
-        assert finetune.main([str(argument) for argument in given]) == status
+        assert status_of(finetune.main, ["--weights", weights, *QUICK, "--name", name, *arguments]) == status
         return tmp_path / "runs" / "resnet_20" / name
 
     return run
@@ -61,28 +62,28 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """How many images the frozen network sees."""
+def counted():
+    """How many images a network without its last layer sees, each time."""
     counts = []
-    original = features.Backbone.__call__
 
-    def call(backbone, images):
-        counts.append(len(images))
-        return original(backbone, images)
+    def count(module, inputs):
+        if isinstance(getattr(getattr(module, "head", None), "classifier", None), torch.nn.Identity):
+            counts.append(len(inputs[0]))
 
-    monkeypatch.setattr(features.Backbone, "__call__", call)
-    return counts
+    hook = register_module_forward_pre_hook(count)
+    yield counts
+    hook.remove()
 
 
 def test_a_frozen_network_stays_to_the_bit_and_its_last_layer_learns(tuned, start, tmp_path, capsys):
-    folder = tuned("--freeze", "--epochs", 60)
-    last = load_file(folder / "last.safetensors")
+    arguments = ("--freeze", "--epochs", 12, "--lr", 1)
+    folder = tuned(*arguments)
+    last = weights(folder)["last"]
     assert last.keys() == start.keys()
     for name, value in start.items():
         assert torch.equal(last[name], value) != name.startswith("head.classifier."), name
-    result = json.loads((folder / "summary.json").read_text())
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == result["epochs"] == 60
+    result, lines = summary(folder), metrics(folder)
+    assert len(lines) == result["epochs"] == 12
     assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
 
     # What is written of the test images is what the network in the file makes of them.
@@ -91,25 +92,25 @@ def test_a_frozen_network_stays_to_the_bit_and_its_last_layer_learns(tuned, star
     logits = model(Normalisation(card.mean, card.std, CPU, torch.float32)(test.pixels))
     assert result["test_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, test.labels).item(), rel=1e-5)
     assert result["test_top1"] == pytest.approx(100 * (logits.argmax(1) == test.labels).float().mean().item())
-    tuned("--freeze", "--epochs", 60, "--resume")
+    tuned(*arguments, "--resume")
     assert "is finished" in capsys.readouterr().out
 
 
 def test_kept_features_give_the_same_layer_as_features_computed_anew(tuned, start, tmp_path, counted):
-    seen = 24 + 24 + 8  # the training images, mirrored too, and the test images
-    first = tuned("--freeze", "--epochs", 3, name="computed")
+    arguments = ("--freeze", "--epochs", 2)
+    seen = 24 + 24  # the training images, mirrored too
+    first = tuned(*arguments, "--no-test", name="computed")
     assert sum(counted) == seen
-    second = tuned("--freeze", "--epochs", 3, name="kept")
+    second = tuned(*arguments, "--no-test", name="kept")
     assert sum(counted) == seen
     shutil.rmtree(tmp_path / "data" / "cache" / "features")
-    third = tuned("--freeze", "--epochs", 3, name="computed_again")
+    third = tuned(*arguments, "--no-test", name="computed_again")
     assert sum(counted) == 2 * seen
-    layers = [load_file(folder / "last.safetensors")["head.classifier.weight"] for folder in (first, second, third)]
-    assert torch.equal(layers[0], layers[1])
-    assert torch.equal(layers[0], layers[2])
-    final = tuned("--freeze", "--epochs", 3, "--no-mirror", "--final", name="final")
-    assert sum(counted) == 2 * seen  # which images are held out does not matter to the network
-    assert json.loads((final / "summary.json").read_text())["training_images"] == 24
+    for other in (second, third):
+        assert_same(weights(first)["last"], weights(other)["last"])
+    final = tuned(*arguments, "--no-mirror", "--final", name="final")
+    assert sum(counted) == 2 * seen + 8  # which images are held out does not matter to the network
+    assert summary(final)["training_images"] == 24
 
 
 @pytest.mark.parametrize("share", [1, 0.5])
@@ -137,38 +138,26 @@ def test_the_test_images_may_be_left_alone_until_later(tuned, start, counted, ca
     assert not (folder / "summary.json").exists()
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log = reader.EventAccumulator(str(folder / "tensorboard")).Reload()
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [(event.step, event.value) for event in log.Scalars("train_loss")]
-    assert losses == [(line["epoch"], pytest.approx(line["train_loss"])) for line in history]
+    assert losses == [(line["epoch"], pytest.approx(line["train_loss"])) for line in metrics(folder)]
 
-    layer = load_file(folder / "last.safetensors")["head.classifier.weight"]
+    layer = weights(folder)["last"]
     tuned(*arguments, "--resume")
-    assert torch.equal(load_file(folder / "last.safetensors")["head.classifier.weight"], layer)
-    result = json.loads((folder / "summary.json").read_text())
+    assert_same(weights(folder)["last"], layer)
+    result = summary(folder)
     assert (result["epochs"], result["training_images"], result["test_images"]) == (3, 11, 8)
 
 
-def test_a_layer_whose_training_was_interrupted_goes_on_to_the_bit(tuned, start, monkeypatch, signals, capsys):
-    options = ("--freeze", "--epochs", 3, "--ema", 0.5, "--accumulate", 2)
+def test_a_layer_whose_training_was_interrupted_goes_on_to_the_bit(tuned, start, signals, capsys):
+    options = ("--freeze", "--epochs", 3, "--ema", 0.5, "--accumulate", 2, "--no-test")
     whole = tuned(*options, name="whole")
-    original = loop.between_steps
-
-    def interrupted(run, stop):
-        if (len(run.state.history), run.state.step) == (1, 2):
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(run, stop)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "between_steps", interrupted)
+    taken = itertools.count(1)
+    with after_steps(lambda _: next(taken) == 4 and os.kill(os.getpid(), signal.SIGTERM)):
         folder = tuned(*options, name="cut", status=143)
-    assert capsys.readouterr().err == (
-        "cifarblocks finetune: error: SIGTERM in epoch 2 after step 2; --name cut --resume goes on from there\n"
-    )
-    assert not (folder / "summary.json").exists()
+    assert_names(capsys.readouterr().err, "cifarblocks finetune", "SIGTERM", "epoch 2", "step 2", "--name cut --resume")
     tuned(*options, "--resume", name="cut")
-    for name in ("last", "average"):
-        cut, expected = (load_file(run / f"{name}.safetensors") for run in (folder, whole))
-        assert all(torch.equal(value, expected[key]) for key, value in cut.items())
+    assert weights(folder).keys() == {"last", "best", "average"}
+    assert_same(weights(folder), weights(whole))
 
 
 def direct(model, images, mean):
@@ -187,10 +176,10 @@ def scene(tmp_path):
     model = write_weights(tmp_path / "start.safetensors")
     images = Images(torch.randint(0, 256, (30, 6, 8, 3), dtype=torch.uint8), torch.zeros(30, dtype=torch.int64))
 
-    def read(model, images, mean=0.5, built="resnet_20"):
+    def read(model, images, mean=0.5, built="resnet_20", chunk=2000):
         normalise = Normalisation([mean] * 3, [0.25] * 3, CPU, torch.float32)
         with features.frozen(model, {"model": built}, normalise, PLAIN) as backbone:
-            return features.compute_features(backbone, images, tmp_path / "cache", "images", ALONE)
+            return features.compute_features(backbone, images, tmp_path / "cache", "images", ALONE, chunk)
 
     return model, images, read
 
@@ -212,8 +201,8 @@ def test_whatever_changes_is_computed_anew(scene, counted, changed):
     if changed == "the model":
         built = "another_of_the_same_weights"
     found = read(model, images, mean, built)
-    torch.testing.assert_close(found, direct(model, images, mean), rtol=1e-5, atol=1e-5)
     assert len(counted) == (1 if changed == "nothing" else 2)
+    torch.testing.assert_close(found, direct(model, images, mean), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
@@ -231,67 +220,45 @@ def test_a_damaged_file_is_computed_again_and_that_is_said(scene, counted, tmp_p
     assert len(counted) == 2
 
 
-def test_what_was_interrupted_goes_on_from_the_last_whole_chunk(scene, counted, tmp_path, monkeypatch):
+def test_what_was_interrupted_goes_on_from_the_last_whole_chunk(scene, counted):
     model, images, read = scene
-    monkeypatch.setattr(features, "CHUNK", 7)
-    call = features.Backbone.__call__
 
-    def interrupted(backbone, chunk):
-        if len(counted) == 3:
+    def interrupt(*_):
+        if len(counted) == 4:
             raise KeyboardInterrupt
-        return call(backbone, chunk)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(features.Backbone, "__call__", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            read(model, images)
+    hook = model.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        read(model, images, chunk=7)
+    hook.remove()
     assert isinstance(model.head.classifier, torch.nn.Linear)  # it was put back
-    found = read(model, images)
-    assert counted == [7, 7, 7, 7, 2]
+    found = read(model, images, chunk=7)
+    assert counted == [7, 7, 7, 7, 7, 2]
     torch.testing.assert_close(found, direct(model, images, 0.5), rtol=1e-5, atol=1e-5)
 
 
-def test_the_whole_network_is_tuned_on_all_images(tuned, start):
-    folder = tuned("--epochs", 2, "--final")
-    assert json.loads((folder / "summary.json").read_text())["training_images"] == 24
-
-
-def test_the_whole_network_is_tuned_at_a_constant_rate_and_its_average_is_the_closed_form(
-    tuned, start, monkeypatch, capsys
-):
-    seen = []
-    update = AveragedModel.update_parameters
-
-    def recorded(average, model):
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        update(average, model)
-
-    monkeypatch.setattr(AveragedModel, "update_parameters", recorded)
-    folder = tuned("--epochs", 3, "--ema", 0.75, "--lr", 0.01)
-    last, average = (load_file(folder / f"{name}.safetensors") for name in ("last", "average"))
-    assert len(seen) == 6  # 22 images in batches of 8
-    weights = [0.75**5, *(0.25 * 0.75 ** (5 - i) for i in range(1, 6))]
-    for name, value in last.items():
-        assert torch.equal(value, seen[-1][name])
+def test_the_whole_network_is_tuned_at_a_constant_rate(tuned, start, capsys):
+    folder = tuned("--epochs", 2, "--ema", 0.75, "--lr", 0.01, "--final")
+    for name, value in weights(folder)["last"].items():
         assert value.dtype == torch.int64 or not torch.equal(value, start[name]), name
-        if value.is_floating_point():  # buffers too
-            expected = sum(w * state[name].double() for w, state in zip(weights, seen, strict=True))
-            torch.testing.assert_close(average[name].double(), expected, rtol=1e-5, atol=1e-6)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["learning_rate"] for line in lines] == [0.01 * 8 / 256] * 3
-    assert "average_test_top1" in json.loads((folder / "summary.json").read_text())
+    assert [line["learning_rate"] for line in metrics(folder)] == [0.01 * 8 / 256] * 2
+    result = summary(folder)
+    assert result["training_images"] == 24
+    assert "average_test_top1" in result
     assert "with the last layer of the same classes" in capsys.readouterr().out
 
 
 def test_a_run_starts_from_the_weights_and_is_not_resumed_with_others(tuned, start, tmp_path, capsys):
-    folder = tuned("--epochs", 1, "--lr", 0, "--resume")
-    for name, value in load_file(folder / "last.safetensors").items():
+    arguments = ("--epochs", 1, "--lr", 0, "--resume", "--no-test")
+    folder = tuned(*arguments)
+    for name, value in weights(folder)["last"].items():
         assert "running" in name or "batches" in name or torch.equal(value, start[name]), name
     card = load_weights(folder / "last.safetensors")[1]
     assert (card.mean, card.std) == ([0.5] * 3, [0.25] * 3)  # images are normalised as the weights know them
     write_weights(tmp_path / "start.safetensors")
-    tuned("--epochs", 1, "--lr", 0, "--resume", status=2)
-    assert "was begun with weights" in capsys.readouterr().err
+    capsys.readouterr()
+    tuned(*arguments, status=2)
+    assert_names(capsys.readouterr().err, "runs/resnet_20/run", "weights")
 
 
 @pytest.mark.parametrize(
@@ -311,8 +278,8 @@ def test_the_last_layer_is_kept_for_the_same_classes_alone(tmp_path, image_folde
     assert torch.equal(ours.stem[0].weight, theirs.stem[0].weight)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_published_weights_give_the_features_that_their_owner_computes(tmp_path, image_folder, suffix):
+@pytest.mark.parametrize("suffix", ["pth", pytest.param("safetensors", marks=pytest.mark.slow)])
+def test_published_weights_give_the_features_of_the_reference(tmp_path, image_folder, suffix):
     theirs = timm.create_model("resnet18", num_classes=7).eval()
     path = tmp_path / f"resnet18.{suffix}"
     torch.save(theirs.state_dict(), path) if suffix == "pth" else save_file(theirs.state_dict(), path)
@@ -333,59 +300,56 @@ class Harmful:
         return (open, ("harm", "w"))
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of images, and of files that are weights and that are not."""
+    folder = tmp_path_factory.mktemp("files")
+    write_shades(folder / "shades")
+    write_weights(folder / "start.safetensors")
+    write_weights(folder / "mlp.safetensors", "mlp", image_size=(8, 8))
+    write_weights(folder / "eca.safetensors", "eca_resnet_20", kernel_size=3)
+    save_file({"a": torch.zeros(1)}, folder / "bare.safetensors")
+    (folder / "text.pth").write_text("not weights")
+    (folder / "harm.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    torch.save([1], folder / "list.pth")
+    torch.save({"model": {"a": torch.zeros(1)}}, folder / "nested.pth")
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("file", "arguments", "named"),
     [
-        (("--weights", "none.safetensors"), "--weights none.safetensors cannot be used as weights that cifarblocks"),
-        (("--weights", "text.pth", "--source", "timm"), "--source timm needs the --model that the weights are of"),
-        (("--weights", "text.pth", "--source", "timm", "--model", "resnet_18"), "cannot be used as weights of timm"),
-        (("--weights", "harm.pth", "--source", "timm", "--model", "resnet_18"), "cannot be used as weights of timm"),
-        (("--weights", "list.pth", "--source", "timm", "--model", "resnet_18"), "must hold a state dict, got list"),
-        (("--weights", "nested.pth", "--source", "timm", "--model", "resnet_20"), "pass the state dict inside it"),
-        (("--weights", "bare.safetensors"), "cannot be used as weights that cifarblocks train wrote: it does not say"),
-        (("--weights", "start.safetensors", "--model", "resnet_32"), "start.safetensors are of resnet_20"),
-        (("--weights", "start.safetensors", "--freeze", "--cutmix", "1"),
-         "--cutmix is not for --freeze, which trains the last layer alone"),
-        (("--weights", "start.safetensors", "--freeze", "--optimizer", "muon"), "--optimizer muon is not for --freeze"),
-        (("--weights", "start.safetensors", "--freeze", "--drop-path", "0.1"), "--drop-path is not for --freeze"),
-        (("--weights", "start.safetensors", "--freeze", "--recipe", "residual_networks_sgd"),
-         "--shift is not for --freeze"),
-        (("--weights", "start.safetensors", "--epochs", "0"), "argument --epochs: must be a whole number of at"),
-        (("--weights", "start.safetensors", "--std", "0", "1", "1"), "argument --std: must be a number from"),
-        (("--weights", "mlp.safetensors"),
-         "mlp.safetensors does not fit mlp: it has stem.2.weight of shape (512, 192), the model has (512, 144)"),
-        (("--weights", "start.safetensors", "--model-argument", "expansion=2"), "has no argument"),
-        (("--weights", "eca.safetensors", "--model-argument", "kernel_size=5"),
-         "does not fit eca_resnet_20: it has stages.0.0.attention"),
+        ("none.safetensors", "", ["--weights", "none.safetensors"]),
+        ("text.pth", "--source timm", ["--source", "timm", "--model"]),
+        ("text.pth", "--source timm --model resnet_18", ["text.pth", "timm"]),
+        ("harm.pth", "--source timm --model resnet_18", ["harm.pth", "timm"]),
+        ("list.pth", "--source timm --model resnet_18", ["list.pth", "list"]),
+        ("nested.pth", "--source timm --model resnet_20", ["nested.pth", "model"]),
+        ("bare.safetensors", "", ["--weights", "bare.safetensors"]),
+        ("start.safetensors", "--model resnet_32", ["--model", "resnet_32", "start.safetensors", "resnet_20"]),
+        ("start.safetensors", "--freeze --cutmix 1", ["--cutmix", "--freeze"]),
+        ("start.safetensors", "--freeze --optimizer muon", ["--optimizer", "muon", "--freeze"]),
+        ("start.safetensors", "--freeze --drop-path 0.1", ["--drop-path", "--freeze"]),
+        ("start.safetensors", "--freeze --recipe residual_networks_sgd", ["--shift", "--freeze"]),
+        ("start.safetensors", "--epochs 0", ["--epochs", 1, 0]),
+        ("start.safetensors", "--std 0 1 1", ["--std", 0]),
+        ("mlp.safetensors", "", ["mlp.safetensors", "mlp", "stem.2.weight", (512, 192), (512, 144)]),
+        ("start.safetensors", "--model-argument expansion=2", ["resnet_20", "expansion"]),
+        ("eca.safetensors", "--model-argument kernel_size=5", ["eca.safetensors", "eca_resnet_20"]),
     ],
-)  # fmt: skip
-def test_what_cannot_work_is_said_in_one_sentence(arguments, sentence, image_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_weights(tmp_path / "start.safetensors")
-    write_weights(tmp_path / "mlp.safetensors", "mlp", image_size=(8, 8))
-    write_weights(tmp_path / "eca.safetensors", "eca_resnet_20", kernel_size=3)
-    save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
-    (tmp_path / "text.pth").write_text("not weights")
-    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
-    torch.save([1], tmp_path / "list.pth")
-    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "nested.pth")
-    try:
-        status = finetune.main([*arguments, "--data", "folder:shades", "--batch-size", "8"])
-    except SystemExit as exit:
-        status = exit.code
-    assert status == 2
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert error.startswith("cifarblocks finetune: error: ")
-    assert error.count("\n") == 1
-    assert not (tmp_path / "harm").exists()
-    assert not (tmp_path / "runs").exists()
+)
+def test_what_cannot_work_is_refused(files, file, arguments, named, monkeypatch, refused):
+    monkeypatch.chdir(files)
+    given = ["--weights", file, *arguments.split(), "--data", "folder:shades", "--batch-size", "8"]
+    refused(finetune.main, given, "cifarblocks finetune: error", *named)
+    assert not (files / "harm").exists()
+    assert not (files / "runs").exists()
 
 
 def test_a_last_layer_is_trained_in_one_process(tmp_path):
     write_weights(tmp_path / "start.safetensors")
     options, start = finetune.parse_arguments(["--weights", str(tmp_path / "start.safetensors"), "--freeze"])
-    with pytest.raises(UserError, match="--freeze trains one layer in one process, got 2 of torchrun"):
+    with refuses(UserError, "--freeze", 2):
         prepare_frozen(options, Processes(0, 2, CPU), start.build)
 
 

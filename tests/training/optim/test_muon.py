@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from commands import after_steps
 from torch import nn
 
+from cifarblocks.training.loop import fit
 from cifarblocks.training.optim.muon import Muon, orthogonalised
 
 
@@ -73,15 +75,11 @@ def test_in_autocast_the_steps_are_those_of_float32_nearly():
     assert 0 < (moved[0] - moved[1]).norm() < 0.03 * moved[0].norm()
 
 
-def test_training_in_bfloat16_has_the_products_of_muon_in_it(fitted, monkeypatch):
-    seen, step = [], Muon.step
-
-    def recorded(optimizer):
-        seen.append(torch.is_autocast_enabled("cpu"))
-        step(optimizer)
-
-    monkeypatch.setattr(Muon, "step", recorded)
-    fitted("--precision", "bfloat16")
+def test_training_in_bfloat16_has_the_products_of_muon_in_it(prepared):
+    run, seen = prepared("--precision", "bfloat16"), []
+    with after_steps(lambda _: seen.append(torch.is_autocast_enabled("cpu"))):
+        for _ in fit(run):
+            pass
     assert seen == [True] * 2  # 22 images in batches of 8
 
 
@@ -111,25 +109,3 @@ def test_filters_that_are_zero_move_like_others():
     expected = -0.1 * by_singular_values(1.9 * weight.grad.flatten(1)).view_as(weight)
     Muon([weight], lr=0.1).step()
     torch.testing.assert_close(weight.data, expected, atol=1e-6, rtol=1e-4)
-
-
-def test_a_copy_goes_on_from_its_saved_state():
-    weights = [nn.Parameter(torch.ones(4, 3, 3, 3)), nn.Parameter(torch.ones(4))]
-    copies = [nn.Parameter(weight.detach().clone()) for weight in weights]
-    first, second = (
-        Muon([{"params": [filters]}, {"params": [bias], "orthogonal": False}], lr=0.1)
-        for filters, bias in (weights, copies)
-    )
-    generator = torch.Generator().manual_seed(4)
-    for step in range(4):
-        if step == 2:
-            second.load_state_dict(copy.deepcopy(first.state_dict()))
-            for weight, twin in zip(weights, copies, strict=True):
-                twin.data.copy_(weight.data)
-        for weight, twin in zip(weights, copies, strict=True):
-            weight.grad = torch.randn(weight.shape, generator=generator)
-            twin.grad = weight.grad.clone()
-        first.step()
-        if step >= 2:
-            second.step()
-    assert all(torch.equal(weight, twin) for weight, twin in zip(weights, copies, strict=True))

@@ -52,14 +52,20 @@ def test_the_optimizer_is_what_was_asked(name, kind):
     assert name == "adamw" or (optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9)
 
 
-MOVED_BY_MUON = [
-    name
-    for name in cifarblocks.list_models()
-    if recipe_of_family(name, load_recipes()[1]) == "residual_networks_muon" and "20" in name
+FAMILIES = load_recipes()[1]
+TWINS = [
+    "resnet_18",
+    *(
+        name
+        for name in cifarblocks.list_models("*20*")
+        if recipe_of_family(name, FAMILIES) == "residual_networks_muon" and name != "eca_resnet_20"
+    ),
 ]
 
 
-@pytest.mark.parametrize("name", [*MOVED_BY_MUON, "resnet_18", "resnet_50"])
+@pytest.mark.parametrize(
+    "name", ["eca_resnet_20", "resnet_50", *(pytest.param(name, marks=pytest.mark.slow) for name in TWINS)]
+)
 def test_muon_moves_all_filters_of_its_family_and_none_needs_its_length(name):
     torch.manual_seed(0)
     model = cifarblocks.create_model(name).double().train()

@@ -5,22 +5,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refuses
 
 import cifarblocks
+from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import DECLARED
 from cifarblocks.training.options.parse import combine, read_options, read_recipe
 from cifarblocks.training.options.recipes import RECIPES, as_arguments, load_recipes, recipe_of_family
+from cifarblocks.training.run_folder.report import describe_run
 
 
 def parse(*arguments):
     return read_options([str(argument) for argument in arguments])
 
 
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit):
-        parse(*arguments)
-    return capsys.readouterr().err
+@pytest.fixture
+def answer(refused):
+    """Expect that options are refused: answer("--lr", -1, named=["--lr", -1])."""
+    return lambda *arguments, named: refused(read_options, arguments, "cifarblocks train: error", *named)
 
 
 @pytest.mark.parametrize("name", load_recipes()[0])
@@ -110,60 +113,60 @@ def test_the_models_rates_are_said_in_one_place():
     assert (options.drop_path, options.model_argument) == (None, {"drop_path": 0.2})
 
 
-def test_an_unknown_key_is_named_with_its_recipe_and_near_ones(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "recipes.toml"
-    monkeypatch.setattr("cifarblocks.training.options.recipes.load_recipes.__defaults__", (path,))
-    path.write_text('[families]\n"*" = "mine"\n[recipes.mine]\nwarmup-epoch = 3\n')
-    error = refused(capsys)
-    assert error == (
-        "cifarblocks train: error: recipe mine: 'warmup-epoch' is not an option that a recipe sets; "
-        "did you mean 'warmup-epochs'?\n"
-    )
-    for line, sentence in {
-        'model = "vit_tiny"': "'model' is not an option that a recipe sets",
-        "warmup_epochs = 1": "'warmup_epochs' is not an option that a recipe sets; did you mean 'warmup-epochs'",
-        "lr = [1, 2]": "recipe mine: lr must be a number, a string, true or false, got [1, 2]",
-        "lr = -1": "recipe mine: argument --lr: must be a number of at least 0, got '-1'",
-        'policy = "all"': "recipe mine: argument --policy: must be none, trivial or rand-N-M",
-        "lr = ": f"{path} is not TOML",
-    }.items():
-        path.write_text(f'[families]\n"*" = "mine"\n[recipes.mine]\n{line}\n')
-        assert sentence in refused(capsys), line
-    path.write_text('[families]\n"*" = "other"\n[recipes.mine]\n')
-    assert "--recipe 'other' is not in recipes.toml" in refused(capsys)
-    path.write_text('[families]\n"vit_*" = "mine"\n[recipes.mine]\n')
-    assert "--model eca_resnet_20: no pattern of [families] in recipes.toml fits it" in refused(capsys)
-    path.write_text("[recipe.mine]\n")
-    assert "has the tables [families] and [recipes.NAME], got 'recipe'" in refused(capsys)
-
-
-def test_an_unknown_recipe_is_answered_with_near_ones(capsys):
-    assert (
-        "--recipe 'resnet_cifar_sgd' is not in recipes.toml; did you mean 'resnet_cifar100_sgd_300_epochs'"
-        in refused(capsys, "--recipe", "resnet_cifar_sgd")
-    )
+MINE = '[families]\n"*" = "mine"\n[recipes.mine]\n'
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("content", "named"),
     [
-        (("--optimizer", "sgd", "--muon-share", 0.1), "--muon-share 0.1 is of muon, and --optimizer is sgd"),
-        (("--eps", 1e-6), "--eps 1e-06 is of adamw, and --optimizer is muon"),
-        (
-            ("--model", "mlp", "--optimizer", "muon"),
-            "--optimizer muon moves filters without biases or groups, and mlp has",
-        ),
-        (("--schedule", "constant", "--final-lr", 0.1), "--final-lr 0.1 is where a cosine ends"),
-        (("--mix-probability", 0.5), "--mix-probability 0.5 is of --mixup or --cutmix, and neither is given"),
-        (("--ema", 1), "--ema must be below 1, got 1.0"),
-        (("--layer-decay", 0), "--layer-decay must be above 0, got 0.0"),
-        (("--policy", "rand-2-31"), "argument --policy: must be none, trivial or rand-N-M"),
-        (("--drop-path", 0.1, "--model-argument", "drop_path=0.1"), "--drop-path and --model-argument drop_path are"),
-        (("--model", "cnn", "--drop-path", 0.1), "--model cnn drop_path=0.1: drop_path must be 0 for cnn"),
+        (f"{MINE}warmup-epoch = 3", ["mine", "warmup-epoch", "warmup-epochs"]),
+        (f'{MINE}model = "vit_tiny"', ["mine", "model"]),
+        (f"{MINE}warmup_epochs = 1", ["mine", "warmup_epochs", "warmup-epochs"]),
+        (f"{MINE}lr = [1, 2]", ["mine", "lr", "[1, 2]"]),
+        (f"{MINE}lr = ", ["own.toml"]),
+        ('[families]\n"*" = "other"\n[recipes.mine]\n', ["--recipe", "other"]),
+        ('[families]\n"vit_*" = "mine"\n[recipes.mine]\n', ["--model", "eca_resnet_20", "families"]),
+        ("[recipe.mine]\n", ["own.toml", "families", "recipe"]),
     ],
 )
-def test_values_that_do_not_go_together_are_refused(arguments, sentence, capsys):
-    assert sentence in refused(capsys, *arguments)
+def test_what_recipes_may_not_say_is_named(tmp_path, content, named):
+    path = tmp_path / "own.toml"
+    path.write_text(content)
+    with refuses(UserError, *named):
+        read_recipe(None, "eca_resnet_20", path)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("lr = -1", ["mine", "--lr", 0, -1]), ('policy = "all"', ["mine", "--policy", "trivial", "all"])],
+)
+def test_values_of_recipes_are_read_as_options(tmp_path, refused, line, named):
+    (tmp_path / "own.toml").write_text(MINE + line)
+    refused(lambda _: read_recipe(None, "eca_resnet_20", tmp_path / "own.toml"), [], *named)
+
+
+def test_an_unknown_recipe_is_answered_with_near_ones(answer):
+    near = "resnet_cifar100_sgd_300_epochs"
+    answer("--recipe", "resnet_cifar_sgd", named=["--recipe", "resnet_cifar_sgd", near])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--optimizer", "sgd", "--muon-share", 0.1), ["--muon-share", 0.1, "--optimizer", "sgd"]),
+        (("--eps", 1e-6), ["--eps", 1e-6, "--optimizer", "muon"]),
+        (("--model", "mlp", "--optimizer", "muon"), ["--optimizer", "muon", "mlp"]),
+        (("--schedule", "constant", "--final-lr", 0.1), ["--final-lr", 0.1, "--schedule", "constant"]),
+        (("--mix-probability", 0.5), ["--mix-probability", 0.5, "--mixup", "--cutmix"]),
+        (("--ema", 1), ["--ema", 1.0]),
+        (("--layer-decay", 0), ["--layer-decay", 0.0]),
+        (("--policy", "rand-2-31"), ["--policy", "trivial", "rand-2-31"]),
+        (("--drop-path", 0.1, "--model-argument", "drop_path=0.1"), ["--drop-path", "--model-argument", "drop_path"]),
+        (("--model", "cnn", "--drop-path", 0.1), ["--model", "cnn", "drop_path", 0.1]),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(arguments, named, answer):
+    answer(*arguments, named=named)
 
 
 # Each option that a recipe may set, with a value that must change what a run comes to.
@@ -219,10 +222,8 @@ def test_each_option_changes_the_weights(name, fitted, weights_without):
     assert any(not torch.equal(tensor, changed[key].to(tensor.dtype)) for key, tensor in base.items())
 
 
-def test_the_values_are_printed_and_recorded(fitted):
-    from cifarblocks.training.run_folder.report import describe_run
-
-    run = fitted("--mixup", 0.3, "--name", "a")
+def test_the_values_are_printed_and_recorded(prepared):
+    run = prepared("--mixup", 0.3, "--name", "a")
     printed = describe_run(run.options, run.data, run.state.model, len(run.batches.training), run.processes)
     text = " ".join(printed.split())
     assert text.startswith(
@@ -236,7 +237,7 @@ def test_the_values_are_printed_and_recorded(fitted):
 
 def test_true_and_false_become_switches():
     assert as_arguments("a", {"mirror": True, "lr": 0.5}, ["lr", "mirror"]) == ["--mirror", "--lr=0.5"]
-    with pytest.raises(UserError, match="known are|did you mean"):
+    with refuses(UserError, "a", "x", "lr"):
         as_arguments("a", {"x": 1}, ["lr"])
     assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "attention_and_convnext_adamw"
     assert RECIPES.name == "recipes.toml"
@@ -251,14 +252,11 @@ def test_the_commands_of_the_guide_have_options_that_exist():
             assert parse(*shlex.split(command)).epochs >= 1
 
 
-def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(fitted):
-    from cifarblocks.native.batch_norm import NativeBatchNorm2d
-    from cifarblocks.training.run_folder.report import describe_run
-
+def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(prepared):
     for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
-        run = fitted("--name", name, *arguments)
+        run = prepared("--name", name, *arguments)
         assert any(isinstance(part, NativeBatchNorm2d) for part in run.state.model.modules()) is (name == "a")
         assert words in describe_run(run.options, run.data, run.state.model, len(run.batches.training), run.processes)
         assert run.record["options"]["accelerate"] is (name == "a")
-    with pytest.raises(UserError, match="was begun with accelerate True, and now it is False"):
-        fitted("--name", "a", "--resume", "--no-accelerate")
+    with refuses(UserError, "runs/resnet_20/a", "accelerate", True, False):
+        prepared("--name", "a", "--resume", "--no-accelerate")

@@ -19,7 +19,7 @@ def test_the_worst_mistakes_come_first_and_what_is_right_does_not_come():
     assert worst_mistakes(labels, outcomes) == [2, 3, 1]
 
 
-@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("classes", [40, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_picture_has_the_asked_size_with_few_classes_and_many(tmp_path, classes):
     images = Images(torch.randint(0, 256, (50, 8, 6, 3), dtype=torch.uint8), torch.randint(classes, (50,)))
     outcomes = torch.stack([torch.randint(classes, (50,)).double(), torch.rand(50), torch.rand(50)], 1)
@@ -29,16 +29,15 @@ def test_the_picture_has_the_asked_size_with_few_classes_and_many(tmp_path, clas
         assert picture.size == (1820, 910)
 
 
-def test_long_names_lie_on_each_other_nowhere(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("cifarblocks.training.pictures.mistakes.save_figure", lambda figure, _: drawn.append(figure))
+def test_long_names_lie_on_each_other_nowhere(tmp_path):
     images = Images(torch.zeros(20, 8, 8, 3, dtype=torch.uint8), torch.zeros(20, dtype=torch.long))
     outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(20, 3)
-    draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, ["passenger aeroplanes", "amphibious tractors"])
-    FigureCanvasAgg(drawn[0]).draw()
-    texts = {axes.get_title() for axes in drawn[0].subfigs[1].axes}
+    classes = ["passenger aeroplanes", "amphibious tractors"]
+    figure = draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, classes)
+    FigureCanvasAgg(figure).draw()
+    texts = {axes.get_title() for axes in figure.subfigs[1].axes}
     assert texts == {"passenger aer…, 0 % →\namphibious tr…, 100 %"}  # of the true class, of the one found
-    titles = [axes.title.get_window_extent() for axes in drawn[0].subfigs[1].axes]
+    titles = [axes.title.get_window_extent() for axes in figure.subfigs[1].axes]
     assert len(titles) == 20
     for number, title in enumerate(titles):
         assert not any(title.overlaps(other) for other in titles[:number])

@@ -22,8 +22,6 @@ from cifarblocks.training.data.datasets import Images
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.hardware import versions
 
-CHUNK = 2000  # images in a file
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -79,7 +77,9 @@ def frozen(
         model.head.classifier = classifier  # type: ignore[union-attr]
 
 
-def compute_features(backbone: Backbone, images: Images, directory: Path, name: str, processes: Processes) -> Tensor:
+def compute_features(
+    backbone: Backbone, images: Images, directory: Path, name: str, processes: Processes, chunk: int = 2000
+) -> Tensor:
     """Return the features of some images, (n, features), from the disk where they are there.
 
     Args:
@@ -88,16 +88,17 @@ def compute_features(backbone: Backbone, images: Images, directory: Path, name: 
         directory: where they are kept.
         name: of these images, for the progress bar.
         processes: this one.
+        chunk: images in a file.
     """
-    chunks = torch.arange(len(images), device=images.labels.device).split(CHUNK)
+    chunks = torch.arange(len(images), device=images.labels.device).split(chunk)
     parts = []
     for indices in processes.progress(chunks, f"features of {name}", len(chunks)):
-        chunk = images[indices]
-        pixels = hash_tensors({"pixels": chunk.pixels})
+        part = images[indices]
+        pixels = hash_tensors({"pixels": part.pixels})
         path = directory / f"{hashlib.sha256(f'{backbone.key} {pixels}'.encode()).hexdigest()[:32]}.safetensors"
         kept = read_cache(path, ["features"], "computing")
         if kept is None:
-            kept = {"features": backbone(chunk)}
+            kept = {"features": backbone(part)}
             write_cache(path, kept)
         parts.append(kept["features"].to(indices.device))
     return torch.cat(parts)

@@ -1,6 +1,7 @@
 """From a command line to the options of a run: what is typed, what the recipe says, and the defaults."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,7 @@ from cifarblocks.training.optim.groups import filters_without_biases
 from cifarblocks.training.optim.muon import MUON_SHARE
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.options.declared import DECLARED, Options, add_options, flag
-from cifarblocks.training.options.recipes import as_arguments, find_recipe, load_recipes, recipe_of_family
+from cifarblocks.training.options.recipes import RECIPES, as_arguments, find_recipe, load_recipes, recipe_of_family
 
 WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05}
 
@@ -50,9 +51,9 @@ def complete(typed: dict[str, Any]) -> Options:
     return Options(**{**values, "lr": default_rate(options.optimizer, network)}) if values["lr"] is None else options
 
 
-def read_recipe(name: str | None, model: str) -> dict[str, Any]:
+def read_recipe(name: str | None, model: str, path: Path = RECIPES) -> dict[str, Any]:
     """Return the values of the named recipe, or of that of the model's family, read as if they were typed."""
-    recipes, families = load_recipes()
+    recipes, families = load_recipes(path)
     name = name or recipe_of_family(model, families)
     reader = Parser("cifarblocks train", about=f"recipe {name}: ")
     add_options(reader, ["recipe"])

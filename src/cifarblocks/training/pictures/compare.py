@@ -21,8 +21,8 @@ PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # so that no li
 GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 
 
-def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
-    """Draw accuracy against multiply-adds, every point labelled, the Pareto front joined.
+def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> Figure:
+    """Draw accuracy against multiply-adds, every point labelled, the Pareto front joined; return the figure.
 
     Rows at the same point have one label of several lines.
     """
@@ -48,6 +48,7 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> None:
         names.setdefault((row.multiply_adds, row.top1), []).append(row.label)
     label_points(axes, list(names), ["\n".join(labels) for labels in names.values()])
     save_figure(figure, path)
+    return figure
 
 
 def label_points(axes: Axes, points: list[tuple[float, float]], labels: list[str]) -> None:
@@ -69,7 +70,7 @@ def pareto_front(rows: list[Row]) -> list[Row]:
     return front
 
 
-def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
+def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> Figure:
     """Draw loss and top-1 after each epoch, the mean over the seeds; over seconds if the runs differ in epochs."""
     figure = empty_figure(title, 12, 5.5)
     validated = all(history[0]["validation_loss"] is not None for row in rows for history in row.histories)
@@ -89,6 +90,7 @@ def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> None:
         panels[0].plot([], [], color=color, label=name)
     finish(figure, *panels)
     save_figure(figure, path)
+    return figure
 
 
 def elapsed(history: list[dict[str, Any]]) -> list[float]:

@@ -33,8 +33,8 @@ def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
     return wrong[outcomes[wrong, 2].argsort(stable=True)][:SHOWN].tolist()
 
 
-def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, classes: list[str]) -> None:
-    """Draw both.
+def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, classes: list[str]) -> Figure:
+    """Draw both, and return what was drawn.
 
     Args:
         path: the PNG file.
@@ -59,6 +59,7 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
             of_found, of_true = (f"{100 * probability:.0f} %" for probability in probabilities)
             axes.set_title(f"{names[0]}, {of_true} →\n{names[1]}, {of_found}", fontsize=8)
     save_figure(figure, path)
+    return figure
 
 
 def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
