@@ -28,7 +28,7 @@ def kill_with_children(process: BaseProcess) -> None:
     process.join()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for a condition, not without end."""
     deadline = time.monotonic() + seconds
     while not condition():
