@@ -55,6 +55,6 @@ def test_a_file_without_tensors_or_of_something_else_is_refused(tmp_path):
     empty, text = tmp_path / "empty.safetensors", tmp_path / "text.safetensors"
     save_file({}, empty, {key: json.dumps(value) for key, value in asdict(CARD).items()})
     text.write_text("not weights")
-    for path in (empty, text, tmp_path / "none"):
-        with refuses(ValueError, path):
+    for path, named in ((empty, "tensors"), (text, text), (tmp_path / "none", "none")):
+        with refuses(ValueError, path, named):
             load_weights(path)
