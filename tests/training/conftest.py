@@ -15,7 +15,8 @@ def prepared(tmp_path, image_folder, monkeypatch):
 
     def run(*arguments):
         prepared = prepare(read_options([*small, *map(str, arguments)]), ALONE)
-        resume(prepared)
+        with prepared.opened():
+            resume(prepared)
         return prepared
 
     return run
