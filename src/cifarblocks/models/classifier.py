@@ -11,8 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
 
-ImageSize = Size
-
 
 class FeatureInfo(NamedTuple):
     """Channels and stride of one stage's map."""
@@ -21,13 +19,20 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
+class Head(nn.Module):
+    """Base of all heads, features → (b, num_classes): `classifier` is the last layer, and sees `hidden_features`."""
+
+    classifier: nn.Module
+    hidden_features: int
+
+
 class Classifier(nn.Module):
     """An image classifier put together from a stem, stages of blocks, and a head.
 
     Args:
         stem: (b, in_channels, h, w) → the input of the first stage.
         stages: a sequence of blocks for each stage; none for a network that has no maps.
-        head: features → (b, num_classes); its last layer is called `classifier`, and `hidden_features` is what it sees.
+        head: features → (b, num_classes).
         feature_info: channels and stride of each stage's map, in order; empty for a network that has no maps.
         num_features: channels of the features; by default those of the last map.
         in_channels: channels of the images.
@@ -45,12 +50,12 @@ class Classifier(nn.Module):
         self,
         stem: nn.Module,
         stages: Sequence[nn.Sequential],
-        head: nn.Module,
+        head: Head,
         feature_info: Sequence[FeatureInfo],
         *,
         num_features: int | None = None,
         in_channels: int = 3,
-        image_size: ImageSize = 32,
+        image_size: Size = 32,
         as_map: nn.Module | None = None,
         initialise_layer: Callable[[nn.Module], None] | None = None,
     ) -> None:
@@ -121,8 +126,8 @@ class Classifier(nn.Module):
         """
         old = self.head.classifier
         reference = next(self.parameters())
-        new = last_layer(self.head.hidden_features, num_classes)  # type: ignore[arg-type]
-        self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)  # type: ignore[union-attr]
+        new = last_layer(self.head.hidden_features, num_classes)
+        self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """In training, keep only each block's input and compute the rest again in the backward pass.
@@ -218,7 +223,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-class PooledHead(nn.Module):
+class PooledHead(Head):
     """Average over the map, dropout, linear layer.
 
     Args:
@@ -263,7 +268,7 @@ class FixedSize(nn.Module):
         ValueError: in `forward`, if h and w are not those of `image_size`.
     """
 
-    def __init__(self, image_size: ImageSize) -> None:
+    def __init__(self, image_size: Size) -> None:
         super().__init__()
         self.image_size = height_and_width(image_size, "image_size")
 
