@@ -73,9 +73,3 @@ def test_a_device_that_is_not_named_is_torchs_default():
 def test_a_dtype_of_whole_numbers_is_refused():
     with refuses(TypeError):
         cifarblocks.create_model("resnet_20", dtype=torch.int64)
-
-
-@pytest.mark.parametrize("name", ["resnet_20", "mlp", "vit_tiny_cifar"])
-def test_an_unknown_argument_is_named_with_its_model(name):
-    with refuses(TypeError, name, "in_chans", 1):
-        cifarblocks.create_model(name, in_chans=1)

@@ -47,9 +47,10 @@ def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, in
 
     module = unwrapped(module)
     if input_shape is None:
-        if not (hasattr(module, "in_channels") and hasattr(module, "image_size")):
+        channels, size = getattr(module, "in_channels", None), getattr(module, "image_size", None)
+        if channels is None or size is None:
             raise ValueError(f"input_shape must be given for {type(module).__name__}, which has no image_size")
-        input_shape = (1, module.in_channels, *module.image_size)  # type: ignore[misc, arg-type]
+        input_shape = (1, channels, *size)
     twin = copied(module, keep_hooks=False).to("meta").eval()
     for part in twin.modules():  # `to` leaves plain attributes, such as the weight of a pruned layer, where they are
         vars(part).update({name: value.to("meta") for name, value in vars(part).items() if isinstance(value, Tensor)})

@@ -1,7 +1,7 @@
 """Names of classifiers → the functions that build them."""
 
-import re
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+
+# timm's words for arguments → ours
+OURS = {"in_chans": "in_channels", "img_size": "image_size", "drop_path_rate": "drop_path", "drop_rate": "dropout"}
 
 _factories: dict[str, Callable[..., nn.Module]] = {}
 
@@ -41,6 +44,22 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     return _factories[name]
 
 
+def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the signature of a model's function does not have.
+
+    Raises:
+        TypeError: if there is one; the message suggests the nearest that the function has.
+    """
+    parameters = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name, value in arguments.items():
+        if name not in parameters:
+            near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(parameters)}"
+            raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")
+
+
 def create_model(
     name: str,
     *,
@@ -63,7 +82,7 @@ def create_model(
     Raises:
         ValueError: if the name is unknown; the message suggests near ones. If `out_indices` does not name stages, or
             is given without `features_only`; if `features_only` is asked of a network that has no maps.
-        TypeError: if the model has no such argument.
+        TypeError: if the model has no such argument; the message suggests the nearest.
 
     >>> create_model("eca_resnet_20", num_classes=10)(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])
@@ -74,13 +93,9 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices needs features_only=True, got out_indices={out_indices!r} without it")
     factory = find_model(name)
-    try:
-        with nullcontext() if device is None else torch.device(device):
-            model: Any = factory(**arguments)
-    except TypeError as error:
-        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
-            raise TypeError(f"{name} has no argument {unknown[1]!r}, got {arguments.get(unknown[1])!r}") from error
-        raise
+    check_arguments(factory, arguments)
+    with nullcontext() if device is None else torch.device(device):
+        model: Any = factory(**arguments)
     return (model.backbone(out_indices) if features_only else model).to(dtype=dtype)
 
 

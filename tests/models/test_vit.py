@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer
 
 import cifarblocks
 from cifarblocks.blocks import TransformerBlock
-from cifarblocks.models.vit import TokenMap, layer_norm, vit
+from cifarblocks.models.vit import PatchArguments, TokenMap, layer_norm, vit
 
 # torch.nn's names in the network below → ours
 TORCH_RENAMES = [
@@ -57,7 +57,8 @@ def test_equals_torchvision():
         image_size=48, patch_size=16, num_layers=3, num_heads=2, hidden_dim=128, mlp_dim=512, num_classes=7
     )
     theirs = randomise(theirs).double().eval()
-    ours = vit(TransformerBlock, layer_norm, 16, 128, 3, num_classes=7, image_size=48).double().eval()
+    given = PatchArguments(num_classes=7, image_size=48)
+    ours = vit(given, TransformerBlock, layer_norm, patch_size=16, width=128, depth=3).double().eval()
     cifarblocks.load_published(ours, theirs.state_dict(), "torchvision")
     x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-8, atol=1e-8)

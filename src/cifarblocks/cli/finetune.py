@@ -17,9 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from cifarblocks.checkpoints.tables import TABLES
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.distributed import Processes, is_first
 from cifarblocks.training.errors import UserError
@@ -73,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options, start = parse_arguments(arguments)
 
-    def build(name: str, given: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
+    def build(name: str, given: dict[str, Any], data: DataSet) -> tuple[Classifier, dict[str, Any]]:
         if is_first():
             print(start.describe(data))
         return start.build(name, given, data)

@@ -1,11 +1,12 @@
-"""`cifarblocks show NAME`: stages, maps, parameters, multiply-adds, paper and origin of a model."""
+"""`cifarblocks show NAME`: arguments, stages, maps, parameters, multiply-adds, paper and origin of a model."""
 
 import argparse
 import inspect
 import sys
-from typing import cast
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from cifarblocks.macs import count_macs, count_macs_of_parts
 from cifarblocks.models.classifier import Classifier
@@ -14,7 +15,7 @@ from cifarblocks.registry import find_model
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a model; the exit status is 0, or 2 for a name that is unknown."""
-    parser = argparse.ArgumentParser("cifarblocks show", description="Print a model part by part.")
+    parser = argparse.ArgumentParser("cifarblocks show", description="Print a model: its arguments and its parts.")
     parser.add_argument("name", help="a name that `cifarblocks list` prints")
     try:
         print(description(parser.parse_args(arguments).name))
@@ -25,10 +26,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def description(name: str) -> str:
-    """Return a model human-readable, at its own image size and for 100 classes."""
+    """Return a model human-readable, with the default arguments."""
     factory = find_model(name)
     with torch.device("meta"):
-        model = cast(Classifier, factory())
+        model = factory()
+    about = inspect.getdoc(inspect.unwrap(factory)) or ""  # without the arguments, which the table has
+    paper = (inspect.getdoc(inspect.getmodule(factory)) or "").partition("\n")[0]
+    sections = [f"{name}: {about}".partition(">>>")[0].strip(), table_of_arguments(factory)]
+    if isinstance(model, Classifier):
+        sections += [table_of_parts(model), f"Paper: {paper}", "\n".join(origins(model))]
+    return "\n\n".join(sections)
+
+
+def table_of_arguments(factory: Callable[..., nn.Module]) -> str:
+    """Return name, default and meaning of each argument; the meaning is that of `Annotated[type, meaning]`."""
+    rows = [("argument", "default", "meaning")]
+    for name, parameter in inspect.signature(factory).parameters.items():
+        default = "" if parameter.default is parameter.empty else repr(parameter.default)
+        meaning = getattr(factory.__annotations__.get(name), "__metadata__", ("",))[0]
+        rows.append((name, default, str(meaning)))
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"{name:{first}}  {default:{second}}  {meaning}".rstrip() for name, default, meaning in rows)
+
+
+def table_of_parts(model: Classifier) -> str:
+    """Return map, parameters and multiply-adds of stem, stages and head."""
     h, w = model.image_size
     parts = {"stem": model.stem, **{f"stages.{i}": stage for i, stage in enumerate(model.stages)}, "head": model.head}
     macs = count_macs_of_parts(model)
@@ -41,13 +63,8 @@ def description(name: str) -> str:
         lines.append(f"{path:12}{shape:>16}{count:14,}{macs.get(path, 0):18,}")
     total = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"{'all':12}{f'images {h}×{w}':>16}{total:14,}{count_macs(model):18,}")
-    return "\n\n".join(
-        [
-            f"{name}: {inspect.getdoc(factory)}".partition(">>>")[0].strip(),
-            "\n".join(lines) + "\n100 classes; one multiplication with its addition counts as one multiply-add.",
-            f"Paper: {(inspect.getdoc(inspect.getmodule(factory)) or '').splitlines()[0]}",
-            "\n".join(origins(model)),
-        ]
+    return "\n".join(
+        [*lines, "For the default arguments; one multiplication with its addition counts as one multiply-add."]
     )
 
 

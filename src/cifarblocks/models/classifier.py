@@ -19,13 +19,20 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
+class Head(nn.Module):
+    """Base of all heads, features → (b, num_classes): `classifier` is the last layer, and sees `hidden_features`."""
+
+    classifier: nn.Module
+    hidden_features: int
+
+
 class Classifier(nn.Module):
     """An image classifier put together from a stem, stages of blocks, and a head.
 
     Args:
         stem: (b, in_channels, h, w) → the input of the first stage.
         stages: a sequence of blocks for each stage; none for a network that has no maps.
-        head: features → (b, num_classes); its last layer is called `classifier`, and `hidden_features` is what it sees.
+        head: features → (b, num_classes).
         feature_info: channels and stride of each stage's map, in order; empty for a network that has no maps.
         num_features: channels of the features; by default those of the last map.
         in_channels: channels of the images.
@@ -43,7 +50,7 @@ class Classifier(nn.Module):
         self,
         stem: nn.Module,
         stages: Sequence[nn.Sequential],
-        head: nn.Module,
+        head: Head,
         feature_info: Sequence[FeatureInfo],
         *,
         num_features: int | None = None,
@@ -119,8 +126,8 @@ class Classifier(nn.Module):
         """
         old = self.head.classifier
         reference = next(self.parameters())
-        new = last_layer(self.head.hidden_features, num_classes)  # type: ignore[arg-type]
-        self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)  # type: ignore[union-attr]
+        new = last_layer(self.head.hidden_features, num_classes)
+        self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """In training, keep only each block's input and compute the rest again in the backward pass.
@@ -216,7 +223,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-class PooledHead(nn.Module):
+class PooledHead(Head):
     """Average over the map, dropout, linear layer.
 
     Args:

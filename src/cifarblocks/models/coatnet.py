@@ -1,8 +1,9 @@
 """CoAtNet: Dai et al. 2021, https://arxiv.org/abs/2106.04803."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from torch import nn
 
@@ -11,31 +12,40 @@ from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
 from cifarblocks.blocks.sizes import Size, height_and_width
-from cifarblocks.models.arguments import Arguments
-from cifarblocks.models.classifier import Classifier, PooledHead
+from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.classifier import Classifier, Head, PooledHead
 from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem
-from cifarblocks.registry import register_model
 
 CONVOLUTIONS = {"mbconv": MBConv, "lsk_mbconv": LSKMBConv}
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoAtNetArguments(Arguments):
+    """Arguments of the networks of table 3 and their relatives."""
+
+    convolution: Annotated[str, 'Block of S1 and S2: "mbconv" or "lsk_mbconv".'] = "mbconv"
+
+
 def coatnet(
+    given: Arguments,
     stem: Stem,
     convolution: Callable[..., nn.Module],
     attention: Callable[..., nn.Module],
-    head: Callable[[int, int, float], nn.Module],
+    head: Callable[[int, int, float], Head],
     stem_channels: int,
+    *,
     widths: Sequence[int],
     depths: Sequence[int],
     strides: Sequence[int],
-    /,
-    **arguments: Any,
 ) -> Classifier:
     """Stem, stages of convolutions, two stages of relative attention, head.
 
+    Relative biases are made for `image_size` and resized for other images.
+
     Args:
+        given: the arguments of the classifier.
         stem: the first layers.
         convolution: block of all stages but the last two, as block(in_channels, out_channels, stride, drop_path=rate).
         attention: block of the last two, as block(in_channels, out_channels, size, stride, drop_path=rate).
@@ -44,9 +54,7 @@ def coatnet(
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of the first block of each stage.
-        arguments: those of `Arguments`; relative biases are made for `image_size` and resized for other images.
     """
-    given = Arguments(**arguments)
     infos = stage_info(widths, strides, stem.stride)
     blocks = [convolution] * (len(depths) - 2)
     blocks += [partial(giving, map_size(given.image_size, info.stride), attention) for info in infos[-2:]]
@@ -104,94 +112,76 @@ def norm_head(channels: int, num_classes: int, dropout: float) -> PooledHead:
 
 
 def table_coatnet(
-    stem_stride: int,
-    stem_channels: int,
-    widths: Sequence[int],
-    depths: Sequence[int],
-    /,
-    *,
-    convolution: str = "mbconv",
-    **arguments: Any,
+    given: CoAtNetArguments, stem_stride: int, stem_channels: int, *, widths: Sequence[int], depths: Sequence[int]
 ) -> Classifier:
-    """A network of table 3 and its relatives: stem S0, stages S1 to S4, heads of 32 channels.
+    """A network of table 3 and its relatives: stem S0, stages S1 to S4, heads of 32 channels; see `coatnet`.
 
-    Args:
-        stem_stride: of S0 and of S1: 2, or 1 for small images.
-        stem_channels: channels of S0.
-        widths: channels of S1 to S4.
-        depths: blocks of S1 to S4.
-        convolution: block of S1 and S2: "mbconv", or "lsk_mbconv", which has no shortcut where the shape changes.
-        arguments: those of `Arguments`.
+    S0 and S1 have `stem_stride`: 2, or 1 for small images. `LSKMBConv` has no shortcut where the shape changes.
 
     Raises:
-        ValueError: if `convolution` is not one of those.
+        ValueError: if `convolution` is not one of `CONVOLUTIONS`.
     """
-    if convolution not in CONVOLUTIONS:
-        raise ValueError(f"convolution must be one of {list(CONVOLUTIONS)}, got {convolution!r}")
-    stem = Stem(partial(double_stem, stride=stem_stride), stem_stride)
-    block, attention = CONVOLUTIONS[convolution], RelativeTransformerBlock
-    strides = (stem_stride, 2, 2, 2)
-    return coatnet(stem, block, attention, tanh_head, stem_channels, widths, depths, strides, **arguments)
+    if given.convolution not in CONVOLUTIONS:
+        raise ValueError(f"convolution must be one of {list(CONVOLUTIONS)}, got {given.convolution!r}")
+    stem, strides = Stem(partial(double_stem, stride=stem_stride), stem_stride), (stem_stride, 2, 2, 2)
+    parts = (stem, CONVOLUTIONS[given.convolution], RelativeTransformerBlock, tanh_head)
+    return coatnet(given, *parts, stem_channels, widths=widths, depths=depths, strides=strides)
 
 
-def small_coatnet(stem: Stem, /, *, dropout: float = 0.1, **arguments: Any) -> Classifier:
+def small_coatnet(given: Arguments, stem: Stem) -> Classifier:
     """The stages of `coatnet_cifar_opt`, after any stem of full resolution."""
-    convolution = partial(MBConv, gate=ECA)
     attention = partial(RelativeTransformerBlock, head_channels=48, mlp_ratio=2)
+    parts = (stem, partial(MBConv, gate=ECA), attention, norm_head)
     widths, depths, strides = (64, 96, 192, 192, 192), (2, 2, 3, 5, 2), (1, 2, 2, 1, 2)
-    return coatnet(stem, convolution, attention, norm_head, 64, widths, depths, strides, dropout=dropout, **arguments)
+    return coatnet(given, *parts, 64, widths=widths, depths=depths, strides=strides)
 
 
-@register_model
-def coatnet_0(*, image_size: Size = 224, **arguments: Any) -> Classifier:
+@registered_with(CoAtNetArguments, image_size=224)
+def coatnet_0(given: CoAtNetArguments) -> Classifier:
     """CoAtNet-0 (table 3); `convolution="lsk_mbconv"` changes the blocks of S1 and S2."""
-    return table_coatnet(2, 64, (96, 192, 384, 768), (2, 3, 5, 2), image_size=image_size, **arguments)
+    return table_coatnet(given, 2, 64, widths=(96, 192, 384, 768), depths=(2, 3, 5, 2))
 
 
-@register_model
-def coatnet_1(*, image_size: Size = 224, **arguments: Any) -> Classifier:
+@registered_with(CoAtNetArguments, image_size=224)
+def coatnet_1(given: CoAtNetArguments) -> Classifier:
     """CoAtNet-1 (table 3); `convolution="lsk_mbconv"` changes the blocks of S1 and S2."""
-    return table_coatnet(2, 64, (96, 192, 384, 768), (2, 6, 14, 2), image_size=image_size, **arguments)
+    return table_coatnet(given, 2, 64, widths=(96, 192, 384, 768), depths=(2, 6, 14, 2))
 
 
-@register_model
-def coatnet_2(*, image_size: Size = 224, **arguments: Any) -> Classifier:
+@registered_with(CoAtNetArguments, image_size=224)
+def coatnet_2(given: CoAtNetArguments) -> Classifier:
     """CoAtNet-2 (table 3); `convolution="lsk_mbconv"` changes the blocks of S1 and S2."""
-    return table_coatnet(2, 128, (128, 256, 512, 1024), (2, 6, 14, 2), image_size=image_size, **arguments)
+    return table_coatnet(given, 2, 128, widths=(128, 256, 512, 1024), depths=(2, 6, 14, 2))
 
 
-@register_model
-def coatnet_0_custom_enhanced(*, image_size: Size = 224, **arguments: Any) -> Classifier:
+@registered_with(Arguments, image_size=224)
+def coatnet_0_custom_enhanced(given: Arguments) -> Classifier:
     """CoAtNet-0 with `LSKMBConv` in S1 and S2, whose first blocks have no shortcut; 25,663,280 parameters."""
-    return coatnet_0(convolution="lsk_mbconv", image_size=image_size, **arguments)
+    return coatnet_0(convolution="lsk_mbconv", **vars(given))
 
 
-@register_model
-def coatnet_0_cifar(**arguments: Any) -> Classifier:
+@registered_with(CoAtNetArguments)
+def coatnet_0_cifar(given: CoAtNetArguments) -> Classifier:
     """CoAtNet-0 with S0 and S1 at full resolution: maps of 32, 16, 8 and 4, 1,200,233,472 multiply-adds at 32×32."""
-    return table_coatnet(1, 64, (96, 192, 384, 768), (2, 3, 5, 2), **arguments)
+    return table_coatnet(given, 1, 64, widths=(96, 192, 384, 768), depths=(2, 3, 5, 2))
 
 
-@register_model
-def coatnet_nano_cifar(**arguments: Any) -> Classifier:
-    """CoAtNet-0's depths at half its widths, the last 256: maps of 32, 16, 8 and 4, 278,421,504 multiply-adds at 32×32.
-
-    >>> coatnet_nano_cifar().feature_info[-1]
-    FeatureInfo(channels=256, stride=8)
-    """
-    return table_coatnet(1, 32, (48, 96, 192, 256), (2, 3, 5, 2), **arguments)
+@registered_with(CoAtNetArguments)
+def coatnet_nano_cifar(given: CoAtNetArguments) -> Classifier:
+    """CoAtNet-0's depths at half its widths, last 256: maps of 32, 16, 8 and 4, 278,421,504 multiply-adds at 32×32."""
+    return table_coatnet(given, 1, 32, widths=(48, 96, 192, 256), depths=(2, 3, 5, 2))
 
 
-@register_model
-def coatnet_cifar_opt(**arguments: Any) -> Classifier:
+@registered_with(Arguments, dropout=0.1)
+def coatnet_cifar_opt(given: Arguments) -> Classifier:
     """Stem of 3×3; 2, 2, 3 MBConv with ECA on maps of 32, 16, 8; 5 and 2 blocks of attention on maps of 8 and 4.
 
     Attention has 4 heads and MLPs of twice its width; 277,860,608 multiply-adds at 32×32.
     """
-    return small_coatnet(STEMS["cifar"], **arguments)
+    return small_coatnet(given, STEMS["cifar"])
 
 
-@register_model
-def coatnet_cifar_opt_large_stem(**arguments: Any) -> Classifier:
+@registered_with(Arguments, dropout=0.1)
+def coatnet_cifar_opt_large_stem(given: Arguments) -> Classifier:
     """`coatnet_cifar_opt` with a stem of 5×5: 281,006,336 multiply-adds at 32×32."""
-    return small_coatnet(Stem(partial(conv_norm, kernel_size=5, activation=nn.ReLU), 1), **arguments)
+    return small_coatnet(given, Stem(partial(conv_norm, kernel_size=5, activation=nn.ReLU), 1))

@@ -1,8 +1,9 @@
 """ConvNeXt, Liu et al. 2022, https://arxiv.org/abs/2201.03545, and a ResNet with its inverted bottleneck."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -10,42 +11,43 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.blocks.sizes import require_at_least
-from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_convnext
-from cifarblocks.models.resnet import resnet
+from cifarblocks.models.resnet import cifar_resnet
 from cifarblocks.models.stages import build_transition_stages, stage_info
-from cifarblocks.models.stems import STEMS
-from cifarblocks.registry import register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtArguments(Arguments):
+    """Arguments of ConvNeXt and HorNet."""
+
+    layer_scale: Annotated[float, "First value of the branches' scales, at which a branch adds next to nothing."] = 1e-6
 
 
 def convnext(
-    blocks: Sequence[Callable[..., nn.Module]],
+    given: ConvNeXtArguments,
     patch_size: int,
+    *,
     widths: Sequence[int],
     depths: Sequence[int],
     strides: Sequence[int],
-    /,
-    *,
-    layer_scale: float = 1e-6,
-    **arguments: Any,
+    blocks: Sequence[Callable[..., nn.Module]] = (ConvNeXtBlock,) * 4,
 ) -> Classifier:
     """Patches, stages of blocks that keep the map, global average pool, LayerNorm, linear layer.
 
     Args:
-        blocks: one for each stage, called as block(channels, layer_scale=layer_scale, drop_path=rate).
+        given: the arguments of the classifier.
         patch_size: height, width and stride of the patches that the stem takes.
         widths: channels of each stage.
         depths: blocks of each stage.
         strides: stride of the transition before each stage; that of the first is 1.
-        arguments: those of `Arguments`.
-        layer_scale: first value of the branches' scales; at the paper's, 1e-6, a branch adds next to nothing at first.
+        blocks: one for each stage, called as block(channels, layer_scale=layer_scale, drop_path=rate).
 
     Raises:
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
-    given = Arguments(**arguments)
-    scaled = [partial(block, layer_scale=layer_scale) for block in blocks]
+    scaled = [partial(block, layer_scale=given.layer_scale) for block in blocks]
     return Classifier(
         patches(given.in_channels, widths[0], patch_size),
         build_transition_stages(scaled, transition, widths, depths, strides, given.drop_path),
@@ -72,71 +74,52 @@ def transition(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
     return nn.Sequential(LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, stride, stride))
 
 
-def doubled(width: int) -> list[int]:
-    """The widths of four stages, each twice the one before."""
-    return [width, 2 * width, 4 * width, 8 * width]
+@registered_with(ConvNeXtArguments)
+def convnext_atto(given: ConvNeXtArguments) -> Classifier:
+    """The size "atto" of version 2, https://arxiv.org/abs/2301.00808, with the blocks of version 1."""
+    return convnext(given, 4, widths=(40, 80, 160, 320), depths=(2, 2, 6, 2), strides=(1, 2, 2, 2))
 
 
-def imagenet_convnext(width: int, depths: Sequence[int], /, **arguments: Any) -> Classifier:
-    """The paper's plan: patches of 4×4, maps of 1/4, 1/8, 1/16 and 1/32, `width` channels in the first stage."""
-    return convnext([ConvNeXtBlock] * 4, 4, doubled(width), depths, (1, 2, 2, 2), **arguments)
-
-
-def cifar_convnext(width: int, depths: Sequence[int], /, **arguments: Any) -> Classifier:
-    """The plan for small images: patches of 2×2, maps of 1/2, 1/4, 1/8 and 1/8; arguments as `imagenet_convnext`."""
-    return convnext([ConvNeXtBlock] * 4, 2, doubled(width), depths, (1, 2, 2, 1), **arguments)
-
-
-@register_model
-def convnext_atto(**arguments: Any) -> Classifier:
-    """The size "atto" of version 2, https://arxiv.org/abs/2301.00808, with the blocks of version 1.
-
-    >>> convnext_atto().num_features
-    320
-    """
-    return imagenet_convnext(40, (2, 2, 6, 2), **arguments)
-
-
-@register_model
-def convnext_femto(**arguments: Any) -> Classifier:
+@registered_with(ConvNeXtArguments)
+def convnext_femto(given: ConvNeXtArguments) -> Classifier:
     """The size "femto" of version 2, https://arxiv.org/abs/2301.00808, with the blocks of version 1."""
-    return imagenet_convnext(48, (2, 2, 6, 2), **arguments)
+    return convnext(given, 4, widths=(48, 96, 192, 384), depths=(2, 2, 6, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def convnext_pico(**arguments: Any) -> Classifier:
+@registered_with(ConvNeXtArguments)
+def convnext_pico(given: ConvNeXtArguments) -> Classifier:
     """The size "pico" of version 2, https://arxiv.org/abs/2301.00808, with the blocks of version 1."""
-    return imagenet_convnext(64, (2, 2, 6, 2), **arguments)
+    return convnext(given, 4, widths=(64, 128, 256, 512), depths=(2, 2, 6, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def convnext_nano(**arguments: Any) -> Classifier:
+@registered_with(ConvNeXtArguments)
+def convnext_nano(given: ConvNeXtArguments) -> Classifier:
     """The size "nano" of version 2, https://arxiv.org/abs/2301.00808, with the blocks of version 1."""
-    return imagenet_convnext(80, (2, 2, 8, 2), **arguments)
+    return convnext(given, 4, widths=(80, 160, 320, 640), depths=(2, 2, 8, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def convnext_tiny(**arguments: Any) -> Classifier:
+@registered_with(ConvNeXtArguments)
+def convnext_tiny(given: ConvNeXtArguments) -> Classifier:
     """ConvNeXt-T (section 3)."""
-    return imagenet_convnext(96, (3, 3, 9, 3), **arguments)
+    return convnext(given, 4, widths=(96, 192, 384, 768), depths=(3, 3, 9, 3), strides=(1, 2, 2, 2))
 
 
-@register_model
-def convnext_atto_cifar(**arguments: Any) -> Classifier:
+@registered_with(ConvNeXtArguments)
+def convnext_atto_cifar(given: ConvNeXtArguments) -> Classifier:
     """The stages of `convnext_atto` for small images: patches of 2×2, strides 1, 2, 2, 1, maps of 16, 8, 4 and 4.
 
     The last transition is a 1×1 convolution. 64.4 million multiply-adds at 32×32.
     """
-    return cifar_convnext(40, (2, 2, 6, 2), **arguments)
+    return convnext(given, 2, widths=(40, 80, 160, 320), depths=(2, 2, 6, 2), strides=(1, 2, 2, 1))
 
 
-@register_model
-def convnext_tiny_cifar(**arguments: Any) -> Classifier:
+@registered_with(ConvNeXtArguments)
+def convnext_tiny_cifar(given: ConvNeXtArguments) -> Classifier:
     """The stages of `convnext_tiny` for small images: patches of 2×2, strides 1, 2, 2, 1, maps of 16, 8, 4 and 4.
 
     The last transition is a 1×1 convolution. 534.1 million multiply-adds at 32×32.
     """
-    return cifar_convnext(96, (3, 3, 9, 3), **arguments)
+    return convnext(given, 2, widths=(96, 192, 384, 768), depths=(3, 3, 9, 3), strides=(1, 2, 2, 1))
 
 
 def depthwise_7x7(channels: int, stride: int) -> nn.Sequential:
@@ -197,10 +180,16 @@ class InvertedBottleneck(nn.Module):
 CONVOLUTIONS = {"depthwise_7x7": depthwise_7x7, "dense_3x3": dense_3x3}
 
 
-@register_model
-def improved_resnet20_convnext(
-    *, convolution: str = "depthwise_7x7", expansion: int = 4, drop_path: float = 0.05, **arguments: Any
-) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class InvertedArguments(Arguments):
+    """Arguments of `improved_resnet20_convnext`."""
+
+    convolution: Annotated[str, 'Middle of the blocks: "depthwise_7x7" or "dense_3x3".'] = "depthwise_7x7"
+    expansion: Annotated[int, "Width of the middle for each channel of the input; 1 is without inversion."] = 4
+
+
+@registered_with(InvertedArguments, drop_path=0.05)
+def improved_resnet20_convnext(given: InvertedArguments) -> Classifier:
     """Stem, widths, strides and head of `resnet_20`, blocks of `InvertedBottleneck`.
 
     The ablation: `drop_path=0.0`, `convolution="dense_3x3"`, `expansion=1` (without inversion).
@@ -208,7 +197,7 @@ def improved_resnet20_convnext(
     Raises:
         ValueError: if `convolution` is not "depthwise_7x7" or "dense_3x3", or `expansion` below 1.
     """
-    if convolution not in CONVOLUTIONS:
-        raise ValueError(f"convolution must be one of {list(CONVOLUTIONS)}, got {convolution!r}")
-    block = partial(InvertedBottleneck, expansion=expansion, convolution=CONVOLUTIONS[convolution])
-    return resnet(block, STEMS["cifar"], 16, (16, 32, 64), (3, 3, 3), (1, 2, 2), drop_path=drop_path, **arguments)
+    if given.convolution not in CONVOLUTIONS:
+        raise ValueError(f"convolution must be one of {list(CONVOLUTIONS)}, got {given.convolution!r}")
+    convolution = CONVOLUTIONS[given.convolution]
+    return cifar_resnet(given, 20, partial(InvertedBottleneck, expansion=given.expansion, convolution=convolution))

@@ -2,45 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
-from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import Stem, imagenet_stem
-from cifarblocks.registry import register_model
 
 # timm's slope, with which its weights were trained; Darknet's is 0.1.
 leaky_relu = partial(nn.LeakyReLU, 0.01)
 
 
 def cspnet(
+    given: Arguments,
     stages: Sequence[Callable[..., CSPStage]],
     stem: Stem,
     stem_channels: int,
+    *,
     widths: Sequence[int],
     depths: Sequence[int],
     strides: Sequence[int],
-    /,
-    **arguments: Any,
 ) -> Classifier:
     """Stem, cross stages, global average pool, linear layer.
 
     Args:
+        given: the arguments of the classifier.
         stages: each called as stage(in_channels, out_channels, depth, stride, drop_path=rates).
         stem: the first layers.
         stem_channels: channels that the stem gives.
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of each stage.
-        arguments: those of `Arguments`.
     """
-    given = Arguments(**arguments)
     shapes = zip(stages, (stem_channels, *widths[:-1]), widths, depths, strides, strict=True)
     rates = drop_path_rates(given.drop_path, depths)
     body = [
@@ -101,45 +98,37 @@ def darknet_stage(
     )
 
 
+RESNET, RESNEXT = [resnet_stage] * 4, [resnext_stage] * 4
+DARKNET = [partial(darknet_stage, 1.0), *[partial(darknet_stage, 0.5)] * 4]
 POOLED = Stem(partial(imagenet_stem, activation=leaky_relu), 4)
 PLAIN = Stem(partial(conv_norm, kernel_size=3, activation=leaky_relu), 1)
 
 
-@register_model
-def cspresnet50(**arguments: Any) -> Classifier:
-    """CSPResNet-50 as in timm.
-
-    >>> cspresnet50().num_features
-    1024
-    """
-    widths = (128, 256, 512, 1024)
-    return cspnet((resnet_stage,) * 4, POOLED, 64, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+@registered_with(Arguments)
+def cspresnet50(given: Arguments) -> Classifier:
+    """CSPResNet-50 as in timm."""
+    return cspnet(given, RESNET, POOLED, 64, widths=(128, 256, 512, 1024), depths=(3, 3, 5, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def cspresnext50(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def cspresnext50(given: Arguments) -> Classifier:
     """CSPResNeXt-50 as in timm."""
-    widths = (256, 512, 1024, 2048)
-    return cspnet((resnext_stage,) * 4, POOLED, 64, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+    return cspnet(given, RESNEXT, POOLED, 64, widths=(256, 512, 1024, 2048), depths=(3, 3, 5, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def cspdarknet53(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def cspdarknet53(given: Arguments) -> Classifier:
     """CSPDarknet-53 as in timm, the backbone of YOLOv4, https://arxiv.org/abs/2004.10934."""
-    stages = (partial(darknet_stage, 1.0), *[partial(darknet_stage, 0.5)] * 4)
-    widths = (64, 128, 256, 512, 1024)
-    return cspnet(stages, PLAIN, 32, widths, (1, 2, 8, 8, 4), (2, 2, 2, 2, 2), **arguments)
+    return cspnet(given, DARKNET, PLAIN, 32, widths=(64, 128, 256, 512, 1024), depths=(1, 2, 8, 8, 4), strides=(2,) * 5)
 
 
-@register_model
-def cspresnet50_cifar(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def cspresnet50_cifar(given: Arguments) -> Classifier:
     """CSPResNet-50 with a 3×3 stem at full resolution, maps of 32, 16, 8 and 4: 1,092 M multiply-adds at 32×32."""
-    widths = (128, 256, 512, 1024)
-    return cspnet((resnet_stage,) * 4, PLAIN, 64, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+    return cspnet(given, RESNET, PLAIN, 64, widths=(128, 256, 512, 1024), depths=(3, 3, 5, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def cspresnet_nano_cifar(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def cspresnet_nano_cifar(given: Arguments) -> Classifier:
     """A narrow CSPResNet-50 of no paper, stem and maps of `cspresnet50_cifar`: 155 M multiply-adds at 32×32."""
-    widths = (48, 96, 192, 384)
-    return cspnet((resnet_stage,) * 4, PLAIN, 32, widths, (3, 3, 5, 2), (1, 2, 2, 2), **arguments)
+    return cspnet(given, RESNET, PLAIN, 32, widths=(48, 96, 192, 384), depths=(3, 3, 5, 2), strides=(1, 2, 2, 2))

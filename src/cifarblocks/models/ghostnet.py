@@ -1,58 +1,44 @@
 """GhostNet, Han et al. 2020, https://arxiv.org/abs/1911.11907."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule, divisible
 from cifarblocks.blocks.residual import ProjectionShortcut
-from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
-from cifarblocks.models.resnet import resnet
+from cifarblocks.models.resnet import cifar_resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import STEMS, Stem
-from cifarblocks.registry import register_model
 
 # Table 1, a stage for each size of map: kernel, hidden channels, output channels, width of the gate.
 STAGES = (
     ((3, 16, 16, 0.0),),
     ((3, 48, 24, 0.0), (3, 72, 24, 0.0)),
     ((5, 72, 40, 0.25), (5, 120, 40, 0.25)),
-    (
-        (3, 240, 80, 0.0),
-        (3, 200, 80, 0.0),
-        (3, 184, 80, 0.0),
-        (3, 184, 80, 0.0),
-        (3, 480, 112, 0.25),
-        (3, 672, 112, 0.25),
-    ),
+    ((3, 240, 80, 0.0), (3, 200, 80, 0.0), *[(3, 184, 80, 0.0)] * 2, (3, 480, 112, 0.25), (3, 672, 112, 0.25)),
     ((5, 672, 160, 0.25), (5, 960, 160, 0.0), (5, 960, 160, 0.25), (5, 960, 160, 0.0), (5, 960, 160, 0.25)),
 )
 STRIDED_STEM = Stem(partial(conv_norm, kernel_size=3, stride=2, activation=nn.ReLU), 2)
 CHEAP = {"depthwise": GhostModule, "copy": CopyModule}
 
 
-def ghostnet(
-    width: float,
-    stem: Stem,
-    strides: Sequence[int],
-    /,
-    **arguments: Any,
-) -> Classifier:
+def ghostnet(given: Arguments, width: float, stem: Stem, *, strides: Sequence[int]) -> Classifier:
     """Stem of 16 channels, ghost bottlenecks, 1×1 convolution, average, hidden layer of 1280, linear layer.
 
     The weights are drawn as torch does, as in the authors' code.
 
     Args:
+        given: the arguments of the classifier.
         width: factor of all channels but those of the hidden layer; they are rounded to multiples of 4.
         stem: the first layers.
         strides: stride of the first block of each of the five stages.
-        arguments: those of `Arguments`.
     """
-    given = Arguments(**arguments)
     stem_channels = channels = divisible(16 * width, 4)
     stages, widths = [], []
     rates = drop_path_rates(given.drop_path, [len(rows) for rows in STAGES])
@@ -111,63 +97,60 @@ class GhostBasicBlock(nn.Module):
         return self.activation(self.shortcut(x) + self.drop_path(y))
 
 
-def ghost_resnet(depth: int, /, *, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:
-    """The CIFAR ResNet of 6n + 2 layers with ghost modules in its blocks; the stem is a plain convolution.
+@dataclass(frozen=True, kw_only=True)
+class GhostResNetArguments(Arguments):
+    """Arguments of the residual networks of ghost modules."""
 
-    Args:
-        depth: 6n + 2.
-        ratio: one channel in `ratio` comes from the 3×3 convolutions, from 1 to 16.
-        cheap: where the others come from: "depthwise", 3×3 convolutions of those, or "copy", copies without weights.
-        arguments: those of `Arguments`.
+    ratio: Annotated[int, "One channel in `ratio` comes from the 3×3 convolutions, from 1 to 16."] = 2
+    cheap: Annotated[str, 'Origin of the others: "depthwise", 3×3 convolutions, or "copy", no weights.'] = "depthwise"
+
+
+def ghost_resnet(given: GhostResNetArguments, depth: int) -> Classifier:
+    """The CIFAR ResNet of `depth` layers with ghost modules in its blocks; the stem is a plain convolution.
 
     Raises:
-        ValueError: if `ratio` or `cheap` is not one of those.
+        ValueError: if `ratio` or `cheap` is not one of those that there are.
     """
-    if cheap not in CHEAP:
-        raise ValueError(f"cheap must be one of {list(CHEAP)}, got {cheap!r}")
-    block = partial(GhostBasicBlock, module=partial(CHEAP[cheap], ratio=ratio))
-    blocks = (depth - 2) // 6
-    return resnet(block, STEMS["cifar"], 16, (16, 32, 64), (blocks,) * 3, (1, 2, 2), **arguments)
+    if given.cheap not in CHEAP:
+        raise ValueError(f"cheap must be one of {list(CHEAP)}, got {given.cheap!r}")
+    module = partial(CHEAP[given.cheap], ratio=given.ratio)
+    return cifar_resnet(given, depth, partial(GhostBasicBlock, module=module))
 
 
-@register_model
-def ghostnet_050(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def ghostnet_050(given: Arguments) -> Classifier:
     """GhostNet 0.5× (table 7): half the channels."""
-    return ghostnet(0.5, STRIDED_STEM, (1, 2, 2, 2, 2), **arguments)
+    return ghostnet(given, 0.5, STRIDED_STEM, strides=(1, 2, 2, 2, 2))
 
 
-@register_model
-def ghostnet_100(**arguments: Any) -> Classifier:
-    """GhostNet 1.0× (tables 1 and 7).
-
-    >>> [info.stride for info in ghostnet_100().feature_info]
-    [2, 4, 8, 16, 32]
-    """
-    return ghostnet(1.0, STRIDED_STEM, (1, 2, 2, 2, 2), **arguments)
+@registered_with(Arguments)
+def ghostnet_100(given: Arguments) -> Classifier:
+    """GhostNet 1.0× (tables 1 and 7)."""
+    return ghostnet(given, 1.0, STRIDED_STEM, strides=(1, 2, 2, 2, 2))
 
 
-@register_model
-def ghostnet_130(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def ghostnet_130(given: Arguments) -> Classifier:
     """GhostNet 1.3× (table 7): 1.3 times the channels."""
-    return ghostnet(1.3, STRIDED_STEM, (1, 2, 2, 2, 2), **arguments)
+    return ghostnet(given, 1.3, STRIDED_STEM, strides=(1, 2, 2, 2, 2))
 
 
-@register_model
-def ghostnet_100_cifar(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def ghostnet_100_cifar(given: Arguments) -> Classifier:
     """GhostNet 1.0× with a 3×3 stem at full resolution and maps of 32, 32, 16, 8 and 4: 43 M multiply-adds at 32×32.
 
     The strides of the stem and of the second stage are 1; without a stride a block has no depthwise convolution.
     """
-    return ghostnet(1.0, STEMS["cifar"], (1, 1, 2, 2, 2), **arguments)
+    return ghostnet(given, 1.0, STEMS["cifar"], strides=(1, 1, 2, 2, 2))
 
 
-@register_model
-def ghost_resnet_20(*, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:
+@registered_with(GhostResNetArguments)
+def ghost_resnet_20(given: GhostResNetArguments) -> Classifier:
     """ResNet-20 for CIFAR with ghost modules, as section 4.1.2 makes them of ResNet-56."""
-    return ghost_resnet(20, ratio=ratio, cheap=cheap, **arguments)
+    return ghost_resnet(given, 20)
 
 
-@register_model
-def ghost_resnet_32(*, ratio: int = 2, cheap: str = "depthwise", **arguments: Any) -> Classifier:
+@registered_with(GhostResNetArguments)
+def ghost_resnet_32(given: GhostResNetArguments) -> Classifier:
     """ResNet-32 for CIFAR with ghost modules, as section 4.1.2 makes them of ResNet-56."""
-    return ghost_resnet(32, ratio=ratio, cheap=cheap, **arguments)
+    return ghost_resnet(given, 32)

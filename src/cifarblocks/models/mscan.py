@@ -1,48 +1,47 @@
 """MSCAN, the encoder of SegNeXt, Guo et al. 2022, https://arxiv.org/abs/2209.08575."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from torch import nn
 
 from cifarblocks.blocks.basic import LayerNorm2d, conv_norm
 from cifarblocks.blocks.msca import MSCABlock
-from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_mscan
 from cifarblocks.models.stages import build_transition_stages, stage_info
 from cifarblocks.models.stems import Stem
-from cifarblocks.registry import register_model
 
 MLP_RATIOS = (8, 8, 4, 4)  # of the blocks of each stage
 
 
 def mscan(
+    given: Arguments,
     block: Callable[..., nn.Module],
     stem: Stem,
     norm: Callable[[int], nn.Module],
+    *,
     widths: Sequence[int],
     depths: Sequence[int],
     strides: Sequence[int],
-    /,
-    **arguments: Any,
 ) -> Classifier:
     """Overlapping patches, stages of blocks that end in a norm, global average pool, linear layer.
 
     Args:
+        given: the arguments of the classifier.
         block: called as block(channels, mlp_ratio=ratio, drop_path=rate).
         stem: the first patches.
         norm: builds the end of each stage, called as norm(channels).
         widths: channels of each stage.
         depths: blocks of each stage.
         strides: stride of the patches before each stage; that of the first is 1.
-        arguments: those of `Arguments`.
 
     Raises:
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
-    given = Arguments(**arguments)
     blocks = [partial(block, mlp_ratio=ratio) for ratio in MLP_RATIOS]
     return Classifier(
         stem.build(given.in_channels, widths[0]),
@@ -70,43 +69,41 @@ def two_patches(in_channels: int, out_channels: int, strides: tuple[int, int]) -
     )
 
 
-IMAGENET_STEM = Stem(partial(two_patches, strides=(2, 2)), 4)
+STEM = Stem(partial(two_patches, strides=(2, 2)), 4)
 CIFAR_STEM = Stem(partial(two_patches, strides=(1, 2)), 2)
 NORM = partial(LayerNorm2d, eps=1e-5)
 
-# widths and depths of the stages
-TINY = ((32, 64, 160, 256), (3, 3, 5, 2))
-SMALL = ((64, 128, 320, 512), (2, 2, 4, 2))
-BASE = ((64, 128, 320, 512), (3, 3, 12, 3))
+
+@registered_with(Arguments)
+def segnext_mscan_tiny(given: Arguments) -> Classifier:
+    """MSCAN-T (table 2)."""
+    return mscan(given, MSCABlock, STEM, NORM, widths=(32, 64, 160, 256), depths=(3, 3, 5, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def segnext_mscan_tiny(**arguments: Any) -> Classifier:
-    """MSCAN-T (table 2).
-
-    >>> segnext_mscan_tiny().num_features
-    256
-    """
-    return mscan(MSCABlock, IMAGENET_STEM, NORM, *TINY, (1, 2, 2, 2), **arguments)
-
-
-@register_model
-def segnext_mscan_small(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def segnext_mscan_small(given: Arguments) -> Classifier:
     """MSCAN-S (table 2)."""
-    return mscan(MSCABlock, IMAGENET_STEM, NORM, *SMALL, (1, 2, 2, 2), **arguments)
+    return mscan(given, MSCABlock, STEM, NORM, widths=(64, 128, 320, 512), depths=(2, 2, 4, 2), strides=(1, 2, 2, 2))
 
 
-@register_model
-def segnext_mscan_base(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def segnext_mscan_base(given: Arguments) -> Classifier:
     """MSCAN-B (table 2)."""
-    return mscan(MSCABlock, IMAGENET_STEM, NORM, *BASE, (1, 2, 2, 2), **arguments)
+    return mscan(given, MSCABlock, STEM, NORM, widths=(64, 128, 320, 512), depths=(3, 3, 12, 3), strides=(1, 2, 2, 2))
 
 
-@register_model
-def segnext_mscan_tiny_cifar(*, strips: Sequence[int] = (7, 11, 21), **arguments: Any) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class StripArguments(Arguments):
+    """Arguments of `segnext_mscan_tiny_cifar`."""
+
+    strips: Annotated[Sequence[int], "Lengths of the strip convolutions, odd."] = (7, 11, 21)
+
+
+@registered_with(StripArguments)
+def segnext_mscan_tiny_cifar(given: StripArguments) -> Classifier:
     """The stages of MSCAN-T for small images: stem strides 1 and 2, stage strides 1, 2, 2, 1, maps of 16, 8, 4 and 4.
 
     Here the long `strips` see mostly padding. 95.1 million multiply-adds at 32×32.
     """
-    block = partial(MSCABlock, strips=strips)
-    return mscan(block, CIFAR_STEM, NORM, *TINY, (1, 2, 2, 1), **arguments)
+    block = partial(MSCABlock, strips=given.strips)
+    return mscan(given, block, CIFAR_STEM, NORM, widths=(32, 64, 160, 256), depths=(3, 3, 5, 2), strides=(1, 2, 2, 1))

@@ -2,32 +2,32 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.split_attention import ResNeStBottleneck
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stems import Stem
-from cifarblocks.registry import register_model
 
 
-def resnest(depths: Sequence[int], stem: Stem, width: int = 64, /, **arguments: Any) -> Classifier:
+def resnest(given: Arguments, stem: Stem, *, depths: Sequence[int], width: int = 64) -> Classifier:
     """Deep stem, stages of split-attention bottlenecks of radix 2, global average pool, linear layer.
 
     The first blocks of stages 2, 3 and 4 take their stride by a 3×3 average pool after the split attention, and by
     a 2×2 one in the shortcut; the first block of stage 1 has no stride and no pool, as in the authors' code.
 
     Args:
-        depths: blocks of each of the four stages.
+        given: the arguments of the classifier.
         stem: the first layers, for `width` channels.
+        depths: blocks of each of the four stages.
         width: bottleneck channels of the first stage, which the next ones double.
-        arguments: those of `Arguments`.
     """
     widths = [4 * width * 2**stage for stage in range(4)]
-    return resnet(partial(by_output, ResNeStBottleneck), stem, width, widths, depths, (1, 2, 2, 2), **arguments)
+    block = partial(by_output, ResNeStBottleneck)
+    return resnet(given, block, stem, width, widths=widths, depths=depths, strides=(1, 2, 2, 2))
 
 
 def small_stem(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -48,41 +48,37 @@ def deep_stem(in_channels: int, out_channels: int) -> nn.Sequential:
 DEEP, SMALL = Stem(deep_stem, 4), Stem(small_stem, 1)
 
 
-@register_model
-def resnest14d(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def resnest14d(given: Arguments) -> Classifier:
     """ResNeSt-14 of the authors' GluonCV: one block a stage."""
-    return resnest((1, 1, 1, 1), DEEP, **arguments)
+    return resnest(given, DEEP, depths=(1, 1, 1, 1))
 
 
-@register_model
-def resnest26d(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def resnest26d(given: Arguments) -> Classifier:
     """ResNeSt-26 of the authors' GluonCV: two blocks a stage."""
-    return resnest((2, 2, 2, 2), DEEP, **arguments)
+    return resnest(given, DEEP, depths=(2, 2, 2, 2))
 
 
-@register_model
-def resnest50d(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def resnest50d(given: Arguments) -> Classifier:
     """ResNeSt-50 of the paper, with radix 2 and one group."""
-    return resnest((3, 4, 6, 3), DEEP, **arguments)
+    return resnest(given, DEEP, depths=(3, 4, 6, 3))
 
 
-@register_model
-def resnest14d_cifar(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def resnest14d_cifar(given: Arguments) -> Classifier:
     """ResNeSt-14 with the deep stem at full resolution, maps of 32, 16, 8 and 4: 810 M multiply-adds at 32×32."""
-    return resnest((1, 1, 1, 1), SMALL, **arguments)
+    return resnest(given, SMALL, depths=(1, 1, 1, 1))
 
 
-@register_model
-def resnest50d_cifar(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def resnest50d_cifar(given: Arguments) -> Classifier:
     """ResNeSt-50 with the deep stem at full resolution, maps of 32, 16, 8 and 4: 1,667 M multiply-adds at 32×32."""
-    return resnest((3, 4, 6, 3), SMALL, **arguments)
+    return resnest(given, SMALL, depths=(3, 4, 6, 3))
 
 
-@register_model
-def resnest_nano_cifar(**arguments: Any) -> Classifier:
-    """ResNeSt-26 at half its width, of no paper, stem and maps of `resnest14d_cifar`: 274 M multiply-adds at 32×32.
-
-    >>> [tuple(info) for info in resnest_nano_cifar().feature_info]
-    [(128, 1), (256, 2), (512, 4), (1024, 8)]
-    """
-    return resnest((2, 2, 2, 2), SMALL, 32, **arguments)
+@registered_with(Arguments)
+def resnest_nano_cifar(given: Arguments) -> Classifier:
+    """ResNeSt-26 at half its width, of no paper, stem and maps of `resnest14d_cifar`: 274 M multiply-adds at 32×32."""
+    return resnest(given, SMALL, depths=(2, 2, 2, 2), width=32)

@@ -1,31 +1,32 @@
 """ResNeXt, Xie et al. 2017, https://arxiv.org/abs/1611.05431."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.residual import Bottleneck
 from cifarblocks.blocks.sizes import Size
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stages import build_stages, stage_info
-from cifarblocks.models.stems import STEMS
-from cifarblocks.registry import register_model
+from cifarblocks.models.stems import STEMS, imagenet_stem
 
 
-def cifar_resnext(cardinality: int, base_width: int, /, **arguments: Any) -> Classifier:
+def cifar_resnext(given: Arguments, cardinality: int, base_width: int) -> Classifier:
     """The 29 layers of section 5.3: 3×3 stem of 64 channels, three stages of three bottlenecks, projection shortcuts.
 
     Args:
+        given: the arguments of the classifier.
         cardinality: groups of the 3×3 convolutions.
         base_width: channels of a group in the first stage.
-        arguments: those of `Arguments`.
     """
     block = partial(by_output, partial(Bottleneck, groups=cardinality, base_width=base_width))
-    return resnet(block, STEMS["cifar"], 64, (256, 512, 1024), (3, 3, 3), (1, 2, 2), **arguments)
+    return resnet(given, block, STEMS["cifar"], 64, widths=(256, 512, 1024), depths=(3, 3, 3), strides=(1, 2, 2))
 
 
 biased_conv_norm = partial(conv_norm, bias=True)
@@ -60,60 +61,49 @@ class StraightBottleneck(nn.Module):
         return self.activation3(self.shortcut(x) + self.drop_path(self.expand(y)))
 
 
-@register_model
-def resnext_29_32x4d(**arguments: Any) -> Classifier:
-    """ResNeXt-29 for CIFAR (section 5.3) with 32 groups of 4 channels, smaller than any of table 7.
-
-    >>> resnext_29_32x4d().num_features
-    1024
-    """
-    return cifar_resnext(32, 4, **arguments)
+@registered_with(Arguments)
+def resnext_29_32x4d(given: Arguments) -> Classifier:
+    """ResNeXt-29 for CIFAR (section 5.3) with 32 groups of 4 channels, smaller than any of table 7."""
+    return cifar_resnext(given, cardinality=32, base_width=4)
 
 
-@register_model
-def resnext_29_8x64d(**arguments: Any) -> Classifier:
+@registered_with(Arguments)
+def resnext_29_8x64d(given: Arguments) -> Classifier:
     """ResNeXt-29 for CIFAR (table 7) with 8 groups of 64 channels."""
-    return cifar_resnext(8, 64, **arguments)
+    return cifar_resnext(given, cardinality=8, base_width=64)
 
 
-@register_model
-def resnext18_dropout(
-    *,
-    stages: int = 3,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: Size = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.4,
-) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class DropoutArguments(Arguments):
+    """Arguments of `resnext18_dropout`."""
+
+    image_size: Annotated[Size, "Height and width of the images, at least 16, 32 or 64 for 3, 4 or 5 stages."] = 32
+    dropout: Annotated[float, "Dropout rate at the end of each stage; half of it after the first block."] = 0.4
+    stages: Annotated[int, "3, 4 or 5 stages, of 64, 128, 256, 512 and 512 channels."] = 3
+
+
+@registered_with(DropoutArguments)
+def resnext18_dropout(given: DropoutArguments) -> Classifier:
     """A small ResNeXt of no paper: 7×7/2 stem, two bottlenecks of one width a stage, dropout at the end of each.
-
-    Args:
-        stages: 3, 4 or 5, of 64, 128, 256, 512 and 512 channels.
-        num_classes: classes; 0 leaves the pooled features.
-        in_channels: channels of the images.
-        image_size: size of the images it is used for, at least 16, 32 or 64 for 3, 4 or 5 stages.
-        drop_path: drop path rate of the last block; it grows linearly from 0 at the first.
-        dropout: dropout rate of the map that each stage ends in; half of it after the first block. There is no
-            other before the linear layer.
 
     Raises:
         ValueError: if `stages` is not one of those.
     """
-    if stages not in (3, 4, 5):
-        raise ValueError(f"stages must be 3, 4 or 5, got {stages}")
-    widths, strides = (64, 128, 256, 512, 512)[:stages], (1, 2, 2, 2, 2)[:stages]
-    stem = biased_conv_norm(in_channels, 64, 7, 2, activation=nn.ReLU).append(nn.MaxPool2d(3, 2, padding=1))
-    body = build_stages([StraightBottleneck] * stages, 64, widths, (2,) * stages, strides, drop_path)
+    if given.stages not in (3, 4, 5):
+        raise ValueError(f"stages must be 3, 4 or 5, got {given.stages}")
+    widths, strides = (64, 128, 256, 512, 512)[: given.stages], (1, 2, 2, 2, 2)[: given.stages]
+    stem = imagenet_stem(given.in_channels, 64, bias=True)
+    blocks, depths = [StraightBottleneck] * given.stages, (2,) * given.stages
+    body = build_stages(blocks, 64, widths, depths, strides, given.drop_path)
     for stage in body:
-        stage.append(nn.Dropout(dropout))
-    body[0].insert(1, nn.Dropout(dropout / 2))
+        stage.append(nn.Dropout(given.dropout))
+    body[0].insert(1, nn.Dropout(given.dropout / 2))
     return Classifier(
         stem,
         body,
-        PooledHead(widths[-1], num_classes),
+        PooledHead(widths[-1], given.num_classes),
         stage_info(widths, strides, 4),
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         initialise_layer=initialise_resnet,
     )

@@ -1,18 +1,20 @@
 """Small networks to compare with: a multi-layer perceptron, a plain convolutional network and an LSTM over patches."""
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.sizes import Size, height_and_width
-from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, last_layer
+from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, Head, last_layer
 from cifarblocks.models.vit import Positions, TokenMap, patch_grid, patch_tokens
-from cifarblocks.registry import register_model
 
 
-class FlatHead(nn.Module):
+class FlatHead(Head):
     """Flatten, hidden layer, ReLU, dropout, linear layer.
 
     Shape: (b, ...) of `features` numbers an image → (b, num_classes)
@@ -44,7 +46,7 @@ class LSTM(nn.Module):
             return self.lstm(x)[0]
 
 
-class LastTokenHead(nn.Module):
+class LastTokenHead(Head):
     """LayerNorm on the last token, hidden layer, GELU, dropout, linear layer: (b, n, channels) → (b, num_classes)."""
 
     def __init__(self, channels: int, hidden_features: int, num_classes: int, dropout: float) -> None:
@@ -58,86 +60,74 @@ class LastTokenHead(nn.Module):
         return self.classifier(self.dropout(self.hidden(x[:, -1])))
 
 
-@register_model
-def mlp(
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: Size = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
-) -> Classifier:
-    """Two hidden layers of 512 and 256 on the flattened image; it has no maps and takes images of one size.
+@dataclass(frozen=True, kw_only=True)
+class NoBranchArguments(Arguments):
+    """Arguments of networks without residual branches."""
 
-    Raises:
-        ValueError: if `drop_path` is not 0: it has no residual branches to drop.
-    """
-    _refuse_drop_path("mlp", drop_path)
-    height, width = height_and_width(image_size, "image_size")
-    stem = nn.Sequential(FixedSize(image_size), nn.Flatten(), nn.Linear(in_channels * height * width, 512), nn.ReLU())
-    head = FlatHead(512, 256, num_classes, dropout)
-    return Classifier(stem, [], head, [], num_features=512, in_channels=in_channels, image_size=image_size)
+    image_size: Annotated[Size, "Height and width of all images; the layout of the weights fixes it."] = 32
+    drop_path: Annotated[float, "Must be 0: there are no residual branches to drop."] = 0.0
+    dropout: Annotated[float, "Dropout rate before the last layer; in `patch_lstm` before and in the LSTM too."] = 0.0
 
 
-@register_model
-def cnn(
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: Size = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.5,
-) -> Classifier:
+@registered_with(NoBranchArguments)
+def mlp(given: NoBranchArguments) -> Classifier:
+    """Two hidden layers of 512 and 256 on the flattened image; it has no maps and takes images of one size."""
+    _refuse_drop_path("mlp", given.drop_path)
+    height, width = height_and_width(given.image_size, "image_size")
+    stem = nn.Sequential(
+        FixedSize(given.image_size), nn.Flatten(), nn.Linear(given.in_channels * height * width, 512), nn.ReLU()
+    )
+    head = FlatHead(512, 256, given.num_classes, given.dropout)
+    return Classifier(stem, [], head, [], num_features=512, in_channels=given.in_channels, image_size=given.image_size)
+
+
+@registered_with(NoBranchArguments, dropout=0.5)
+def cnn(given: NoBranchArguments) -> Classifier:
     """Three convolutions of 32, 64 and 128 channels, each halving the map, and a hidden layer of 512.
 
     Raises:
-        ValueError: if `image_size` is below 8, where the map would vanish, or if `drop_path` is not 0: it has no
-            residual branches to drop.
+        ValueError: if `image_size` is below 8, where the map would vanish, or if `drop_path` is not 0.
     """
-    _refuse_drop_path("cnn", drop_path)
-    height, width = height_and_width(image_size, "image_size")
+    _refuse_drop_path("cnn", given.drop_path)
+    height, width = height_and_width(given.image_size, "image_size")
     if min(height, width) < 8:
         raise ValueError(f"image_size must be at least 8 to be halved three times, got {height}x{width}")
     widths = (32, 64, 128)
     stages = [
         nn.Sequential(conv_norm(before, width, 3, activation=nn.ReLU, bias=True).append(nn.MaxPool2d(2)))
-        for before, width in pairwise((in_channels, *widths))
+        for before, width in pairwise((given.in_channels, *widths))
     ]
-    head = FlatHead(widths[-1] * (height // 8) * (width // 8), 512, num_classes, dropout)
+    head = FlatHead(widths[-1] * (height // 8) * (width // 8), 512, given.num_classes, given.dropout)
     infos = [FeatureInfo(c, 2 ** (i + 1)) for i, c in enumerate(widths)]
-    return Classifier(FixedSize(image_size), stages, head, infos, in_channels=in_channels, image_size=image_size)
+    return Classifier(
+        FixedSize(given.image_size), stages, head, infos, in_channels=given.in_channels, image_size=given.image_size
+    )
 
 
-@register_model
-def patch_lstm(
-    *,
-    num_classes: int = 100,
-    in_channels: int = 3,
-    image_size: Size = 32,
-    drop_path: float = 0.0,
-    dropout: float = 0.1,
-) -> Classifier:
+@registered_with(NoBranchArguments, dropout=0.1)
+def patch_lstm(given: NoBranchArguments) -> Classifier:
     """Patches of 2 with positions, read row by row in both directions by an LSTM of two layers of 256.
 
     Its map is what the LSTM gives at each patch; the class is told from the last. There the backward direction of the
     second layer has read one patch alone, so that its recurrent weights, which are part of the layout, never learn.
 
     Raises:
-        ValueError: if patches of 2 do not fill the images, or if `drop_path` is not 0: it has no residual branches to
-            drop.
+        ValueError: if patches of 2 do not fill the images, or if `drop_path` is not 0.
     """
-    _refuse_drop_path("patch_lstm", drop_path)
-    height, width = patch_grid(image_size, 2)
+    _refuse_drop_path("patch_lstm", given.drop_path)
+    height, width = patch_grid(given.image_size, 2)
     stem = nn.Sequential(
-        *patch_tokens(in_channels, 128, 2, image_size), Positions(height * width, 128), nn.Dropout(dropout)
+        *patch_tokens(given.in_channels, 128, 2, given.image_size),
+        Positions(height * width, 128),
+        nn.Dropout(given.dropout),
     )
     return Classifier(
         stem,
-        [nn.Sequential(LSTM(128, 256, 2, dropout))],
-        LastTokenHead(512, 256, num_classes, dropout),
+        [nn.Sequential(LSTM(128, 256, 2, given.dropout))],
+        LastTokenHead(512, 256, given.num_classes, given.dropout),
         [FeatureInfo(512, 2)],
-        in_channels=in_channels,
-        image_size=image_size,
+        in_channels=given.in_channels,
+        image_size=given.image_size,
         as_map=TokenMap(height, width),
     )
 

@@ -1,8 +1,9 @@
 """Vision Transformer: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, and DeiT's sizes of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 import torch
 from einops import rearrange
@@ -10,38 +11,44 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
-from cifarblocks.models.arguments import Arguments
-from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, last_layer
+from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, Head, last_layer
 from cifarblocks.models.initialise import initialise_vit
 from cifarblocks.models.stages import drop_path_rates
-from cifarblocks.registry import register_model
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
+@dataclass(frozen=True, kw_only=True)
+class PatchArguments(Arguments):
+    """Arguments of networks that take patches as tokens."""
+
+    image_size: Annotated[Size, "Height and width of all images, which patches must fill."] = 32
+    dropout: Annotated[float, "Dropout rate in the blocks, and after the positions if there are any."] = 0.0
+
+
 def vit(
+    given: PatchArguments,
     block: Callable[..., nn.Module],
     norm: Callable[[int], nn.Module],
+    *,
     patch_size: int,
     width: int,
     depth: int,
-    /,
-    **arguments: Any,
 ) -> Classifier:
     """Patches, a class token and positions; one stage of encoder blocks; a linear layer on the class token.
 
     Args:
+        given: the arguments of the classifier.
         block: called as block(channels, dropout=dropout, drop_path=rate), (b, n, c) → (b, n, c).
         norm: called as norm(channels), stands before the linear layer.
         patch_size: height and width of a patch.
         width: channels of each token.
         depth: number of blocks.
-        arguments: those of `Arguments`; the positions fix `image_size`, and `dropout` is after them and in the blocks.
 
     Raises:
         ValueError: if patches of `patch_size` do not fill images of `image_size`.
     """
-    given = Arguments(**arguments)
     height, width_in_patches = patch_grid(given.image_size, patch_size)
     stem = nn.Sequential(
         *patch_tokens(given.in_channels, width, patch_size, given.image_size),
@@ -139,7 +146,7 @@ class TokenMap(nn.Module):
         return rearrange(x[:, -self.height * self.width :], "b (h w) c -> b c h w", h=self.height)
 
 
-class ClassTokenHead(nn.Module):
+class ClassTokenHead(Head):
     """Norm and linear layer on the first token: (b, n, channels) → (b, num_classes)."""
 
     def __init__(self, norm: nn.Module, channels: int, num_classes: int) -> None:
@@ -155,36 +162,36 @@ class ClassTokenHead(nn.Module):
 layer_norm = partial(nn.LayerNorm, eps=1e-6)  # as in the authors' code
 
 
-@register_model
-def vit_tiny_16(*, image_size: Size = 224, **arguments: Any) -> Classifier:
+@registered_with(PatchArguments, image_size=224)
+def vit_tiny_16(given: PatchArguments) -> Classifier:
     """ViT-Ti/16 (table 1 of DeiT, https://arxiv.org/abs/2012.12877): 12 blocks of width 192, 3 heads.
 
     >>> vit_tiny_16(image_size=(32, 48)).stem(torch.randn(2, 3, 32, 48)).shape
     torch.Size([2, 7, 192])
     """
-    return vit(TransformerBlock, layer_norm, 16, 192, 12, image_size=image_size, **arguments)
+    return vit(given, TransformerBlock, layer_norm, patch_size=16, width=192, depth=12)
 
 
-@register_model
-def vit_b_16(*, image_size: Size = 224, **arguments: Any) -> Classifier:
+@registered_with(PatchArguments, image_size=224)
+def vit_b_16(given: PatchArguments) -> Classifier:
     """ViT-B/16 (table 1): 12 blocks of width 768, 12 heads."""
-    return vit(TransformerBlock, layer_norm, 16, 768, 12, image_size=image_size, **arguments)
+    return vit(given, TransformerBlock, layer_norm, patch_size=16, width=768, depth=12)
 
 
-@register_model
-def vit_tiny_cifar(**arguments: Any) -> Classifier:
+@registered_with(PatchArguments)
+def vit_tiny_cifar(given: PatchArguments) -> Classifier:
     """ViT-Ti with patches of 4: a map of 8×8 and 365,124,864 multiply-adds at 32×32."""
-    return vit(TransformerBlock, layer_norm, 4, 192, 12, **arguments)
+    return vit(given, TransformerBlock, layer_norm, patch_size=4, width=192, depth=12)
 
 
-@register_model
-def vit_nano_cifar(**arguments: Any) -> Classifier:
+@registered_with(PatchArguments)
+def vit_nano_cifar(given: PatchArguments) -> Classifier:
     """The first half of `vit_tiny_cifar`, 6 blocks, of no paper: 182,866,944 multiply-adds at 32×32."""
-    return vit(TransformerBlock, layer_norm, 4, 192, 6, **arguments)
+    return vit(given, TransformerBlock, layer_norm, patch_size=4, width=192, depth=6)
 
 
-@register_model
-def nano_vit(*, dropout: float = 0.1, **arguments: Any) -> Classifier:
+@registered_with(PatchArguments, dropout=0.1)
+def nano_vit(given: PatchArguments) -> Classifier:
     """Patches of 2, 4 post-norm blocks of width 192 with 8 heads, MLPs of 384 with ReLU, as torch's encoder layer."""
     block = partial(PostNormBlock, head_channels=24, mlp_ratio=2)
-    return vit(block, nn.LayerNorm, 2, 192, 4, dropout=dropout, **arguments)
+    return vit(given, block, nn.LayerNorm, patch_size=2, width=192, depth=4)

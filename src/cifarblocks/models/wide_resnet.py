@@ -1,33 +1,33 @@
 """Wide ResNet, Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from torch import nn
 
 from cifarblocks.blocks.residual import PreActBlock
-from cifarblocks.models.arguments import Arguments
+from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
-from cifarblocks.registry import register_model
 
 
-def wide_resnet(
-    depth: int,
-    factor: int,
-    /,
-    **arguments: Any,
-) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class WideResNetArguments(Arguments):
+    """Arguments of every Wide ResNet."""
+
+    dropout: Annotated[float, "Dropout rate between the convolutions of each block alone (section 2.4)."] = 0.0
+
+
+def wide_resnet(given: WideResNetArguments, depth: int, factor: int) -> Classifier:
     """The 6n + 4 layers of table 1: 3×3 convolution, n blocks a stage, BatchNorm and ReLU before the average.
 
     Args:
+        given: the arguments of the classifier.
         depth: 6n + 4.
         factor: widening factor; the stages have 16, 32 and 64 times it channels.
-        arguments: those of `Arguments`; `dropout` stands between the convolutions of each block alone (section 2.4; the
-            paper takes 0.3).
     """
-    given = Arguments(**arguments)
     widths, strides = (16 * factor, 32 * factor, 64 * factor), (1, 2, 2)
     block = partial(PreActBlock, dropout=given.dropout)
     activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
@@ -42,17 +42,13 @@ def wide_resnet(
     )
 
 
-@register_model
-def wrn_16_4(**arguments: Any) -> Classifier:
-    """WRN-16-4 (table 6): 16 layers, 4 times as wide as ResNet; `dropout=0.3` for its row with dropout.
-
-    >>> wrn_16_4().num_features
-    256
-    """
-    return wide_resnet(16, 4, **arguments)
+@registered_with(WideResNetArguments)
+def wrn_16_4(given: WideResNetArguments) -> Classifier:
+    """WRN-16-4 (table 6): 16 layers, 4 times as wide as ResNet; `dropout=0.3` for its row with dropout."""
+    return wide_resnet(given, depth=16, factor=4)
 
 
-@register_model
-def wrn_28_10(**arguments: Any) -> Classifier:
+@registered_with(WideResNetArguments)
+def wrn_28_10(given: WideResNetArguments) -> Classifier:
     """WRN-28-10 (table 6): 28 layers, 10 times as wide as ResNet; `dropout=0.3` for its row with dropout."""
-    return wide_resnet(28, 10, **arguments)
+    return wide_resnet(given, depth=28, factor=10)

@@ -1,11 +1,12 @@
 """The model of a run, by its name and arguments."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 import cifarblocks
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.errors import UserError, first_line
 
 if TYPE_CHECKING:  # it imports torchvision, which --help need not wait for
@@ -28,11 +29,11 @@ def sketch_model(name: str, arguments: dict[str, Any]) -> nn.Module:
         raise UserError(f"--model {name}{given}: {first_line(error)}") from error
 
 
-def build_model(name: str, arguments: dict[str, Any], data: "DataSet") -> tuple[nn.Module, dict[str, Any]]:
+def build_model(name: str, arguments: dict[str, Any], data: "DataSet") -> tuple[Classifier, dict[str, Any]]:
     """Return the classifier for some data with its first weights, and all arguments that it was built with."""
     arguments = {**arguments, "num_classes": len(data.classes), "image_size": data.image_size}
     try:
-        return cifarblocks.create_model(name, **arguments), arguments
+        return cast(Classifier, cifarblocks.create_model(name, **arguments)), arguments
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"--model {name}: {first_line(error)}") from error
 

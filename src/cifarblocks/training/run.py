@@ -11,6 +11,7 @@ from torch import nn
 
 import cifarblocks
 from cifarblocks.checkpoints.own import Card
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.batches import Augmentation, Batches, ImageBatches, Normalisation
 from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_data, share_of
 from cifarblocks.training.data.mixing import Mixing
@@ -27,7 +28,7 @@ from cifarblocks.training.run_folder.folder import make_run_folder, open_run
 from cifarblocks.training.run_folder.report import configuration
 from cifarblocks.training.state import State, moving_average
 
-Build = Callable[[str, dict[str, Any], DataSet], tuple[nn.Module, dict[str, Any]]]
+Build = Callable[[str, dict[str, Any], DataSet], tuple[Classifier, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Run:
     clip: float
     checkpoint_steps: int
     compiled: bool
-    trained: Callable[[nn.Module], nn.Module]
+    trained: Callable[..., nn.Module]
 
     def network(self) -> nn.Module:
         """Return the network as it is trained: in step with other processes, compiled."""
@@ -156,9 +157,9 @@ def describe_weights(options: Options, arguments: dict[str, Any], data: DataSet)
     )
 
 
-def place(model: nn.Module, options: Options, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def place(model: Classifier, options: Options, device: torch.device, dtype: torch.dtype) -> Classifier:
     """Return the model as it is trained: on the device, in the precision and with the layers that the options say."""
-    model.set_gradient_checkpointing(options.gradient_checkpointing)  # type: ignore[operator]
+    model.set_gradient_checkpointing(options.gradient_checkpointing)
     if options.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
@@ -210,7 +211,7 @@ def split(images: Images, *, final: bool, share: float) -> tuple[Images, Images]
     return share_of(training, share, random_stream("share")), validation
 
 
-def build_state(options: Options, model: nn.Module, trained: nn.Module) -> State:
+def build_state(options: Options, model: Classifier, trained: nn.Module) -> State:
     """Return the state of a run before its first step.
 
     Args:
@@ -230,7 +231,7 @@ def build_state(options: Options, model: nn.Module, trained: nn.Module) -> State
     return State(model, optimizer, moving_average(model, options.ema), sums)
 
 
-def check_fits(options: Options, batches: ImageBatches, model: nn.Module, processes: Processes) -> None:
+def check_fits(options: Options, batches: ImageBatches, model: Classifier, processes: Processes) -> None:
     """Refuse splits of the images or of a batch that leave too little, and options that would do nothing."""
     images = len(batches.training)
     if not (options.final or len(batches.validation)):

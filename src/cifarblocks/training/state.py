@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.batches import Batch
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import RunError
@@ -31,7 +32,7 @@ class State:
         waited: seconds of this epoch in which the model waited for data.
     """
 
-    model: nn.Module
+    model: Classifier
     optimizer: Optimizer
     average: AveragedModel | None
     sums: Tensor

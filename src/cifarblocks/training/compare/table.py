@@ -45,9 +45,10 @@ class Row:
 
     @property
     def family(self) -> str:
-        """File of cifarblocks.models that the model comes from."""
-        name = self.summaries[0]["model"]
-        return next((family for family in models.__all__ if hasattr(getattr(models, family), name)), "other")
+        """File of cifarblocks.models that the model comes from; an ablation has that of its network."""
+        module = getattr(getattr(models, self.summaries[0]["model"], None), "__module__", "")
+        family = module.partition("cifarblocks.models.")[2] or "other"
+        return "resnet" if family == "ablations" else family
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]:

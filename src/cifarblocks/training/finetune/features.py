@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.cache import hash_tensors, read_cache, write_cache
 from cifarblocks.training.data.datasets import Images
@@ -51,7 +52,7 @@ class Backbone:
 
 @contextmanager
 def frozen(
-    model: nn.Module, built: dict[str, Any], normalise: Normalisation, autocast: torch.autocast
+    model: Classifier, built: dict[str, Any], normalise: Normalisation, autocast: torch.autocast
 ) -> Iterator[Backbone]:
     """Take the last layer away and freeze the rest, dropout and BatchNorm included; put it back at the end.
 
@@ -61,7 +62,7 @@ def frozen(
         normalise: what turns pixels into numbers.
         autocast: the precision to compute in.
     """
-    classifier, model.head.classifier = model.head.classifier, nn.Identity()  # type: ignore[union-attr]
+    classifier, model.head.classifier = model.head.classifier, nn.Identity()
     try:
         model.eval()
         parts = [
@@ -74,7 +75,7 @@ def frozen(
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         yield Backbone(model, key, normalise, autocast)
     finally:
-        model.head.classifier = classifier  # type: ignore[union-attr]
+        model.head.classifier = classifier
 
 
 def compute_features(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.batches import FeatureBatches, Features, ImageBatches
 from cifarblocks.training.data.datasets import Images
 from cifarblocks.training.distributed import Processes
@@ -15,9 +16,9 @@ from cifarblocks.training.options.declared import Options
 from cifarblocks.training.run import Build, Run, build_state, prepare, split
 
 
-def last_layer(model: nn.Module) -> nn.Module:
+def last_layer(model: Classifier) -> nn.Module:
     """Return the last layer of a classifier."""
-    return model.head.classifier  # type: ignore[union-attr, return-value]
+    return model.head.classifier
 
 
 def prepare_frozen(options: Options, processes: Processes, build: Build) -> Run:

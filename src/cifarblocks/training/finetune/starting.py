@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifarblocks.checkpoints.own import Card, read_weights
 from cifarblocks.checkpoints.published import load_published, read_published
 from cifarblocks.checkpoints.resizing import load_fitting
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.errors import UserError, first_line
 from cifarblocks.training.models import build_model
@@ -53,7 +54,7 @@ class Start:
                     arguments += ["--model-argument", f"{name}={value!r}"]
         return arguments
 
-    def build(self, name: str, given: dict[str, Any], data: DataSet) -> tuple[nn.Module, dict[str, Any]]:
+    def build(self, name: str, given: dict[str, Any], data: DataSet) -> tuple[Classifier, dict[str, Any]]:
         """Return the classifier for some data with these weights, and the arguments that it was built with.
 
         The last layer is kept where the file names the same classes, and new where it does not. Positions and tables
