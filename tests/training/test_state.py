@@ -57,6 +57,14 @@ def test_a_compiled_model_trains_as_the_model(fitted):
     assert weights(plain).keys() == weights(compiled).keys()
 
 
+def test_dropout_draws_other_numbers_in_every_step_of_every_epoch(prepared):
+    run, seeds = prepared("--epochs", 2), []
+    with after_steps(lambda _: seeds.append(torch.initial_seed())):
+        for _ in fit(run):
+            pass
+    assert len(seeds) == len(set(seeds)) == 2 * run.batches.steps
+
+
 def test_the_average_is_the_sum_of_decayed_weights_buffers_too(prepared):
     run, seen = prepared("--epochs", 3, "--ema", 0.7, "--name", "a"), []
     with after_steps(lambda _: seen.append({name: tensor.clone() for name, tensor in weights(run).items()})):
