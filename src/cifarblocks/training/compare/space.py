@@ -100,7 +100,7 @@ def readable(value: Any) -> Any:
 def describe_values(values: Settings) -> str:
     """Return the values, human-readable.
 
-    >>> describe({"lr": 0.1, "model-argument.drop_path": 0.2})
+    >>> describe_values({"lr": 0.1, "model-argument.drop_path": 0.2})
     'lr 0.1, drop_path 0.2'
     """
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
