@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from refusals import refuses
 from torch import nn
 
 import cifarblocks
@@ -77,14 +78,12 @@ def test_own_arguments_and_own_defaults_are_in_the_signature(name, defaults):
 )
 def test_an_unknown_argument_is_refused_with_the_nearest_by_name_and_directly(typed, nearest):
     for build in (cifarblocks.models.resnet_20, lambda **given: cifarblocks.create_model("resnet_20", **given)):
-        with pytest.raises(TypeError) as caught:
+        with refuses(TypeError, "resnet_20", typed, "eca", nearest):
             build(**{typed: "eca"})
-        assert all(repr(word) in str(caught.value) for word in (typed, "eca", nearest))
-        assert "resnet_20" in str(caught.value)
 
 
 def test_a_positional_argument_is_refused():
-    with pytest.raises(TypeError, match=r"resnet_20 .*10"):
+    with refuses(TypeError, "resnet_20", 10):
         cifarblocks.models.resnet_20(10)
 
 
@@ -102,7 +101,7 @@ def test_a_function_of_ones_own_is_checked_and_shown(monkeypatch):
         return nn.Linear(width, num_classes)
 
     assert cifarblocks.create_model("my_net", width=5).in_features == 5
-    with pytest.raises(TypeError, match=r"my_net .*'wdth'.*'width'"):
+    with refuses(TypeError, "my_net", "wdth", 5, "width"):
         cifarblocks.create_model("my_net", wdth=5)
     title, _, table = description("my_net").partition("\n\n")
     assert title == "my_net: One layer."
