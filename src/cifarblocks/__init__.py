@@ -1,4 +1,4 @@
-"""Vision blocks for small images, each equal to its paper, and the classifiers made of them."""
+"""Vision blocks for small images, each checked against a reference implementation, and classifiers built from them."""
 
 from cifarblocks import blocks, models
 from cifarblocks.accelerating import accelerate, restore

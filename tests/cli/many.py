@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ def start(command: Callable[[], int]) -> BaseProcess:
 
 def kill_with_children(process: BaseProcess) -> None:
     """Send SIGKILL to a process and what it has started."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     assert children
     for number in (process.pid, *map(int, children)):
         os.kill(number, signal.SIGKILL)

@@ -71,7 +71,7 @@ def test_every_command_has_a_help(name, capsys):
 # Without the packages of every extra. Each command ends with its status, what it wrote to stderr, and what it imported.
 ALONE = """
 import contextlib, io, json, sys, torch
-missing = "torchvision numpy matplotlib PIL tqdm tensorboard optuna".split()
+missing = "torchvision numpy matplotlib PIL tqdm tensorboard optuna filelock textalloc".split()
 sys.modules.update(dict.fromkeys(missing))
 answers = {}
 for command in json.loads(sys.argv[1]):

@@ -44,7 +44,7 @@ def test_four_searches_of_which_one_is_killed_share_a_study(folder, storage):
     kill_with_children(searches[2])
     (folder / "hold").unlink()
     for number in (0, 1, 3):
-        searches[number].join(60)
+        searches[number].join(120)
         assert searches[number].exitcode == 0
     ended = [trial for trial in trials(storage) if trial.state in ENDED]
     failed = [trial for trial in trials(storage) if trial.state == TrialState.FAIL]

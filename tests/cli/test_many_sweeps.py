@@ -40,7 +40,7 @@ def test_three_sweeps_of_which_one_is_killed_train_each_run_once(grid):
     kill_with_children(sweeps[1])
     (OUTPUT / "hold").unlink()
     for each in sweeps[::2]:
-        each.join(30)
+        each.join(120)
         assert each.exitcode == 0
     assert Counter(events(OUTPUT, "ends")) == {f"seed-{seed}": 1 for seed in range(5)}
     assert sorted(Counter(events(OUTPUT, "begins")).values()) == [1, 1, 1, 1, 2]
@@ -53,19 +53,21 @@ def test_three_sweeps_of_which_one_is_killed_train_each_run_once(grid):
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_run_that_another_process_trains_is_waited_for_or_left(grid, capsys, wait):
     """The lock is that of the run itself: its sweep may be dead, or it was started by hand."""
-    lock, held = run_lock(OUTPUT / "mlp" / "seed-0"), threading.Event()
+    lock, held, left = run_lock(OUTPUT / "mlp" / "seed-0"), threading.Event(), threading.Event()
 
     def train_elsewhere():
         with locked(lock):
             held.set()
             wait_until(lambda: len(events(OUTPUT, "ends")) == 4)
-            time.sleep(0.5)
+            if not wait:
+                left.wait(120)
 
     elsewhere = threading.Thread(target=train_elsewhere)
     elsewhere.start()
     held.wait()
     assert main(["grid.toml", *(() if wait else ("--no-wait",))]) == 0
     assert is_locked(lock) is not wait
+    left.set()
     elsewhere.join()
     ended = events(OUTPUT, "ends")
     assert ended == [f"seed-{seed}" for seed in (1, 2, 3, 4, *((0,) if wait else ()))]
@@ -110,7 +112,7 @@ def test_the_speeds_for_equal_time_are_measured_once(grid, monkeypatch):
     monkeypatch.setattr(equal_time, "measure_speed", measure)
     sweeps = [start(lambda: main(["grid.toml"])) for _ in range(3)]
     for each in sweeps:
-        each.join(30)
+        each.join(120)
         assert each.exitcode == 0
     assert sorted((OUTPUT / "measured").read_text().split()) == ["cnn", "mlp"]
 

@@ -37,18 +37,19 @@ def blocks() -> list[str]:
 
 
 def scripts() -> dict[str, tuple[str, int]]:
-    """Each script that trains, whole, and the number of its tasks; what follows `srun` is that of the first."""
-    first, background, several = blocks()[:3]
+    """Each script, whole, and the number of its tasks; what follows `srun` is that of the first."""
+    first, background, several, array = blocks()[:4]
     after = first[first.index('if [ "$status"') :]
     return {
         "first": (first, 1),
         "background": (background + after, 1),
         "several": (f"{several}status=$?\n{after}", 2),
+        "array": (array, 1),
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["first", "background", "several"])
+@pytest.mark.parametrize("which", ["first", "background", "several", "array"])
 def test_a_script_saves_at_sigusr1_is_requeued_and_goes_on(which, tmp_path):
     script, tasks = scripts()[which]
     script = script.replace("--data cifar100 --model resnet_18", "--model mlp --epochs 30 --precision float32")
@@ -56,8 +57,10 @@ def test_a_script_saves_at_sigusr1_is_requeued_and_goes_on(which, tmp_path):
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "cifarblocks": COMMAND}.items():
         (tmp_path / name).write_text(text.format(python=sys.executable) if name == "cifarblocks" else text)
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "my_grid.toml").write_text('[options]\nepochs = 30\nprecision = "float32"\n\n[[runs]]\nmodel = "mlp"\n')
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-                   "SLURM_JOB_ID": "77", "SLURM_NTASKS": str(tasks), "SLURM_JOB_NODELIST": "one"}  # fmt: skip
+                   "SLURM_JOB_ID": "77", "SLURM_NTASKS": str(tasks), "SLURM_JOB_NODELIST": "one",
+                   "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3"}  # fmt: skip
 
     def start() -> subprocess.Popen:
         (tmp_path / "tasks").unlink(missing_ok=True)
@@ -65,9 +68,9 @@ def test_a_script_saves_at_sigusr1_is_requeued_and_goes_on(which, tmp_path):
             command = ["bash", "-c", script]
             return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
-    job, run = start(), tmp_path / "runs" / "mlp" / "77"
+    job, requeued = start(), "requeue 77_3\n" if which == "array" else "requeue 77\n"
     deadline = time.monotonic() + 120
-    while not (run / "checkpoint.pt").exists():
+    while not (checkpoints := list(tmp_path.glob("runs/**/checkpoint.pt"))):
         assert job.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -76,9 +79,11 @@ def test_a_script_saves_at_sigusr1_is_requeued_and_goes_on(which, tmp_path):
     for number in signalled:
         os.kill(number, signal.SIGUSR1)
     assert job.wait(60) == 138, (tmp_path / "log").read_text()
-    assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    assert (tmp_path / "requeued").read_text() == requeued
+    run = checkpoints[0].parent
     assert not (run / "summary.json").exists()
     assert start().wait(120) == 0
-    assert "going on with run runs/mlp/77 after epoch" in (tmp_path / "log").read_text()
+    log = run.with_name(f"{run.name}.log") if which == "array" else tmp_path / "log"
+    assert f"going on with run {run.relative_to(tmp_path)} after epoch" in log.read_text()
     assert (run / "summary.json").exists()
-    assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    assert (tmp_path / "requeued").read_text() == requeued

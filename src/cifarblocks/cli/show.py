@@ -28,14 +28,15 @@ def main(arguments: list[str] | None = None) -> int:
 def description(name: str) -> str:
     """Return a model human-readable, with the default arguments."""
     factory = find_model(name)
-    with torch.device("meta"):
-        model = factory()
-    about = inspect.getdoc(inspect.unwrap(factory)) or ""  # without the arguments, which the table has
-    paper = (inspect.getdoc(inspect.getmodule(factory)) or "").partition("\n")[0]
-    sections = [f"{name}: {about}".partition(">>>")[0].strip(), table_of_arguments(factory)]
-    if isinstance(model, Classifier):
-        sections += [table_of_parts(model), f"Paper: {paper}", "\n".join(origins(model))]
-    return "\n\n".join(sections)
+    about = inspect.unwrap(factory).__doc__ or ""  # without the arguments, which the table has
+    sections = [f"{name}: {inspect.cleandoc(about)}".partition(">>>")[0].strip(), table_of_arguments(factory)]
+    if all(parameter.default is not parameter.empty for parameter in inspect.signature(factory).parameters.values()):
+        with torch.device("meta"):
+            model = factory()
+        if isinstance(model, Classifier):
+            source = (inspect.getdoc(inspect.getmodule(factory)) or "").partition("\n")[0]
+            sections += [table_of_parts(model), f"From: {source}", "\n".join(origins(model))]
+    return "\n\n".join(filter(None, sections))
 
 
 def table_of_arguments(factory: Callable[..., nn.Module]) -> str:

@@ -23,7 +23,7 @@ class Arguments:
     A family with further arguments, or with other meanings of these, has a subclass beside its builder.
     """
 
-    num_classes: Annotated[int, "Number of classes; 0 leaves the features that the last layer would see."] = 100
+    num_classes: Annotated[int, "Number of classes; 0 leaves out the last layer."] = 100
     in_channels: Annotated[int, "Number of channels of the images."] = 3
     image_size: Annotated[Size, "Height and width of the images it is made for, or one number for both."] = 32
     drop_path: Annotated[float, "Drop path rate of the last block; it grows linearly from 0 at the first."] = 0.0

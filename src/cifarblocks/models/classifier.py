@@ -130,7 +130,7 @@ class Classifier(nn.Module):
         self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """In training, keep only each block's input and compute the rest again in the backward pass.
+        """Keep only each block's input in training, and compute the rest again in the backward pass.
 
         Raises:
             ValueError: if the network has no stages of blocks.

@@ -18,6 +18,11 @@ from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem
 
+__all__ = [
+    "coatnet_0", "coatnet_0_cifar", "coatnet_0_custom_enhanced", "coatnet_1", "coatnet_2", "coatnet_cifar_opt",
+    "coatnet_cifar_opt_large_stem", "coatnet_nano_cifar",
+]  # fmt: skip
+
 CONVOLUTIONS = {"mbconv": MBConv, "lsk_mbconv": LSKMBConv}
 
 

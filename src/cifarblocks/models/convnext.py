@@ -17,12 +17,17 @@ from cifarblocks.models.initialise import initialise_convnext
 from cifarblocks.models.resnet import cifar_resnet
 from cifarblocks.models.stages import build_transition_stages, stage_info
 
+__all__ = [
+    "convnext_atto", "convnext_atto_cifar", "convnext_femto", "convnext_nano", "convnext_pico", "convnext_tiny",
+    "convnext_tiny_cifar", "improved_resnet20_convnext",
+]  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNeXtArguments(Arguments):
     """Arguments of ConvNeXt and HorNet."""
 
-    layer_scale: Annotated[float, "First value of the branches' scales, at which a branch adds next to nothing."] = 1e-6
+    layer_scale: Annotated[float, "Initial scale of each branch (LayerScale)."] = 1e-6
 
 
 def convnext(

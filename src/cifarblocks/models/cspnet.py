@@ -13,6 +13,8 @@ from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import Stem, imagenet_stem
 
+__all__ = ["cspdarknet53", "cspresnet50", "cspresnet50_cifar", "cspresnet_nano_cifar", "cspresnext50"]
+
 # timm's slope, with which its weights were trained; Darknet's is 0.1.
 leaky_relu = partial(nn.LeakyReLU, 0.01)
 

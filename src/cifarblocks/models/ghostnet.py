@@ -16,6 +16,8 @@ from cifarblocks.models.resnet import cifar_resnet
 from cifarblocks.models.stages import drop_path_rates, stage_info
 from cifarblocks.models.stems import STEMS, Stem
 
+__all__ = ["ghost_resnet_20", "ghost_resnet_32", "ghostnet_050", "ghostnet_100", "ghostnet_100_cifar", "ghostnet_130"]
+
 # Table 1, a stage for each size of map: kernel, hidden channels, output channels, width of the gate.
 STAGES = (
     ((3, 16, 16, 0.0),),
@@ -102,7 +104,7 @@ class GhostResNetArguments(Arguments):
     """Arguments of the residual networks of ghost modules."""
 
     ratio: Annotated[int, "One channel in `ratio` comes from the 3×3 convolutions, from 1 to 16."] = 2
-    cheap: Annotated[str, 'Origin of the others: "depthwise", 3×3 convolutions, or "copy", no weights.'] = "depthwise"
+    cheap: Annotated[str, 'Makes the other channels: "depthwise", a 3×3 convolution, or "copy".'] = "depthwise"
 
 
 def ghost_resnet(given: GhostResNetArguments, depth: int) -> Classifier:

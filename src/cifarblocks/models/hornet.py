@@ -9,6 +9,8 @@ from cifarblocks.models.arguments import registered_with
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.models.convnext import ConvNeXtArguments, convnext
 
+__all__ = ["hornet_nano_cifar", "hornet_small", "hornet_small_gf", "hornet_tiny", "hornet_tiny_cifar", "hornet_tiny_gf"]
+
 ORDERS = (2, 3, 4, 5)  # of the gnConvs of each stage
 
 
@@ -45,7 +47,7 @@ def hornet_tiny(given: ConvNeXtArguments) -> Classifier:
 
 @registered_with(ConvNeXtArguments, image_size=224)
 def hornet_tiny_gf(given: ConvNeXtArguments) -> Classifier:
-    """HorNet-T with global filters in stages 3 and 4 (section 3.3); `image_size`, 224, is that of their spectra."""
+    """HorNet-T with global filters in stages 3 and 4 (section 3.3), made for the maps of `image_size`."""
     return global_filter_hornet(given, widths=(64, 128, 256, 512))
 
 
@@ -57,7 +59,7 @@ def hornet_small(given: ConvNeXtArguments) -> Classifier:
 
 @registered_with(ConvNeXtArguments, image_size=224)
 def hornet_small_gf(given: ConvNeXtArguments) -> Classifier:
-    """HorNet-S with global filters in stages 3 and 4 (section 3.3); `image_size`, 224, is that of their spectra."""
+    """HorNet-S with global filters in stages 3 and 4 (section 3.3), made for the maps of `image_size`."""
     return global_filter_hornet(given, widths=(96, 192, 384, 768))
 
 

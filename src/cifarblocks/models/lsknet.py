@@ -9,6 +9,8 @@ from cifarblocks.models.classifier import Classifier
 from cifarblocks.models.mscan import mscan, overlapping_patches
 from cifarblocks.models.stems import Stem
 
+__all__ = ["lsknet_small", "lsknet_tiny", "lsknet_tiny_cifar"]
+
 STEM = Stem(partial(overlapping_patches, stride=4, kernel_size=7), 4)
 CIFAR_STEM = Stem(partial(overlapping_patches, stride=2), 2)
 NORM = partial(LayerNorm2d, eps=1e-6)

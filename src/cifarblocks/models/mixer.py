@@ -9,6 +9,8 @@ from cifarblocks.models.initialise import initialise_mixer
 from cifarblocks.models.stages import drop_path_rates
 from cifarblocks.models.vit import PatchArguments, TokenMap, patch_grid, patch_tokens
 
+__all__ = ["mlp_mixer_b16", "mlp_mixer_cifar", "mlp_mixer_s16", "mlp_mixer_tiny"]
+
 
 def mlp_mixer(
     given: PatchArguments, *, patch_size: int, width: int, token_hidden: int, channel_hidden: int, depth: int

@@ -15,6 +15,8 @@ from cifarblocks.models.initialise import initialise_mscan
 from cifarblocks.models.stages import build_transition_stages, stage_info
 from cifarblocks.models.stems import Stem
 
+__all__ = ["segnext_mscan_base", "segnext_mscan_small", "segnext_mscan_tiny", "segnext_mscan_tiny_cifar"]
+
 MLP_RATIOS = (8, 8, 4, 4)  # of the blocks of each stage
 
 

@@ -12,6 +12,8 @@ from cifarblocks.models.classifier import Classifier
 from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stems import Stem
 
+__all__ = ["resnest14d", "resnest14d_cifar", "resnest26d", "resnest50d", "resnest50d_cifar", "resnest_nano_cifar"]
+
 
 def resnest(given: Arguments, stem: Stem, *, depths: Sequence[int], width: int = 64) -> Classifier:
     """Deep stem, stages of split-attention bottlenecks of radix 2, global average pool, linear layer.

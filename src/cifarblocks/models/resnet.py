@@ -16,6 +16,11 @@ from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, Stem
 
+__all__ = [
+    "eca_resnet_20", "eca_resnet_32", "eca_resnet_56", "resnet_18", "resnet_20", "resnet_32", "resnet_34",
+    "resnet_44", "resnet_50", "resnet_56", "resnet_110",
+]  # fmt: skip
+
 ATTENTIONS: dict[str, Attention] = {
     "none": nn.Identity,
     "eca": ECA,
@@ -25,25 +30,36 @@ SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # as section 3.3 of
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarResNetArguments(Arguments):
+class ShortcutArguments(Arguments):
     """Arguments of all residual networks for CIFAR."""
 
-    position: Annotated[int, "Place of the gate: 1 after the first BatchNorm, 2 the second, 3 the addition."] = 2
     shortcut: Annotated[str, '"B", a projection where the shape changes, or "A", zeros for the new channels.'] = "B"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetArguments(CifarResNetArguments):
+class PositionArguments(ShortcutArguments):
+    """Arguments of those with a gate in each block."""
+
+    position: Annotated[int, "Place of the gate: 1 after the first BatchNorm, 2 the second, 3 the addition."] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetArguments(PositionArguments):
     """Arguments of `resnet_20` to `resnet_110`."""
 
     attention: Annotated[str, '"none", "eca" (adaptive kernel) or "se" (a sixteenth of the channels).'] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ECAArguments(CifarResNetArguments):
-    """Arguments of `eca_resnet_20` to `eca_resnet_56`."""
+class KernelArguments(ShortcutArguments):
+    """Arguments of those with ECA in each block, its place fixed."""
 
     kernel_size: Annotated[int | None, "Kernel of ECA, odd; None is the adaptive rule."] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ECAArguments(KernelArguments, PositionArguments):
+    """Arguments of `eca_resnet_20` to `eca_resnet_56`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +107,7 @@ def cifar_resnet(given: Arguments, depth: int, block: Callable[..., nn.Module] =
     return resnet(given, block, STEMS["cifar"], 16, widths=(16, 32, 64), depths=depths, strides=(1, 2, 2))
 
 
-def gated_resnet(given: CifarResNetArguments, depth: int, attention: Attention) -> Classifier:
+def gated_resnet(given: PositionArguments, depth: int, attention: Attention) -> Classifier:
     """The network of `depth` layers with a gate, built as attention(channels), in each block.
 
     Raises:

@@ -16,6 +16,8 @@ from cifarblocks.models.resnet import by_output, resnet
 from cifarblocks.models.stages import build_stages, stage_info
 from cifarblocks.models.stems import STEMS, imagenet_stem
 
+__all__ = ["resnext18_dropout", "resnext_29_8x64d", "resnext_29_32x4d"]
+
 
 def cifar_resnext(given: Arguments, cardinality: int, base_width: int) -> Classifier:
     """The 29 layers of section 5.3: 3×3 stem of 64 channels, three stages of three bottlenecks, projection shortcuts.

@@ -13,6 +13,8 @@ from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, Head, last_layer
 from cifarblocks.models.vit import Positions, TokenMap, patch_grid, patch_tokens
 
+__all__ = ["cnn", "mlp", "patch_lstm"]
+
 
 class FlatHead(Head):
     """Flatten, hidden layer, ReLU, dropout, linear layer.
@@ -66,7 +68,6 @@ class NoBranchArguments(Arguments):
 
     image_size: Annotated[Size, "Height and width of all images; the layout of the weights fixes it."] = 32
     drop_path: Annotated[float, "Must be 0: there are no residual branches to drop."] = 0.0
-    dropout: Annotated[float, "Dropout rate before the last layer; in `patch_lstm` before and in the LSTM too."] = 0.0
 
 
 @registered_with(NoBranchArguments)
@@ -104,8 +105,15 @@ def cnn(given: NoBranchArguments) -> Classifier:
     )
 
 
-@registered_with(NoBranchArguments, dropout=0.1)
-def patch_lstm(given: NoBranchArguments) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class LSTMArguments(NoBranchArguments):
+    """Arguments of `patch_lstm`."""
+
+    dropout: Annotated[float, "Dropout rate before and in the LSTM, and before the last layer."] = 0.1
+
+
+@registered_with(LSTMArguments)
+def patch_lstm(given: LSTMArguments) -> Classifier:
     """Patches of 2 with positions, read row by row in both directions by an LSTM of two layers of 256.
 
     Its map is what the LSTM gives at each patch; the class is told from the last. There the backward direction of the

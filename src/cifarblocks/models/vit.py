@@ -16,6 +16,8 @@ from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, He
 from cifarblocks.models.initialise import initialise_vit
 from cifarblocks.models.stages import drop_path_rates
 
+__all__ = ["nano_vit", "vit_b_16", "vit_nano_cifar", "vit_tiny_16", "vit_tiny_cifar"]
+
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 

@@ -12,6 +12,8 @@ from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
 
+__all__ = ["wrn_16_4", "wrn_28_10"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WideResNetArguments(Arguments):

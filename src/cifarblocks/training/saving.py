@@ -1,4 +1,4 @@
-"""When and how a run is saved: weights and metrics each epoch, and two checkpoints to go on from.
+"""Saving of a run: weights and metrics each epoch, and two checkpoints to go on from.
 
 The last checkpoint and the one before it are kept, for the day when the last one is damaged.
 """

@@ -1,4 +1,4 @@
-"""Which process watches a run: sweeps and searches, on any machines, take runs from each other by locks on a disk."""
+"""Claims of runs: sweeps and searches, on any machines, take runs from each other by locks on a disk."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

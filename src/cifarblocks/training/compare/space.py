@@ -1,4 +1,4 @@
-"""What a search searches: ranges of options as they are typed, and how values are written."""
+"""Search space: ranges of options as they are typed, and values as they are shown."""
 
 import math
 from argparse import ArgumentTypeError

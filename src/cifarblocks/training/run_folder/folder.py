@@ -10,7 +10,7 @@ from typing import Any
 
 from cifarblocks.training.atomic import remove_leftovers, write_atomically
 from cifarblocks.training.errors import UserError, first_line
-from cifarblocks.training.run_folder.locks import SECONDS, InUseError, locked, run_lock
+from cifarblocks.training.run_folder.locks import LOCK_TIMEOUT, InUseError, locked, run_lock
 
 CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
 WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
@@ -58,7 +58,7 @@ def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            held.enter_context(locked(run_lock(folder), timeout=SECONDS))
+            held.enter_context(locked(run_lock(folder), timeout=LOCK_TIMEOUT))
         except InUseError:
             raise InUseError(f"run {folder} is being trained by another process") from None
         remove_leftovers(folder)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from cifarblocks.training.errors import UserError
 
 LOCKS = ".locks"
-SECONDS = 0.5  # to wait for the lock of a run: `is_locked` of another process holds it for some milliseconds
+LOCK_TIMEOUT = 0.5  # seconds to wait for the lock of a run: `is_locked` elsewhere holds it for some milliseconds
 
 
 class InUseError(UserError):
