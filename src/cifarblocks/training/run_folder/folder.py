@@ -60,7 +60,9 @@ def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
         try:
             held.enter_context(locked(run_lock(folder), timeout=LOCK_TIMEOUT))
         except InUseError:
-            raise InUseError(f"run {folder} is being trained by another process") from None
+            raise InUseError(
+                f"run {folder} is being trained by another process; wait for it, or give another --name"
+            ) from None
         remove_leftovers(folder)
         if (folder / CONFIGURATION).exists():
             _check_same_run(folder, configuration)
