@@ -97,7 +97,7 @@ def _path(name):
 def script(tmp_path):
     """Start a command or an example, in an empty folder: script("train", "--epochs", 1) → the process, ended."""
 
-    def run(name, *arguments, processes=1, status=0, **environment):
+    def run(name, *arguments, processes=1, status=0):
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -105,7 +105,7 @@ def script(tmp_path):
         finished = subprocess.run(
             [*launcher, *script, *map(str, arguments)],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=300,

@@ -268,7 +268,7 @@ def test_a_damaged_run_is_named(command, refused, image_folder, file, content):
 
 @pytest.mark.slow
 def test_the_digits_are_learnt_as_the_readme_says(script, tmp_path):
-    script("train", "--name", "digits", OMP_NUM_THREADS="2")
+    script("train", "--name", "digits")
     assert summary(tmp_path / RESNET / "digits")["test_top1"] >= 98
 
 
