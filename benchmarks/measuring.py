@@ -169,7 +169,7 @@ def collect(description: str | None, what: str, work: Callable[[list[Path]], Non
 
 
 def read_result(path: Path, check: Callable[[Any], object]) -> Any:
-    """What an example wrote, which `check` has used as the script will: after that nothing of it is found missing.
+    """Return what an example wrote, once `check` has used it as the script will: then nothing is found missing later.
 
     Raises:
         UserError: if it is not there, or is something else.

@@ -134,7 +134,7 @@ class Recorder(TorchFunctionMode):
 
 
 def operation(name: str, args: Any, kwargs: Any, y: Any) -> str:
-    """What to call an operation; nothing if it only rearranges."""
+    """Name an operation; return nothing if it only rearranges."""
     if name == "avg_pool2d" and args[1] == 1:  # a pool of one pixel
         return f"stride {args[2]}"
     if name == "permute" and y.ndim == 3 and y.stride(0) == args[0].stride(0):
@@ -154,7 +154,7 @@ def operation(name: str, args: Any, kwargs: Any, y: Any) -> str:
 
 
 def layer(module: nn.Module) -> str:
-    """What to call a layer: "3×3 depthwise, 8 → 16, stride 2"."""
+    """Name a layer: "3×3 depthwise, 8 → 16, stride 2"."""
     name = type(module).__name__
     details = []
     if isinstance(module, nn.Linear):
@@ -211,7 +211,7 @@ def tidy(output: Node) -> list[Node]:
 
 
 def follows(node: Node) -> bool:
-    """Whether it may stand in the box of its source: a norm, an activation, arithmetic with a number."""
+    """Return True if it may stand in the box of its source: a norm, an activation, arithmetic with a number."""
     scalar = node.kind == "operation" and node.lines[0][0] in ARITHMETIC
     return len(node.sources) == 1 and (scalar or node.lines[0] in FOLLOWERS)
 

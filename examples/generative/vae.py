@@ -135,7 +135,7 @@ class Components(NamedTuple):
 
 
 def principal_components(x: Tensor, count: int) -> Components:
-    """Those of the rows of x (n, d) whose variance is largest."""
+    """Return the components of the rows of x (n, d) whose variance is largest."""
     mean = x.mean(0)
     return Components(mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:count].T)
 
