@@ -111,7 +111,7 @@ def test_a_signal_while_the_last_epoch_is_scored_leaves_before_the_test(main, wh
     [
         (errno.ENOSPC, 4, 1),
         (errno.EIO, 14, 1),
-        pytest.param(errno.ENOSPC, 2, 1, marks=pytest.mark.slow),
+        pytest.param(errno.ENOSPC, 2, 2, marks=pytest.mark.slow),
         pytest.param(errno.EROFS, 8, 1, marks=pytest.mark.slow),
     ],
 )

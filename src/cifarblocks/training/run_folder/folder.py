@@ -54,20 +54,22 @@ def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
 
     Raises:
         InUseError: If another process trains the run.
-        UserError: If the run was begun with other options or data.
+        UserError: If the run was begun with other options or data, or the folder cannot be written.
     """
     with ExitStack() as held:
         try:
             held.enter_context(locked(run_lock(folder), timeout=LOCK_TIMEOUT))
+            remove_leftovers(folder)
+            if (folder / CONFIGURATION).exists():
+                _check_same_run(folder, configuration)
+            else:
+                write_json(folder / CONFIGURATION, configuration)
         except InUseError:
             raise InUseError(
                 f"run {folder} is being trained by another process; wait for it, or give another --name"
             ) from None
-        remove_leftovers(folder)
-        if (folder / CONFIGURATION).exists():
-            _check_same_run(folder, configuration)
-        else:
-            write_json(folder / CONFIGURATION, configuration)
+        except OSError as error:
+            raise UserError(f"--output {folder.parents[1]}: {error.filename}: {error.strerror}") from error
         yield
 
 
