@@ -244,8 +244,6 @@ def test_a_run_is_trained_by_one_process_at_a_time(command, refused):
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("configuration.json", b"{bad"),
-        ("configuration.json", b"[]"),
         ("summary.json", b'{"test_top1"'),
         ("checkpoint.pt", b""),
         ("checkpoint.pt", b"hello"),

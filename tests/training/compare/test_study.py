@@ -68,6 +68,7 @@ def test_a_damaged_study_is_refused(tmp_path, written, damage):
         "UPDATE trial_user_attributes SET value_json = '3' WHERE key = 'folder'",
         "UPDATE trial_user_attributes SET value_json = '[1]' WHERE key = 'values'",
         "UPDATE trial_user_attributes SET value_json = '{'",
+        "UPDATE trial_user_attributes SET key = 'valuet' WHERE key = 'values'",
         "UPDATE study_user_attributes SET value_json = '[1]'",
         "UPDATE trial_params SET distribution_json = '{}'",
         "UPDATE trials SET state = 'LOST'",

@@ -76,7 +76,8 @@ def check_content(study: Study) -> None:
     if not isinstance(study.user_attrs.get("settings", {}), dict):
         raise ValueError("its settings are no table")
     for trial in study.get_trials():
-        folder, values = trial.user_attrs.get("folder", "trial-0000"), trial.user_attrs.get("values", {})
+        folder = trial.user_attrs.get("folder", "trial-0000")
+        values = trial.user_attrs.get("values", None if trial.state == TrialState.COMPLETE else {})
         if not re.fullmatch(r"trial-\d{4,}", str(folder)):
             raise ValueError(f"trial {trial.number} has the folder {folder!r}")
         if not isinstance(values, dict):
