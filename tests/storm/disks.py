@@ -16,7 +16,7 @@ from run_folders import assert_same_run
 
 from cifarblocks.cli.train import main
 
-RARE = 300
+RARE = 400  # too slow for the quick tests; tests/training/test_survival.py has some
 ARGUMENTS = [*EVERYTHING_RANDOM, "--name", "storm", "--no-test"]
 RUN = Path("runs", "eca_resnet_20", "storm")
 CALLS = ["fsync", "replace", "unlink", "mkdir"]

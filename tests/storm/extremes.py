@@ -20,7 +20,7 @@ NUMERIC = [
     for name, told in DECLARED.items()
     if told["kind"] == "recipe" and told["arguments"].get("type") and name not in ("epochs", "policy")
 ]
-WITH = {"muon_share": ["--optimizer", "muon", "--model", "cnn"], "eps": ["--optimizer", "adamw"]}
+WITH = {"muon_share": ["--optimizer", "muon", "--model", "resnet_20"], "eps": ["--optimizer", "adamw"]}
 WITH |= {"mix_probability": ["--mixup", "0.2"]}
 
 
