@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.data.datasets import Images
+from cifarblocks.training.pictures.text import drawable
 
 SHOWN = 20
 
@@ -44,7 +45,8 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
         classes: the names.
     """
     figure = Figure(figsize=(14, 7), layout="constrained", dpi=130)
-    figure.suptitle(title)
+    figure.suptitle(drawable(title))
+    classes = [drawable(name) for name in classes]
     grid = figure.add_gridspec(1, 2)
     left, right = (figure.add_subfigure(grid[0, column]) for column in range(2))
     draw_confusion(left.subplots(), confusion(images.labels, outcomes[:, 0].long(), len(classes)), classes)
