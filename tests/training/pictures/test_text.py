@@ -13,8 +13,8 @@ from cifarblocks.training.pictures.mistakes import draw_mistakes
 from cifarblocks.training.pictures.study import draw_study
 from cifarblocks.training.pictures.text import drawable
 
-# Of no font of matplotlib, formulas that it refuses, a control character, and a name that is not UTF-8.
-NAMES = ["猫", r"$\frac$", "$x^", "5$ 6$", "a\nb\t", os.fsdecode(b"caf\xe9")]
+# Long, in no font of matplotlib, formulas that it refuses, control characters, and not UTF-8.
+NAMES = ["x" * 400, "猫", r"$\frac$", "$x^", "5$ 6$", "a\nb\t", os.fsdecode(b"caf\xe9")]
 LINE = {"epoch": 1, "seconds": 1.0} | {
     f"{part}_{key}": 1.0 for part in ("train", "validation") for key in ("loss", "top1")
 }
@@ -26,15 +26,21 @@ def test_what_the_font_has_stays_as_it_is():
 
 
 def test_what_the_font_lacks_is_escaped():
-    assert [drawable(name) for name in NAMES] == [
+    assert [drawable(name) for name in NAMES[1:]] == [
         r"\u732b", r"\$\frac\$", r"\$x^", r"5\$ 6\$", r"a\nb\t", r"caf\udce9",
     ]  # fmt: skip
 
 
+def test_the_middle_of_a_long_text_is_left_out():
+    assert drawable("0123456789", 10) == "0123456789"
+    assert drawable("0123456789a", 10) == "01234…789a"
+    assert drawable("$" * 99, 4) == r"\$\$…\$"  # none of them begins a formula
+
+
 def test_any_name_of_a_class_can_be_drawn(tmp_path):
     """matplotlib warns of each character that it lacks, and a warning is an error here."""
-    images = Images(torch.zeros(6, 8, 8, 3, dtype=torch.uint8), torch.arange(6))
-    outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(6, 3)
+    images = Images(torch.zeros(7, 8, 8, 3, dtype=torch.uint8), torch.arange(7))
+    outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(7, 3)
     draw_mistakes(tmp_path / "mistakes.png", NAMES[0], images, outcomes, NAMES)
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.compare.table import Row, mean_and_deviation, ranked
-from cifarblocks.training.pictures.text import drawable
+from cifarblocks.training.pictures.text import TITLE, drawable
 
 MANY = 10  # rows that can be told apart by colours
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # so that no line crosses a label
@@ -154,7 +154,7 @@ def empty_figure(title: str, width: float, height: float) -> Figure:
     """Make a figure of so many inches."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
-    figure.suptitle(drawable(title))
+    figure.suptitle(drawable(title, TITLE))
     return figure
 
 

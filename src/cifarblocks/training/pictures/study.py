@@ -15,6 +15,7 @@ from cifarblocks.training.pictures.compare import GREY, empty_figure, finish
 from cifarblocks.training.pictures.text import drawable
 
 OURS, BEST = "#1f5fbf", "#c0392b"
+LONGEST = 30  # characters of a value that fit its place
 
 
 def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) -> None:
@@ -32,7 +33,7 @@ def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) 
             color = BEST if trial is best else OURS
             face = color if trial.state == TrialState.COMPLETE else "none"
             value = trial.params[key]
-            place = drawable(value) if isinstance(value, str) else value
+            place = drawable(value, LONGEST) if isinstance(value, str) else value
             axes.plot(place, lowest[trial.number], "o", color=color, markerfacecolor=face)
         name_values(axes, key, space)
     draw_curves(panels[-1], trials, best)
@@ -81,7 +82,7 @@ def add_legend(axes: Axes, best: FrozenTrial | None) -> None:
     axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="trial, cut short")
     if best is not None:
         values: Settings = best.user_attrs["values"]
-        label = "\n".join(drawable(f"{key.rpartition('.')[2]} {value}") for key, value in values.items())
+        label = "\n".join(drawable(f"{key.rpartition('.')[2]} {value}", LONGEST) for key, value in values.items())
         axes.plot([], [], "o", color=BEST, label=f"best:\n{label}")
 
 
