@@ -1,7 +1,9 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -124,3 +126,25 @@ def script(tmp_path):
 def image_folder(tmp_path):
     """A folder of two classes of 8×6 images, dark and light: 24 to train on, 8 to test with."""
     return write_shades(tmp_path / "shades")
+
+
+@pytest.fixture
+def no_files(tmp_path, monkeypatch):
+    """A folder, a pipe, a socket and a device, by these words; whoever opens the pipe reads its end."""
+    kinds = {kind: tmp_path / str(number) for number, kind in enumerate(("folder", "pipe", "socket", "device"))}
+    monkeypatch.chdir(tmp_path)
+    kinds["folder"].mkdir()
+    os.mkfifo(kinds["pipe"])
+    kinds["device"].symlink_to(os.devnull)
+    ended = threading.Event()
+
+    def write_nothing():
+        while not ended.is_set():
+            os.close(os.open(kinds["pipe"], os.O_WRONLY))  # waits until it is opened to be read
+
+    threading.Thread(target=write_nothing, daemon=True).start()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(kinds["socket"].name)  # the path itself may be longer than a socket's may be
+        yield kinds
+    ended.set()
+    os.close(os.open(kinds["pipe"], os.O_RDONLY | os.O_NONBLOCK))

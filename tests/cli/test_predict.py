@@ -46,7 +46,7 @@ def test_scores_the_weights_as_train_did(command, image_folder):
     assert scores.search(trained.stdout)[0] == scores.search(scored.stdout)[0]
 
 
-def test_what_cannot_work_is_refused(weights, image_folder, tmp_path, monkeypatch, refused):
+def test_what_cannot_work_is_refused(weights, image_folder, no_files, tmp_path, monkeypatch, refused):
     path, _ = weights
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.txt").write_text("not an image")
@@ -54,7 +54,9 @@ def test_what_cannot_work_is_refused(weights, image_folder, tmp_path, monkeypatc
     for arguments, named in [
         ((path,), ["--evaluate"]),
         ((path, "text.txt"), ["text.txt"]),
+        ((path, no_files["pipe"]), [no_files["pipe"], "a pipe"]),
         (("none", "text.txt"), ["--weights", "none"]),
+        ((no_files["pipe"], "text.txt"), ["--weights", no_files["pipe"], "a pipe"]),
         (("other.safetensors", "text.txt"), ["--weights", "other.safetensors"]),
         (("text.txt", "text.txt"), ["--weights", "text.txt"]),
         ((path, "--evaluate"), ["--data", "digits", CARD.classes]),

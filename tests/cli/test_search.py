@@ -176,6 +176,12 @@ def test_a_study_is_not_gone_on_with_by_another_search(stand_in, refused):
     refused(search.main, [*MLP, "--search", "lr=0.1..1", "--trials", 1, "--epochs", 1], "runs/search/mlp/study.db")
 
 
+def test_a_journal_that_is_no_file_is_refused_unopened(no_files, refused):
+    for kind, path in no_files.items():
+        storage = ["--storage", path, "--trials", 1, "--name", kind]
+        refused(search.main, [*MLP, "--search", "lr=0.1..1", *storage], "--storage", path, f"a {kind}")
+
+
 def test_ranges_are_logarithmic_from_a_factor_of_ten_on():
     scales = {text: read_range(f"x={text}")[1].log for text in ("0..10", "1..9.5", "1..10.0", "0.1..1", "8..256")}
     assert scales == {"0..10": False, "1..9.5": False, "1..10.0": True, "0.1..1": True, "8..256": True}

@@ -139,11 +139,14 @@ def load_cifar(source: str, directory: Path) -> DataSet:
     """Load CIFAR-10 or CIFAR-100 from its original files, downloaded where they are missing.
 
     Raises:
-        UserError: if they are missing and cannot be downloaded.
+        UserError: If they are missing and cannot be downloaded.
     """
     from torchvision import datasets
 
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source]
+    archive = directory / reader.filename
+    if archive.exists() and not archive.is_file():  # torchvision would open it to write
+        raise UserError(f"--data {source}: {archive} is not a file; remove it")
     try:
         train, test = (reader(directory, train=train, download=True) for train in (True, False))
     except (URLError, OSError, RuntimeError) as error:

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.checkpoints.files import reading
+from cifarblocks.training.errors import UserError
 
 if sys.version_info >= (3, 11):
     from tomllib import loads
@@ -28,8 +29,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or is not TOML.
     """
     try:
-        return loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        with reading(path, "read as TOML"):
+            return loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not TOML: {first_line(error)}") from error
+        raise UserError(str(error)) from error
