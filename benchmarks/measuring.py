@@ -12,7 +12,8 @@ import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.checkpoints.files import first_line
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.stopping import exit_status

@@ -1,12 +1,16 @@
-"""Files that are none: refused by their kind, and not opened."""
+"""Files that cannot be read, in one sentence; what is no file is refused by its kind, and not opened."""
+
+import os
 
 import pytest
+import torch
 from refusals import refuses
 
 import cifarblocks
-from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.files import reading, sha256_of
 from cifarblocks.checkpoints.images import read_image
 from cifarblocks.checkpoints.own import load_weights
+from cifarblocks.checkpoints.published import read_published
 
 
 def load_timm(path):
@@ -32,3 +36,62 @@ def test_a_link_to_a_file_is_a_file(tmp_path):
     (tmp_path / "link").symlink_to("file")
     with reading(tmp_path / "link", "read"):
         assert (tmp_path / "link").read_text() == "1"
+
+
+@pytest.fixture
+def unreadable(tmp_path):
+    """A file that this process must not read."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"secret")
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read every file
+    yield path
+    os.seteuid(user)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(unreadable):
+    for read in (load_weights, lambda path: read_published(path, "timm")):
+        with refuses(ValueError, unreadable, "Permission denied"):
+            read(unreadable)
+
+
+def test_what_is_no_file_of_tensors_is_refused(tmp_path):
+    for name, content in (
+        ("a.pth", b""),
+        ("empty.safetensors", b""),
+        ("text.pth", b"hello"),
+        ("zip.pth", b"PK\3\4"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with refuses(ValueError, tmp_path / name):
+            read_published(tmp_path / name, "timm")
+    with refuses(ValueError, tmp_path / "a.pth", "empty"):
+        read_published(tmp_path / "a.pth", "timm")
+
+
+def test_nobody_is_advised_to_load_what_may_run_code(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.nn.Linear(1, 1)}, path)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "b.pth")
+    for file in (path, tmp_path / "b.pth"):
+        with refuses(ValueError, file) as caught:
+            read_published(file, "timm")
+        error = caught.value
+        while error is not None:
+            assert "weights_only" not in str(error)
+            error = error.__cause__ if error.__suppress_context__ else error.__context__
+
+
+def test_brackets_without_end_are_named(tmp_path):
+    path = tmp_path / "a"
+    path.touch()
+    with refuses(ValueError, path, "brackets"), reading(path, "read"):
+        raise RecursionError("maximum recursion depth exceeded")
+
+
+def test_the_hash_is_of_the_first_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abcd")
+    with (tmp_path / "a").open("rb") as file:
+        assert sha256_of(file, 3) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,16 +1,19 @@
 """Weights files of cifarblocks train: what is written comes back, and nothing else is believed."""
 
 import json
-from dataclasses import asdict
+import math
+import random
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from cards import CARD
 from refusals import refuses
-from safetensors.torch import save_file
+from run_folders import assert_same
+from safetensors.torch import load_file, save_file
 
 import cifarblocks
-from cifarblocks.checkpoints.own import load_weights
+from cifarblocks.checkpoints.own import LARGEST, load_weights, read_weights
 from cifarblocks.training.run_folder.weights import save_weights
 
 
@@ -36,19 +39,108 @@ def test_a_card_may_say_more_than_is_read(tmp_path):
     assert load_weights(written(tmp_path / "a.safetensors", format="pt"))[1] == CARD
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"mean": None}, []),
-        ({"mean": [0.5]}, ["mean", "std", "image_size"]),
-        ({"model": "eca_resnet_2"}, ["eca_resnet_2", "eca_resnet_20"]),
-        ({"arguments": {"num_classes": 3}}, []),
+# Values that no training writes, as JSON; what the message must name beside the value's own name.
+STRANGE = [
+    *[("model", value) for value in ("null", "3", '"eca_resnet_2"', '["mlp"]')],
+    *[("arguments", value) for value in ("null", "[1]", '{"num_classes": 3}', "{}", '{"num_classes": 2, "width": 1}')],
+    *[("arguments", f'{{"num_classes": 2, "{name}": "cpu"}}') for name in ("device", "dtype", "features_only")],
+    *[("classes", value) for value in ("null", '"dark"', '["dark"]', "[]", '["dark", 1]', '["a", "b", "c"]')],
+    *[
+        ("image_size", value)
+        for value in ("null", "6", "[]", "[6]", "[0, 0]", "[6, 8, 3]", "[6.0, 8]", "[100000, 100000]")
     ],
-)
-def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, changes, named):
-    path = written(tmp_path / "a.safetensors", **changes)
-    with refuses(ValueError, path, *named):
+    *[("image_size", value) for value in ("[8, 6]", "[-6, 8]", "[true, true]", '["6", "8"]')],
+    *[
+        ("mean", value)
+        for value in ("null", "[0.5]", '["a", "b", "c"]', "[0.5, 0.5, NaN]", "[0.5, 0.5, Infinity]", "0.5")
+    ],
+    *[("std", value) for value in ("null", "[0.5]", "[0.5, 0.5, 0]", "[0.5, 0.5, -1]", "[1, 1, NaN]", "[1, 1, true]")],
+    *[("precision", value) for value in ("null", '"float8"', "[]")],
+    *[("data", value) for value in ("null", "{}")],
+    *[("epoch", value) for value in ("null", "-1", "1.5", "true", '"3"', "1" * 5000)],
+    *[(name, value) for name in ("classes", "arguments") for value in ("", "[" * 100_000, '{"a":' * 100_000, "\x00")],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), STRANGE, ids=[f"{name} {value[:20]!r}" for name, value in STRANGE])
+def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, name, value):
+    path = tmp_path / "a.safetensors"
+    card = {key: json.dumps(known) for key, known in asdict(CARD).items()} | {name: value}
+    save_file(cifarblocks.create_model(CARD.model, **CARD.arguments).state_dict(), path, card)
+    with refuses(ValueError, path) as caught:
         load_weights(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_card_that_lacks_a_value_is_refused(tmp_path):
+    path = written(tmp_path / "a.safetensors", mean=None)
+    with refuses(ValueError, path):
+        load_weights(path)
+
+
+def test_a_value_of_a_card_is_named():
+    for name, value in (("image_size", (0, 8)), ("mean", [0.5, math.nan, 0.5]), ("std", [0.0] * 3), ("epoch", -1)):
+        with refuses(ValueError, name, value):
+            replace(CARD, **{name: value})
+    assert replace(CARD, image_size=(LARGEST, 1), arguments={"num_classes": 2}).image_size == (LARGEST, 1)
+
+
+def test_a_model_that_does_not_fit_takes_no_memory(tmp_path):
+    """Its first layer would take 100 GB."""
+    size, path = (4096, 4096), tmp_path / "a.safetensors"
+    model = cifarblocks.create_model("mlp", num_classes=2, image_size=(6, 8))
+    card = replace(CARD, model="mlp", arguments={"num_classes": 2, "image_size": size}, image_size=size)
+    save_weights(path, model, card)
+    with refuses(ValueError, path, "stem.2.weight", (512, 3 * 4096**2)):
+        load_weights(path)
+
+
+def test_any_flipped_bit_is_found_or_changes_nothing(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, cifarblocks.create_model(CARD.model, **CARD.arguments), CARD)
+    content, whole = path.read_bytes(), read_weights(path)
+    header = 8 + int.from_bytes(content[:8], "little")
+    draw, found = random.Random(0), 0
+    for place in [draw.randrange(*part) for part in ((0, header), (header, len(content))) for _ in range(50)]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            tensors, card = read_weights(path)
+        except ValueError:
+            found += 1
+            continue
+        assert place < header
+        assert card == whole[1]
+        assert_same(tensors, whole[0])
+    assert found > 90
+
+
+def test_weights_without_a_digest_still_load(tmp_path):
+    assert load_weights(written(tmp_path / "a.safetensors"))[1] == CARD
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    model = cifarblocks.create_model(CARD.model, **CARD.arguments)
+    model.stages[0][1].conv2.weight.data[0, 0, 0, 0] = value
+    save_weights(tmp_path / "a.safetensors", model, CARD)
+    with refuses(ValueError, tmp_path / "a.safetensors", "stages.0.1.conv2.weight"):
+        load_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("change", [
+    lambda tensors: {**tensors, "more": torch.zeros(1)},
+    lambda tensors: {name: value for name, value in tensors.items() if name != "stem.0.weight"},
+    lambda tensors: {**tensors, "stem.0.weight": torch.zeros(2)},
+    lambda tensors: {**tensors, "stem.0.weight": tensors["stem.0.weight"].int()},
+])  # fmt: skip
+def test_tensors_that_do_not_fit_are_named(tmp_path, change):
+    path = written(tmp_path / "a.safetensors")
+    save_file(change(load_file(path)), path, {key: json.dumps(value) for key, value in asdict(CARD).items()})
+    with refuses(ValueError, path) as caught:
+        load_weights(path)
+    assert "stem.0.weight" in str(caught.value) or "more" in str(caught.value)
 
 
 def test_a_file_without_tensors_or_of_something_else_is_refused(tmp_path):

@@ -74,6 +74,62 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named():
     assert_refused(model, state, "source", "timm", "torchvision", "chenyaofo", "kuangliu", "keras", source="keras")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.fill_(float("nan")),
+        lambda value: value.index_fill(0, torch.tensor(0), float("inf")),
+        lambda value: value.to(torch.complex64),
+        lambda value: value.to(torch.int32),
+        lambda value: value.to(torch.float8_e4m3fn),
+        lambda value: value.bool(),
+        lambda value: value.to_sparse(),
+        lambda value: value.to("meta"),
+        lambda value: value[..., :0],
+    ],
+)
+@pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "conv1.weight", "bn1.running_mean", "fc.weight"])
+def test_numbers_that_no_model_has_are_refused_by_their_name(name, change):
+    model, state = small()
+    for arguments in ({}, {"adapt_channels": True}):
+        assert_refused(model, state | {name: change(state[name].clone())}, name, **arguments)
+
+
+def test_a_count_of_batches_is_an_integer():
+    model, state = small()
+    name = "bn1.num_batches_tracked"
+    assert_refused(model, state | {name: torch.tensor(1.5)}, name, torch.float32, torch.int64)
+
+
+def test_a_tensor_that_is_given_twice_is_named():
+    model = cifarblocks.create_model("resnet_18", num_classes=7)
+    state = Layout(depths=(2, 2, 2, 2), kernels=(3, 3), expansion=1, **KUANGLIU).state_dict()
+    names = "layer2.0.shortcut.0.weight", "layer2.0.downsample.0.weight"
+    assert_refused(model, state | {names[1]: state[names[0]]}, *names, source="kuangliu")
+    model = cifarblocks.create_model("vit_tiny_16", num_classes=7, image_size=64)
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64).state_dict()
+    extra = {"stem.3.token": state["cls_token"]}
+    assert_refused(model, state | extra, "cls_token", "stem.3.token", source="timm")
+
+
+@pytest.mark.parametrize("given", [None, 3, [1], (), {1, 2}, b"weights.pth", torch.zeros(2), nn.Linear(1, 1)])
+def test_what_is_neither_a_state_dict_nor_a_file_is_refused(given):
+    model, _ = small()
+    with refuses(TypeError, "state_dict", type(given).__name__):
+        cifarblocks.load_published(model, given, "chenyaofo")
+
+
+def test_other_arguments_that_cannot_be_are_named(tmp_path):
+    model, state = small()
+    assert_refused(model, {}, "state_dict")
+    assert_refused(model, state | {3: torch.zeros(1)}, "state_dict", "int")
+    assert_refused(model, tmp_path, tmp_path, "folder")
+    for source in (None, ["timm"], 3, ""):
+        assert_refused(model, state, "source", repr(source), source=source)
+    with refuses(TypeError, "model", "str"):
+        cifarblocks.load_published("resnet_20", state, "chenyaofo")
+
+
 def test_a_classifier_of_another_size_is_kept_only_when_asked():
     _, state = small()
     model = cifarblocks.create_model("resnet_20", num_classes=5)

@@ -8,7 +8,7 @@ from refusals import refuses
 
 import cifarblocks
 from cifarblocks.blocks import GlobalLocalFilter, RelativeAttention
-from cifarblocks.checkpoints.resizing import load_fitting, resize_patches
+from cifarblocks.checkpoints.resizing import fitting, resize_patches
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from cifarblocks.checkpoints.resizing import load_fitting, resize_patches
 )
 def test_tables_for_another_map_are_what_their_blocks_make_of_them(build, x):
     small, large, x = randomise(build((6, 4))).eval(), build((12, 8)).eval(), torch.randn(x)
-    load_fitting(large, small.state_dict(), (6, 4))
+    large.load_state_dict(fitting(large, small.state_dict(), (6, 4)))
     torch.testing.assert_close(large(x), small(x), rtol=1e-5, atol=1e-5)
 
 
@@ -31,7 +31,7 @@ def test_positions_are_resized_as_published_ones_are():
     )
     cifarblocks.load_published(own, theirs, "timm")
     cifarblocks.load_published(expected, theirs, "timm")
-    load_fitting(found, own.state_dict(), (32, 32))
+    found.load_state_dict(fitting(found, own.state_dict(), (32, 32)))
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, msg=name)
 
@@ -42,7 +42,7 @@ def test_positions_of_a_map_that_is_not_square_keep_their_places():
     down, across = torch.meshgrid(torch.arange(4.0), torch.arange(16.0), indexing="ij")
     weights = own.state_dict()
     weights["stem.4.positions"][1:, 0], weights["stem.4.positions"][1:, 1] = down.flatten(), across.flatten()
-    load_fitting(found, weights, (8, 32))
+    found.load_state_dict(fitting(found, weights, (8, 32)))
     token, places = found.state_dict()["stem.4.positions"].split([1, 8 * 32])
     assert torch.equal(token, weights["stem.4.positions"][:1])
     down, across = places[:, :2].view(8, 32, 2).unbind(2)
@@ -56,7 +56,7 @@ def test_positions_of_a_map_that_is_not_square_keep_their_places():
 def test_positions_of_as_many_places_on_another_map_are_resized():
     own, found = (cifarblocks.create_model("nano_vit", image_size=size) for size in ((16, 16), (8, 32)))
     weights = own.state_dict()
-    load_fitting(found, weights, (16, 16))
+    found.load_state_dict(fitting(found, weights, (16, 16)))
     positions = weights["stem.4.positions"]
     maps = positions[1:].T.reshape(1, -1, 8, 8)
     resized = torch.nn.functional.interpolate(maps, (4, 16), mode="bicubic")
@@ -74,10 +74,8 @@ def test_patches_of_another_size_give_the_same_on_one_colour():
 
 
 @pytest.mark.parametrize("new_classifier", [True, False])
-def test_what_does_not_fit_is_named_and_nothing_is_loaded(new_classifier):
+def test_what_does_not_fit_is_named(new_classifier):
     model = cifarblocks.create_model("mlp", num_classes=5)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     other = cifarblocks.create_model("mlp", num_classes=7, image_size=16).state_dict()
     with refuses(ValueError, "stem.2.weight", (512, 768)):
-        load_fitting(model, other, new_classifier=new_classifier)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        fitting(model, other, new_classifier=new_classifier)

@@ -45,14 +45,17 @@ def main() -> None:
         loss = math.log10(options.lr or 1) ** 2 + 1 / epoch
         speed = 1000 if options.model == "mlp" else 250
         lines.append({"epoch": epoch, "validation_loss": loss, "seconds": 6.0, "images_per_second": speed,
-                      "validation_top1": 90.0})  # fmt: skip
+                      "validation_top1": 90.0, "train_loss": loss, "train_top1": 90.0})  # fmt: skip
         metrics.with_suffix(".new").write_text("".join(json.dumps(line) + "\n" for line in lines))
         metrics.with_suffix(".new").replace(metrics)
         while any((Path(options.output) / hold).exists() for hold in ("hold", f"hold-{options.name}")):
             time.sleep(0.01)
     note("ends")
     if not options.no_test:
-        (folder / "summary.json").write_text(json.dumps({"test_top1": 90.0 + options.seed}))
+        result = {"model": options.model, "data": "digits", "parameters": 5, "multiply_adds": 7, "training_images": 9,
+                  "epochs": len(lines), "test_top1": 90.0 + options.seed, "validation_top1": 90.0, "seconds": 6.0,
+                  "versions": {"torch": "2"}, "configuration": {"machine": {"cpu": "a", "threads": 1}}}  # fmt: skip
+        (folder / "summary.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def test_patience_ends_a_trial(tmp_path):
     from cifarblocks.training.compare import trial as study
 
     losses = [1.0, 0.5, 0.6, 0.7, 0.4, 0.3]
-    write_metrics(tmp_path, [{"epoch": n, "validation_loss": loss} for n, loss in enumerate(losses, start=1)])
+    others = dict.fromkeys(("train_loss", "train_top1", "validation_top1", "images_per_second", "seconds"), 1.0)
+    lines = [{"epoch": number, "validation_loss": loss, **others} for number, loss in enumerate(losses, start=1)]
+    write_metrics(tmp_path, lines)
     reported = []
 
     class Ended:
@@ -88,6 +90,14 @@ def test_patience_ends_a_trial(tmp_path):
     reported.clear()
     assert study.watch(Ended(), tmp_path, Unpruned(), patience=3) == study.WHOLE
     assert reported == [1, 2, 3, 4, 5, 6]
+
+
+def test_metrics_that_no_trial_wrote_are_named(stand_in, refused):
+    folder = Path("runs/search/mlp/mlp/trial-0000")
+    folder.mkdir(parents=True)
+    line = dict.fromkeys(("train_loss", "train_top1", "validation_top1", "images_per_second", "seconds"), 1.0)
+    write_metrics(folder, [{"epoch": 1, "validation_loss": None, **line}])
+    refused(search.main, [*MLP, "--search", "lr=1,2", "--trials", 1, "--epochs", 1], folder / "metrics.jsonl", folder)
 
 
 def test_a_failed_trial_is_told_and_the_search_goes_on(stand_in, capsys):

@@ -280,6 +280,25 @@ def test_a_speeds_file_of_somebody_elses_is_left_alone(stand_in, refused):
         assert Path("runs/grid/speeds.json").read_text() == content
 
 
+def test_a_damaged_configuration_is_left_to_the_run_unless_it_is_finished(stand_in, refused):
+    Path("grid.toml").write_text("options = {epochs = 1}\nruns = [{model = 'mlp'}]")
+    path = Path("runs/grid/mlp/seed-0/configuration.json")
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert sweep.main(["grid.toml"]) == 0
+    assert len(events("ends")) == 1
+    refused(sweep.main, ["grid.toml"], path)
+
+
+def test_a_result_that_was_changed_is_told_before_anything_runs(stand_in, refused):
+    Path("grid.toml").write_text("options = {epochs = 1}\nruns = [{model = 'mlp', lr = [1, 2]}]")
+    path = Path("runs/grid/mlp/lr-2_seed-0/summary.json")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"test_top1": 9')
+    refused(sweep.main, ["grid.toml"], path, "--resume")
+    assert not Path("runs/grid/events").exists()
+
+
 def test_equal_time_leaves_the_users_own_folders_alone(stand_in):
     Path("grid.toml").write_text("equal-time = {model = 'mlp', epochs = 2}\nruns = [{model = 'mlp'}]")
     own = Path("runs/grid/speeds/notes.txt")

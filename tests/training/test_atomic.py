@@ -60,6 +60,23 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_names_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_where_the_part_of_a_file_cannot_be_deleted_the_first_error_is_told(tmp_path, monkeypatch):
+    def fails(number):
+        def raise_error(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        return raise_error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails(errno.ENOSPC))
+        patch.setattr(Path, "unlink", fails(errno.EROFS))
+        with refuses(OSError, tmp_path / "file", os.strerror(errno.ENOSPC)):
+            write_atomically(tmp_path / "file", b"new")
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_not_there_is_an_error_that_names_the_file(tmp_path):
     with refuses(OSError, tmp_path / "missing" / "file"):
         write_atomically(tmp_path / "missing" / "file", b"")

@@ -1,31 +1,17 @@
-"""Two checkpoints: what is kept, what is found damaged, and what is refused."""
+"""A run that goes on: its state comes back as it was, and what no run can have saved is refused."""
 
-import io
-import os
-import pickle
-import random
-import zipfile
+import math
 
-import pytest
 import torch
-from refusals import assert_names, refuses
+from refusals import refuses
 from run_folders import assert_same
 from torch import nn
 
 from cifarblocks.training.distributed import ALONE, Processes
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.saving import (
-    CHECKPOINT,
-    DAMAGED,
-    PREVIOUS,
-    load_whole,
-    read_checkpoint,
-    restore,
-    write_checkpoint,
-)
+from cifarblocks.training.run_folder.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
+from cifarblocks.training.saving import resume
 from cifarblocks.training.state import State, moving_average
-
-RUN = {"model": "mlp", "seed": 0, "classes": ["cat", "dog"]}
 
 
 def a_state(width=3):
@@ -33,117 +19,7 @@ def a_state(width=3):
     return State(model, torch.optim.AdamW(model.parameters()), moving_average(model, 0.9), torch.zeros(3).double())
 
 
-def a_checkpoint(number=0):
-    return {"run": RUN, **a_state().state_dict(ALONE), "step": number}
-
-
-def step_of(content):
-    return torch.load(io.BytesIO(content), weights_only=True)["step"]
-
-
-def test_the_last_two_are_kept_and_the_last_one_is_read(tmp_path):
-    assert read_checkpoint(tmp_path, RUN) is None
-    for number in range(4):
-        write_checkpoint(tmp_path, a_checkpoint(number))
-        assert step_of(read_checkpoint(tmp_path, RUN)) == number
-    assert step_of((tmp_path / PREVIOUS).read_bytes()) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CHECKPOINT, PREVIOUS])
-
-
-def test_killed_between_the_two_renames_the_one_before_is_read(tmp_path):
-    write_checkpoint(tmp_path, a_checkpoint(1))
-    (tmp_path / CHECKPOINT).rename(tmp_path / PREVIOUS)
-    assert step_of(read_checkpoint(tmp_path, RUN)) == 1
-
-
-def truncated(content):
-    return content[: len(content) // 2]
-
-
-def with_a_flipped_byte(content):
-    """One byte of a tensor is another."""
-    file = zipfile.ZipFile(io.BytesIO(content))
-    entry = next(entry for entry in file.infolist() if "/data/" in entry.filename and entry.file_size > 8)
-    place = content.index(file.read(entry))
-    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
-
-
-@pytest.mark.parametrize("spoil", [truncated, with_a_flipped_byte, lambda _: b"", lambda _: b"hello"])
-def test_a_damaged_one_is_put_aside_and_the_one_before_it_is_used(tmp_path, capsys, spoil):
-    for number in (1, 2):
-        write_checkpoint(tmp_path, a_checkpoint(number))
-    path = tmp_path / CHECKPOINT
-    path.write_bytes(spoil(path.read_bytes()))
-    assert step_of(read_checkpoint(tmp_path, RUN)) == 1
-    assert_names(capsys.readouterr().out, path, DAMAGED)
-    assert (tmp_path / DAMAGED).exists()
-    # It does not take the place of the whole one when the next is written.
-    write_checkpoint(tmp_path, a_checkpoint(3))
-    assert [step_of((tmp_path / name).read_bytes()) for name in (CHECKPOINT, PREVIOUS)] == [3, 1]
-
-
-def test_two_damaged_ones_are_named(tmp_path):
-    for number in (1, 2):
-        write_checkpoint(tmp_path, a_checkpoint(number))
-    for name in (CHECKPOINT, PREVIOUS):
-        (tmp_path / name).write_bytes(b"")
-    with refuses(UserError, tmp_path / CHECKPOINT):
-        read_checkpoint(tmp_path, RUN)
-
-
-def flipped(content, place, bit):
-    return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
-
-
-def is_whole(content):
-    try:
-        return bool(load_whole(content))
-    except Exception:
-        return False
-
-
-def test_any_flipped_bit_is_found(tmp_path):
-    write_checkpoint(tmp_path, a_checkpoint())
-    content = (tmp_path / CHECKPOINT).read_bytes()
-    assert load_whole(content)["step"] == 0
-    draw = random.Random(0)
-    # The last kilobytes are the zip file's directory, of which it has no checksum, and our digest.
-    places = [draw.randrange(len(content)) for _ in range(300)] + list(range(len(content) - 600, len(content)))
-    for place in places:
-        assert not is_whole(flipped(content, place, draw.randrange(8))), place
-
-
-def as_before_digests(content):
-    buffer = io.BytesIO()
-    torch.save({key: value for key, value in content.items() if key != "run"}, buffer)
-    return buffer.getvalue()
-
-
-def test_a_checkpoint_without_a_digest_still_loads_and_is_checked_as_far_as_it_can_be(tmp_path):
-    content = as_before_digests(a_checkpoint(5))
-    (tmp_path / CHECKPOINT).write_bytes(content)
-    assert step_of(read_checkpoint(tmp_path, RUN)) == 5
-    whole, draw, found = load_whole(content), random.Random(0), 0
-    for _ in range(300):
-        try:
-            loaded = load_whole(flipped(content, draw.randrange(len(content)), draw.randrange(8)))
-        except Exception:
-            found += 1
-            continue
-        assert all(torch.equal(tensor, loaded["model"][key]) for key, tensor in whole["model"].items())
-        assert loaded["step"] == whole["step"]
-    assert found > 50
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"classes": ["cat", "wolf"]}, {"model": "cnn"}])
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
-    write_checkpoint(tmp_path, a_checkpoint())
-    (key,) = change
-    with refuses(UserError, tmp_path / CHECKPOINT, key, RUN[key], change[key]):
-        read_checkpoint(tmp_path, RUN | change)
-
-
-def test_a_state_comes_back_as_it_was(tmp_path):
+def a_trained_state():
     state = a_state()
     for _ in range(3):
         state.model(torch.randn(8, 2)).square().sum().backward()
@@ -151,51 +27,88 @@ def test_a_state_comes_back_as_it_was(tmp_path):
         state.average.update_parameters(state.model)
     state.step, state.history, state.waited = 3, [{"epoch": 1}], 0.5
     state.sums += torch.tensor([1.5, 2, 3])
+    return state
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state, other = a_trained_state(), a_state()
     write_checkpoint(tmp_path, state.state_dict(ALONE))
-    other = a_state()
-    restore(read_checkpoint(tmp_path, RUN), other, ALONE)
+    other.load_state_dict(read_checkpoint(tmp_path, {}), ALONE)
     ours, theirs = state.state_dict(ALONE), other.state_dict(ALONE)
     for part in ("model", "average", "optimizer", "sums"):
         assert_same(ours[part], theirs[part])
     assert (other.step, other.history, other.waited) == (3, [{"epoch": 1}], 0.5)
 
 
-def test_other_processes_count_what_was_seen_once(tmp_path):
-    content = {**a_checkpoint(), "sums": torch.tensor([[1.0, 2, 3], [10, 20, 30]]).double()}
-    write_checkpoint(tmp_path, content)
+def test_other_processes_count_what_was_seen_once():
+    content = {**a_state().state_dict(ALONE), "sums": torch.tensor([[1.0, 2, 3], [10, 20, 30]]).double()}
     sums = []
     for rank in range(3):
         state = a_state()
-        restore(read_checkpoint(tmp_path, RUN), state, Processes(rank, 3, torch.device("cpu")))
+        state.load_state_dict(content, Processes(rank, 3, torch.device("cpu")))
         sums.append(state.sums)
     assert torch.stack(sums).tolist() == [[11, 22, 33], [0, 0, 0], [0, 0, 0]]
     state = a_state()
-    restore(read_checkpoint(tmp_path, RUN), state, Processes(1, 2, torch.device("cpu")))
+    state.load_state_dict(content, Processes(1, 2, torch.device("cpu")))
     assert state.sums.tolist() == [10, 20, 30]
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    write_checkpoint(tmp_path, a_checkpoint())
-    with refuses(UserError, CHECKPOINT):
-        restore(read_checkpoint(tmp_path, RUN), a_state(width=4), ALONE)
+def test_how_the_optimizer_learns_is_what_the_options_say():
+    content, other = a_trained_state().state_dict(ALONE), a_state()
+    content["optimizer"]["param_groups"][0]["weight_decay"] = math.nan
+    other.load_state_dict(content, ALONE)
+    assert other.optimizer.param_groups[0]["weight_decay"] == 0.01
 
 
-class Trap:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
+def longer(history):
+    return [{**history[0], "epoch": number} for number in range(1, 4)]
 
 
-def test_a_pickle_that_would_run_code_is_refused(tmp_path):
-    trap = str(tmp_path / "caught")
-    write_checkpoint(tmp_path, {**a_checkpoint(), "history": Trap(trap)})
-    content = (tmp_path / CHECKPOINT).read_bytes()
-    with refuses(UserError, tmp_path / CHECKPOINT):
-        read_checkpoint(tmp_path, RUN)
-    with pytest.raises(pickle.UnpicklingError):
-        restore(content, a_state(), ALONE)
-    assert not os.path.exists(trap)
-    torch.load(io.BytesIO(content), weights_only=False)  # it would have
-    assert os.path.exists(trap)
+# What is changed in a checkpoint of the second epoch's first step, of two epochs of two, and what is named.
+CHANGES = [
+    ({"step": -1}, ["step", -1]),
+    ({"step": 3}, ["step", 3]),
+    ({"step": True}, ["step", True]),
+    ({"step": "1"}, ["step", "'1'"]),
+    ({"history": lambda history: longer(history)[:2]}, ["step", 1, "epoch", 2]),
+    ({"history": longer, "step": 0}, ["epoch", 3]),
+    ({"history": lambda history: history[0]}, ["list"]),
+    ({"history": lambda history: [history]}, ["table"]),
+    ({"history": lambda history: [{**history[0], "epoch": 2}]}, ["epoch", 1, 2]),
+    ({"history": lambda history: [{**history[0], "train_loss": "low"}]}, ["train_loss", "low"]),
+    ({"history": lambda history: [{"epoch": 1}]}, ["train_loss"]),
+    ({"optimizer": lambda optimizer: {**optimizer, "state": {}}}, ["optimizer"]),
+    ({"optimizer": lambda optimizer: {**optimizer, "param_groups": []}}, ["optimizer"]),
+    ({"optimizer": lambda optimizer: {**optimizer, "state": {0: {"momentum_buffer": torch.zeros(2, 5)}}}},
+     ["momentum_buffer", (2, 5)]),
+    ({"optimizer": lambda optimizer: {**optimizer, "state": {99: {"momentum_buffer": torch.zeros(2, 5)}}}}, []),
+    ({"sums": lambda sums: sums[:, :2]}, ["sums", (1, 2)]),
+    ({"seconds": math.nan}, ["seconds", "nan"]),
+    ({"waited": None}, ["waited", None]),
+    ({"model": lambda model: {**model, "more": torch.zeros(1)}}, []),
+    ({"average": lambda average: {}}, []),
+]  # fmt: skip
+
+
+def test_what_no_run_can_have_saved_is_refused_and_nothing_goes_on(prepared):
+    run = prepared("--epochs", 2, "--name", "a", "--resume", "--ema", 0.5, "--model", "mlp")
+    state = run.state
+    assert run.batches.steps == 2
+    images, targets = next(iter(run.batches.of_epoch(0, 0)))
+    nn.functional.cross_entropy(state.model(images), targets).backward()
+    state.optimizer.step()
+    line = dict.fromkeys(("train_loss", "train_top1", "images_per_second", "seconds"), 1.0)
+    state.history, state.step = [{"epoch": 1, **line, "validation_loss": None, "validation_top1": None}], 1
+    content = state.state_dict(ALONE)
+    for change, named in CHANGES:
+        changed = {key: value(content[key]) if callable(value) else value for key, value in change.items()}
+        write_checkpoint(run.folder, {**content, **changed})
+        with refuses(UserError, "--resume", run.folder / CHECKPOINT, *named):
+            resume(run)
+    for name in content:
+        write_checkpoint(run.folder, {key: value for key, value in content.items() if key != name})
+        with refuses(UserError, "--resume", run.folder / CHECKPOINT):
+            resume(run)
+    write_checkpoint(run.folder, content)
+    resume(run)
+    assert (run.state.step, len(run.state.history)) == (1, 1)

@@ -1,10 +1,18 @@
-"""Refuse a file in one sentence, whatever is wrong with it."""
+"""Read a file, or refuse it in one sentence, whatever is wrong with it."""
 
+import hashlib
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
+
+import torch
+
+PIECE = 2**20  # bytes that are hashed at a time
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -23,10 +31,10 @@ def reading(path: Path, done: str) -> Iterator[None]:
     """
     try:
         require_regular(path)
+        path.open("rb").close()  # safetensors says of every file that it cannot open that there is none
         yield
     except Exception as error:  # torch, pickle, zipfile, safetensors and Pillow each raise several of their own
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be {done}: {reason}") from error
+        raise ValueError(f"{path} cannot be {done}: {first_line(error)}") from error
 
 
 def require_regular(path: Path) -> None:
@@ -43,3 +51,41 @@ def require_regular(path: Path) -> None:
     kind = stat.S_IFMT(os.stat(path).st_mode)
     if kind != stat.S_IFREG:
         raise ValueError(f"it is {KINDS.get(kind, 'of another kind')}, not a file")
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return what an error says, on one line.
+
+    >>> first_line(KeyError("model")), first_line(ValueError()), first_line(RuntimeError("one\ntwo"))
+    ("'model'", 'ValueError', 'one')
+    """
+    if isinstance(error, RecursionError):
+        return "its brackets are nested too deeply"
+    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def unpickle(file: BinaryIO) -> Any:
+    """Load what `torch.save` wrote, on the CPU: tensors and plain values, and nothing else is unpickled.
+
+    Raises:
+        ValueError: If the file holds anything else. torch's own message advises to load it all the same.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a TorchScript archive before it refuses it
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except EOFError:
+        raise ValueError("it is empty or cut off") from None
+    except Exception as error:
+        if isinstance(error, UnpicklingError) or "weights_only" in str(error):
+            raise ValueError("it is damaged, or holds more than tensors and plain values") from None
+        raise
+
+
+def sha256_of(file: BinaryIO, length: int) -> str:
+    """Return the SHA-256 of the first bytes of a file; no more than a piece of it is in memory."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    for begin in range(0, length, PIECE):
+        digest.update(file.read(min(PIECE, length - begin)))
+    return digest.hexdigest()

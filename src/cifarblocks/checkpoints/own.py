@@ -1,16 +1,26 @@
 """Load the weights files of `cifarblocks train`: safetensors with a card that says how to use them."""
 
+import ctypes
+import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.resizing import fitting
 from cifarblocks.registry import create_model
 
 OWN = "used as weights that cifarblocks train wrote"
+DIGEST = "sha256"
+PRECISIONS = ("bfloat16", "float32", "float64")
+LARGEST = 4096  # the largest --image-size
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,9 @@ class Card:
         precision: bfloat16, float32 or float64, in which it was trained and tested.
         data: Name of the data set.
         epoch: Number of epochs that the weights were trained.
+
+    Raises:
+        ValueError: If a value is of another type, not finite or out of range; the message names it.
     """
 
     model: str
@@ -39,6 +52,37 @@ class Card:
     data: str
     epoch: int
 
+    def __post_init__(self) -> None:
+        classes, size = self.classes, self.image_size
+        rules = {
+            "model": ("a name", isinstance(self.model, str)),
+            "arguments": ("a table", isinstance(self.arguments, dict)),
+            "classes": ("names", isinstance(classes, list) and classes and all(isinstance(c, str) for c in classes)),
+            "image_size": (f"two numbers from 1 to {LARGEST}", is_size(size)),
+            "mean": ("three finite numbers", are_three(self.mean)),
+            "std": ("three finite numbers above 0", are_three(self.std) and min(self.std) > 0),
+            "precision": (f"one of {', '.join(PRECISIONS)}", self.precision in PRECISIONS),
+            "data": ("a name", isinstance(self.data, str)),
+            "epoch": ("a whole number of at least 0", type(self.epoch) is int and self.epoch >= 0),
+        }
+        for name, (wanted, right) in rules.items():
+            if not right:
+                raise ValueError(f"{name} must be {wanted}, got {shortened(getattr(self, name))}")
+        arguments = {"image_size": size, **self.arguments}  # not every model needs to be told its images' size
+        for name, value in (("num_classes", len(classes)), ("image_size", size)):
+            if json.dumps(found := arguments.get(name)) != json.dumps(value):
+                raise ValueError(f"argument {name} must be {value} as in the card, got {shortened(found)}")
+
+
+def is_size(value: Any) -> bool:
+    """Return True for a height and a width in range."""
+    return isinstance(value, tuple) and [type(n) is int and 1 <= n <= LARGEST for n in value] == [True] * 2
+
+
+def are_three(values: Any) -> bool:
+    """Return True for a list of three finite numbers."""
+    return isinstance(values, list) and [type(n) in (int, float) and math.isfinite(n) for n in values] == [True] * 3
+
 
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
     """Build the model of a weights file, in eval mode, from the file alone.
@@ -48,8 +92,10 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
     """
     tensors, card = read_weights(path)
     with reading(path, OWN):
-        model = create_model(card.model, **card.arguments)
-        model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+        sketch = create_model(card.model, device="meta", **card.arguments)
+        tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory, however much that is
+        model = create_model(card.model, dtype=floating_type(tensors), **card.arguments)
+        model.load_state_dict(tensors)
     return model.eval(), card
 
 
@@ -57,7 +103,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     """Read the tensors of a weights file and its card.
 
     Raises:
-        ValueError: If the file cannot be read, or is not a weights file of `cifarblocks train`.
+        ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
     with reading(path, OWN):
         from safetensors import safe_open  # here: importing cifarblocks imports torch and einops alone
@@ -67,10 +113,28 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
             if not metadata.keys() >= {field.name for field in fields(Card)}:
                 raise ValueError("it does not say of what model and data they are")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        metadata = {field.name: json.loads(metadata[field.name]) for field in fields(Card)}
-        card = Card(**metadata | {"image_size": tuple(metadata["image_size"])})
-        if not len(card.mean) == len(card.std) == len(card.image_size) + 1 == 3:
-            raise ValueError("mean, std and image_size must have 3, 3 and 2 numbers")
+        written = metadata.pop(DIGEST, None)  # None: before there were digests
+        if written is not None and written != digest_of(tensors, metadata):
+            raise ValueError("it is damaged: its digest does not fit")
+        values = {field.name: json.loads(metadata[field.name]) for field in fields(Card)}
+        size = values["image_size"]
+        card = Card(**values | {"image_size": tuple(size) if isinstance(size, list) else size})
         if not tensors:
             raise ValueError("it has no tensors")
     return tensors, card
+
+
+def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return a hash of a weights file: names, types, shapes and bytes of its tensors, and the rest of its metadata."""
+    listed = sorted(tensors.items())
+    described = [[name, str(tensor.dtype), *tensor.shape] for name, tensor in listed]
+    digest = hashlib.sha256(json.dumps([described, sorted(metadata.items())]).encode())
+    for _, tensor in listed:
+        tensor = tensor.contiguous()
+        digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))  # NumPy may not be there
+    return digest.hexdigest()
+
+
+def floating_type(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
+    """Return the type of the first tensor of floating-point numbers; None if there is none."""
+    return next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.relative_attention import RelativeAttention
 from cifarblocks.checkpoints import resizing
-from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.files import reading, unpickle
 from cifarblocks.checkpoints.tables import TABLES, Table
 
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile, before every name
@@ -43,30 +43,33 @@ def load_published(
             them for other numbers of channels, as timm does.
 
     Raises:
-        ValueError: If the source is unknown, the file cannot be read, or a tensor is missing, left over or of another
-            shape. The message names it, and nothing was loaded.
+        ValueError: If the source is unknown, the file cannot be read, or a tensor is missing, left over, given twice,
+            of another shape or kind of number, or not finite. The message names it, and nothing was loaded.
+        TypeError: If the model is none, or `state_dict` neither a mapping of names to tensors nor the path of a file.
 
     >>> import cifarblocks
     >>> from torchvision.models import resnet18
     >>> model = cifarblocks.create_model("resnet_18", stem="imagenet", num_classes=10)
     >>> load_published(model, resnet18().state_dict(), "torchvision", new_classifier=True)
     """
-    if source not in TABLES:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(source, str) or source not in TABLES:
         raise ValueError(f"source must be one of {list(TABLES)}, got {source!r}")
-    weights = unwrap(state_dict if isinstance(state_dict, Mapping) else read_published(Path(state_dict), source))
-    for name, value in weights.items():
-        if not isinstance(value, Tensor):
-            found = f"{name!r} is a {type(value).__name__}"
-            raise ValueError(f"expected only tensors in state_dict, but {found}: pass the state dict inside it")
-    own = model.state_dict()
+    if isinstance(state_dict, str | Path):
+        state_dict = read_published(Path(state_dict), source)
+    check_mapping(state_dict)
+    weights, own = unwrap(state_dict), model.state_dict()
     names = published_names(weights, own, source)
     if not names.keys() & own.keys():
         found = resizing.some(list(weights))
         raise ValueError(f"state_dict has no tensor of this network under the names of {source}, but {found}")
     tensors = {name: arrange(name, weights[theirs], model, own, source) for name, theirs in names.items()}
-    if adapt_channels and (first := resizing.stem_filters(own)) in tensors and tensors[first].ndim == 4:
+    if adapt_channels and (first := resizing.stem_filters(own)) in tensors:
         tensors[first] = resizing.adapt_channels(tensors[first], own[first].shape[1])
-    resizing.load_fitting(model, tensors, new_classifier=new_classifier, subject="state_dict", published=names)
+    model.load_state_dict(
+        resizing.fitting(model, tensors, new_classifier=new_classifier, subject="state_dict", published=names)
+    )
 
 
 def read_published(path: Path, source: str) -> dict[str, Tensor]:
@@ -80,27 +83,59 @@ def read_published(path: Path, source: str) -> dict[str, Tensor]:
             from safetensors.torch import load_file  # here: importing cifarblocks imports torch and einops alone
 
             return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(tensors, dict):
-        raise ValueError(f"{path} must hold a state dict, got {type(tensors).__name__}")
+        with path.open("rb") as file:
+            tensors = unpickle(file)
+        if not isinstance(tensors, dict):
+            raise ValueError(f"it must hold a state dict, got {type(tensors).__name__}")
     return tensors
+
+
+def check_mapping(state_dict: object) -> None:
+    """Refuse what is no mapping of names to tensors.
+
+    Raises:
+        TypeError: If it is no mapping.
+        ValueError: If it is empty, or something in it is no name or no tensor.
+    """
+    if not isinstance(state_dict, Mapping):
+        found = type(state_dict).__name__
+        raise TypeError(f"state_dict must be a mapping of names to tensors or the path of a file, got {found}")
+    if not state_dict:
+        raise ValueError("state_dict must have tensors, got none")
+    for name, value in state_dict.items():
+        if not isinstance(name, str):
+            raise ValueError(f"state_dict must have names as its keys, got {type(name).__name__}")
+        if not isinstance(value, Tensor):
+            found = f"{name!r} is a {type(value).__name__}"
+            raise ValueError(f"expected only tensors in state_dict, but {found}: pass the state dict inside it")
+        if value.is_meta or value.is_quantized or value.layout != torch.strided:
+            raise ValueError(f"expected only plain tensors in state_dict, but {name!r} is sparse, quantised or meta")
 
 
 def unwrap(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Take the prefixes of wrappers off the names, if every name has them."""
     for prefix in WRAPPERS:
-        if weights and all(str(name).startswith(prefix) for name in weights):
+        if weights and all(name.startswith(prefix) for name in weights):
             return unwrap({name.removeprefix(prefix): value for name, value in weights.items()})
     return weights
 
 
 def published_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, str]:
-    """Return our name of each tensor → its published name, by the table of the source that finds most of them."""
+    """Return our name of each tensor → its published name, by the table of the source that finds most of them.
+
+    Raises:
+        ValueError: If two published tensors have one of our names.
+    """
     # timm keeps the index of each relative bias table, which is computed here.
     indices = {name.removesuffix("bias_table") + "index" for name in weights if name.endswith("position_bias_table")}
     names = [name for name in weights if name not in indices]
-    candidates = [{rename(name, table): name for name in names} for table in TABLES[source].values()]
-    return max(candidates, key=lambda candidate: len(candidate.keys() & own.keys()))
+    candidates = [[(rename(name, table), name) for name in names] for table in TABLES[source].values()]
+    best = max(candidates, key=lambda pairs: len({ours for ours, _ in pairs} & own.keys()))
+    found: dict[str, str] = {}
+    for ours, theirs in best:
+        if (first := found.setdefault(ours, theirs)) != theirs and ours in own:
+            raise ValueError(f"state_dict must have {ours} once, got it as {first!r} and as {theirs!r}")
+    return found
 
 
 def rename(name: str, table: Table) -> str:

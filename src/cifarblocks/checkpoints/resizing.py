@@ -1,4 +1,4 @@
-"""Load tensors into a model: all or none, resized if they were made for another image size."""
+"""Fit tensors to a model: all or none, resized if they were made for another image size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 CLASSIFIER = "head.classifier."
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # each may take the place of another
 
 
-def load_fitting(
+def fitting(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     image_size: tuple[int, int] | None = None,
@@ -20,11 +21,11 @@ def load_fitting(
     new_classifier: bool = False,
     subject: str = "it",
     published: Mapping[str, str] | None = None,
-) -> None:
-    """Load all tensors into a model, or none, resized if they were made for another image size.
+) -> dict[str, Tensor]:
+    """Return tensors as the state dict of a model, resized if they were made for another image size.
 
     Args:
-        model: The model.
+        model: The model, which may be on the meta device.
         tensors: The tensors by the model's names.
         image_size: Height and width of the images that they were made for. Default: guessed, see `grid`.
         new_classifier: Keep the model's own last layer.
@@ -32,7 +33,8 @@ def load_fitting(
         published: Name of each tensor in error messages. Default: its own.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape; the message names the first.
+        ValueError: If a tensor is missing, left over, of another shape or kind of number, or not finite. The message
+            names the first.
     """
     own, names = model.state_dict(), published or {}
     kept = {name for name in own | dict(tensors) if name.startswith(CLASSIFIER)} if new_classifier else set()
@@ -40,8 +42,12 @@ def load_fitting(
         raise ValueError(f"{subject} lacks {some(missing)}")
     if extra := [names.get(name, name) for name in tensors if name not in own and name not in kept]:
         raise ValueError(f"{subject} has {some(extra)}, which the model has not")
-    fitting = {name: resize(name, tensors[name], own[name], model, image_size) for name in own if name not in kept}
-    if misshapen := [name for name, value in fitting.items() if value.shape != own[name].shape]:
+    given = {name: tensors[name] for name in own if name not in kept}
+    for name, value in given.items():
+        if problem := unusable(value, own[name]):
+            raise ValueError(f"{subject} has {names.get(name, name)} {problem}")
+    fitted = {name: resize(name, value, own[name], model, image_size) for name, value in given.items()}
+    if misshapen := [name for name, value in fitted.items() if value.shape != own[name].shape]:
         first, hint = misshapen[0], ""
         theirs, ours = tuple(tensors[first].shape), tuple(own[first].shape)
         if first.startswith(CLASSIFIER):
@@ -50,7 +56,14 @@ def load_fitting(
             hint = "; adapt_channels=True adapts the channels"
         several = some([names.get(name, name) for name in misshapen])
         raise ValueError(f"{subject} has {several} of shape {theirs}, the model has {ours}{hint}")
-    model.load_state_dict(fitting | {name: own[name] for name in kept & own.keys()})
+    return fitted | {name: own[name] for name in kept & own.keys()}
+
+
+def unusable(value: Tensor, own: Tensor) -> str | None:
+    """Return why the numbers of a tensor cannot take the place of a model's own; None if they can."""
+    if value.dtype != own.dtype and (value.dtype not in FLOATING or own.dtype not in FLOATING):
+        return f"of {value.dtype}, the model has {own.dtype}"
+    return None if value.isfinite().all() else "with numbers that are not finite"
 
 
 def resize(name: str, value: Tensor, own: Tensor, model: nn.Module, image_size: tuple[int, int] | None) -> Tensor:
@@ -106,7 +119,12 @@ def stem_filters(own: Mapping[str, Tensor]) -> str | None:
 
 
 def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Sum filters over their channels for one channel, else repeat them and keep their scale, as timm does."""
+    """Sum filters over their channels for one channel, else repeat them and keep their scale, as timm does.
+
+    What are no filters is returned as it is.
+    """
+    if weight.ndim != 4 or not weight.numel() or weight.dtype not in FLOATING:
+        return weight
     before = weight.shape[1]
     if in_channels == 1:
         return weight.sum(1, keepdim=True)

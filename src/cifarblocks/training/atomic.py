@@ -4,6 +4,7 @@ import io
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
     """Write to a temporary file, flush it to the disk, and rename it: a reader of `path` sees the old file or the new.
 
     Args:
@@ -32,7 +33,8 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
             path.replace(previous)
         temporary.replace(path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be deleted is left to `remove_leftovers`
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -1,5 +1,10 @@
 """Errors that are told in one clear sentence, without a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cifarblocks.checkpoints.files import first_line
+
 
 class UserError(Exception):
     """A command that cannot work; the message is one sentence that names the option or the file, and the value."""
@@ -25,10 +30,10 @@ class StoppedError(RunError):
         return str(self.args[1])
 
 
-def first_line(error: BaseException) -> str:
-    r"""Return another library's message of an error, on one line.
-
-    >>> first_line(KeyError("model")), first_line(ValueError()), first_line(RuntimeError("one\ntwo"))
-    ("'model'", 'ValueError', 'one')
-    """
-    return (str(error).splitlines() or [type(error).__name__])[0]
+@contextmanager
+def refusing(before: str = "") -> Iterator[None]:
+    """Turn a ValueError inside the block into a UserError, with what stands before its sentence."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{before}{first_line(error)}") from error

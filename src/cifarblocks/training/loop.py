@@ -116,7 +116,7 @@ def write_results(run: Run, result: dict[str, Any], outcomes: Tensor) -> None:
     title = f"{result['model']} on {run.data.name}"
     draw_curves(run.folder / "curves.png", title, run.state.history, result["test_top1"])
     draw_mistakes(run.folder / "mistakes.png", title, run.data.test, outcomes, run.data.classes)
-    runs.write_json(run.folder / runs.SUMMARY, result)
+    runs.write_summary(run.folder, result)
 
 
 def train(
@@ -134,9 +134,10 @@ def train(
     """
     run = prepared(options, processes)
     with run.opened():
-        if processes.first_decides(lambda: runs.is_finished(run.folder)):
+        result = processes.first_decides(lambda: runs.read_summary(run.folder))
+        if result is not None:
             processes.print(f"run {run.folder} is finished; its result is in {run.folder / runs.SUMMARY}")
-            return processes.first_decides(lambda: runs.read_json(run.folder / runs.SUMMARY))
+            return result
         resume(run)
         log = ScalarLog(run.folder, len(run.state.history)) if options.tensorboard and processes.first else None
         processes.print(describe_run(run.options, run.data, run.state.model, len(run.batches.training), processes))

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import cifarblocks
+from cifarblocks.checkpoints.files import first_line
 from cifarblocks.models.classifier import Classifier
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.errors import UserError
 
 if TYPE_CHECKING:  # it imports torchvision, which --help need not wait for
     from cifarblocks.training.data.datasets import DataSet

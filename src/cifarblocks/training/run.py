@@ -18,7 +18,7 @@ from cifarblocks.training.data.mixing import Mixing
 from cifarblocks.training.data.policies import build_policy
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.distributed import Processes
-from cifarblocks.training.errors import UserError
+from cifarblocks.training.errors import UserError, refusing
 from cifarblocks.training.hardware import supports_bfloat16
 from cifarblocks.training.models import build_model, has_batch_norm
 from cifarblocks.training.optim.groups import build_optimizer
@@ -108,6 +108,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     torch.manual_seed(options.seed)
     model, arguments = build(options.model, options.arguments, data)
     check_fits(options, batches, model, processes)
+    card = describe_weights(options, arguments, data)
     record = configuration(options.recorded(), data, processes)
     folder = processes.first_decides(
         lambda: make_run_folder(options.output, options.model, options.name, resume=options.resume)
@@ -119,7 +120,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
         processes=processes,
         data=data,
         batches=batches,
-        card=describe_weights(options, arguments, data),
+        card=card,
         record=record,
         folder=folder,
         state=build_state(options, model, model),
@@ -144,17 +145,18 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
 
 def describe_weights(options: Options, arguments: dict[str, Any], data: DataSet) -> Card:
     """Return what the weights files of a run say of themselves, before its first epoch."""
-    return Card(
-        model=options.model,
-        arguments=arguments,
-        classes=data.classes,
-        image_size=data.image_size,
-        mean=options.mean or [],
-        std=options.std or [],
-        precision=options.precision,
-        data=data.name,
-        epoch=0,
-    )
+    with refusing(f"--data {options.data}: "):
+        return Card(
+            model=options.model,
+            arguments=arguments,
+            classes=data.classes,
+            image_size=data.image_size,
+            mean=options.mean or [],
+            std=options.std or [],
+            precision=options.precision,
+            data=data.name,
+            epoch=0,
+        )
 
 
 def place(model: Classifier, options: Options, device: torch.device, dtype: torch.dtype) -> Classifier:

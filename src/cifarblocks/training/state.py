@@ -98,17 +98,37 @@ class State:
         }
 
     def load_state_dict(self, content: dict[str, Any], processes: Processes) -> None:
-        """Bring everything to where `state_dict` was called, by as many processes or by others."""
+        """Bring everything to where `state_dict` was called, by as many processes or by others.
+
+        Raises:
+            ValueError: If the optimizer's memory, or the sums, are not of this state.
+        """
         self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        self._load_optimizer(content["optimizer"], begun=bool(content["history"] or content["step"]))
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.history, self.step = content["history"], content["step"]
         self.seconds, self.waited, self.resumed = content["seconds"], content["waited"], time.perf_counter()
         sums = content["sums"]
+        if sums.ndim != 2 or sums.shape[1:] != self.sums.shape:
+            raise ValueError(f"sums are of shape {tuple(sums.shape)}")
         if len(sums) != processes.world_size:  # what others have seen is counted by the first process
             sums = torch.zeros(processes.world_size, 3, dtype=sums.dtype).index_put((torch.tensor(0),), sums.sum(0))
         self.sums.copy_(sums[processes.rank])
+
+    def _load_optimizer(self, content: dict[str, Any], *, begun: bool) -> None:
+        """Load what the optimizer remembers of each parameter; how it learns is what the options say."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        if [group["params"] for group in content["param_groups"]] != [group["params"] for group in groups]:
+            raise ValueError("the optimizer has other groups of parameters")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if begun and not content["state"]:
+            raise ValueError("the optimizer remembers nothing")
+        for number, memory in content["state"].items():
+            for name, value in memory.items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
+                    raise ValueError(f"{name} of parameter {number} is of shape {tuple(value.shape)}")
+        self.optimizer.load_state_dict({"state": content["state"], "param_groups": groups})
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -127,6 +127,9 @@ MINE = '[families]\n"*" = "mine"\n[recipes.mine]\n'
         ('[families]\n"*" = "other"\n[recipes.mine]\n', ["--recipe", "other"]),
         ('[families]\n"vit_*" = "mine"\n[recipes.mine]\n', ["--model", "eca_resnet_20", "families"]),
         ("[recipe.mine]\n", ["own.toml", "families", "recipe"]),
+        ("recipes = 3\n", ["own.toml", "recipes", 3]),
+        ('families = {"*" = 3}\n', ["own.toml", "families"]),
+        (f"recipes = {'[' * 100_000}", ["own.toml", "brackets"]),
     ],
 )
 def test_what_recipes_may_not_say_is_named(tmp_path, content, named):

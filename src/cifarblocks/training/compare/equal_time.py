@@ -1,5 +1,6 @@
 """The same training time for every network: how many epochs each gets follows from its measured images/s."""
 
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -12,9 +13,10 @@ from cifarblocks.training.compare.launch import Process, Settings, command_line,
 from cifarblocks.training.data.datasets import load_data
 from cifarblocks.training.errors import RunError, UserError
 from cifarblocks.training.hardware import machine, versions
-from cifarblocks.training.run_folder.folder import read_json, read_metrics, write_json
+from cifarblocks.training.run_folder.folder import NUMBER, Shape, read_json, read_metrics, write_json
 
 IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
+SHAPE: Shape = {"machine": {}, "versions": {}, "speeds": {}}
 
 
 def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs: int) -> int:
@@ -31,9 +33,7 @@ def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, flo
     path = folder / "speeds.json"
     here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
     folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = read_json(path) if path.exists() else {}
-    if not isinstance(record, dict) or (record and record.keys() != {*here, "speeds"}):
-        raise UserError(f"{path} is not what a sweep wrote; move it, or give another --output")
+    record = read_speeds(path) if path.exists() else {}
     if {key: record.get(key) for key in here} != here:
         record = {**here, "speeds": {}}
     for settings in all_settings:
@@ -43,6 +43,19 @@ def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, flo
             print(f"{record['speeds'][key]:,.0f} images/s: {key}", flush=True)
             write_json(path, record)
     return record["speeds"]
+
+
+def read_speeds(path: Path) -> dict[str, Any]:
+    """Read speeds.json.
+
+    Raises:
+        UserError: If it cannot be read, or is not what a sweep wrote.
+    """
+    record = read_json(path, SHAPE, "read as the speeds of a sweep (move it, or give another --output)")
+    for key, speed in record["speeds"].items():
+        if type(speed) not in NUMBER or not 0 < speed < math.inf:
+            raise UserError(f"{path}: the speed of {key} must be a number above 0, got {speed!r}; remove the file")
+    return record
 
 
 def speed_key(settings: Settings) -> str:

@@ -1,10 +1,12 @@
 """A grid of runs: a TOML file whose keys are options of `cifarblocks train`, and whose lists are what is compared."""
 
+import math
 import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from cifarblocks.training.compare.launch import Settings, tidy
@@ -14,6 +16,7 @@ from cifarblocks.training.options.toml_files import read_toml, toml_value
 
 GRIDS = Path(__file__).with_name("grids")
 TABLES = ("options", "runs", "equal-time")
+MOST_RUNS = 10_000  # of a grid: a folder, a log and a lock each
 SET_BY_SWEEP = ("help", *(name.replace("_", "-") for name, told in DECLARED.items() if told["kind"] == "place"))
 
 
@@ -73,14 +76,13 @@ def read_grid(path: Path, changes: Settings) -> Grid:
     for key in content:
         if key not in TABLES:
             raise UserError(f"{path}: unknown key {key!r}; a grid has [options], [[runs]] and [equal-time]")
-    if not isinstance(content.get("runs"), list) or not all(isinstance(block, dict) for block in content["runs"]):
-        raise UserError(f"{path}: a grid has a table [[runs]] or several, got {content.get('runs')!r}")
+    blocks = content.get("runs")
+    if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) for block in blocks):
+        raise UserError(f"{path}: a grid has a table [[runs]] or several, got {shortened(blocks)}")
     shared = {**flatten(path, content.get("options", {})), **flatten(Path("--set"), changes)}
     reference = {**flatten(path, {"equal-time": content.get("equal-time", {})}), **pop_times(shared)}
-    blocks = [
-        {key: value for key, value in flatten(path, block).items() if key not in changes} for block in content["runs"]
-    ]
-    runs = expand(path, shared, blocks)
+    varied = [{key: value for key, value in flatten(path, block).items() if key not in changes} for block in blocks]
+    runs = expand(path, shared, varied)
     return Grid(runs, read_reference(path, reference, runs) if reference else None)
 
 
@@ -120,7 +122,12 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
         # An option of several numbers, such as mean, is a list in the list.
         values = [number for one in as_list(value) for number in as_list(one)]
         if not values or not all(isinstance(one, str | int | float) for one in values):
-            raise UserError(f"{path}: {key} must be a text, a number, true, false or a list of these, got {value!r}")
+            found = shortened(value)
+            raise UserError(f"{path}: {key} must be a text, a number, true, false or a list of these, got {found}")
+        if any(isinstance(one, str) and "\0" in one for one in values):  # it ends there on a command line
+            raise UserError(f"{path}: {key} must not hold a null character, got {value!r}")
+        if any(isinstance(one, int) and one.bit_length() > 63 for one in values):
+            raise UserError(f"{path}: {key} must be a number of at most 64 bits")
         if any(isinstance(one, str) and one.startswith("-") for one in values):  # it would be read as an option
             raise UserError(f"{path}: {key} must not begin with -, got {value!r}")
     return flat
@@ -148,6 +155,9 @@ def as_list(value: Any) -> list[Any]:
 
 def expand(path: Path, shared: Settings, blocks: list[Settings]) -> list[GridRun]:
     """Return a run for every combination of the values of each block."""
+    total = sum(math.prod(len(as_list(value)) for value in {**shared, **block}.values()) for block in blocks)
+    if total > MOST_RUNS:
+        raise UserError(f"{path}: a grid has at most {MOST_RUNS:,} runs, got {total:,}")
     combined = []
     for block in blocks:
         axes = {key: as_list(value) for key, value in {**shared, **block}.items()}

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import DECLARED, FLAG, Options
 from cifarblocks.training.options.parse import read_options
-from cifarblocks.training.run_folder.folder import CONFIGURATION, read_json
+from cifarblocks.training.run_folder.folder import CONFIGURATION, is_finished, read_json
+from cifarblocks.training.run_folder.sharing import shareable
 
 TRAIN = ("-m", "cifarblocks", "train")
 # Options of `cifarblocks train` without the dashes, and model-argument.NAME for arguments of the model.
@@ -107,10 +108,12 @@ def check_same_options(folder: Path, options: Options) -> None:
     if not path.exists():
         return
     try:
-        begun = read_json(path)["options"]
-    except (LookupError, TypeError) as error:
-        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
-    for key, value in json.loads(json.dumps(options.recorded())).items():
+        begun = shareable(read_json(path, {"options": {}}, "read as the configuration of a run")["options"])
+    except UserError:
+        if is_finished(folder):
+            raise
+        return  # to the run itself its checkpoint says with which options it was begun
+    for key, value in json.loads(json.dumps(shareable(options.recorded()))).items():
         if value not in (None, "auto") and begun.get(key, value) != value:
             raise UserError(
                 f"run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}; "

@@ -18,11 +18,11 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from cifarblocks.checkpoints.files import require_regular
+from cifarblocks.checkpoints.files import first_line, require_regular
 from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.compare.claims import claimed
 from cifarblocks.training.compare.space import Space
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.run_folder.locks import LOCKS, InUseError, locked
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -55,6 +55,7 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
                 load_if_exists=True,
                 pruner=pruner,
             )
+            check_content(study)
         except Exception as error:
             shown = f"--storage {without_password(storage)}" if storage else place
             raise UserError(f"{shown} cannot be used as a study: {first_line(error)}") from error
@@ -63,6 +64,24 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
         if storage:
             check_folder(study, folder)
     return study
+
+
+def check_content(study: Study) -> None:
+    """Read all that a storage has of a study, and refuse what no search wrote there.
+
+    Raises:
+        Exception: Of whatever kind the storage raises where it is damaged.
+        ValueError: If something has another shape.
+    """
+    if not isinstance(study.user_attrs.get("settings", {}), dict):
+        raise ValueError("its settings are no table")
+    for trial in study.get_trials():
+        folder = trial.user_attrs.get("folder", "trial-0000")
+        values = trial.user_attrs.get("values", None if trial.state == TrialState.COMPLETE else {})
+        if not re.fullmatch(r"trial-\d{4,}", str(folder)):
+            raise ValueError(f"trial {trial.number} has the folder {folder!r}")
+        if not isinstance(values, dict):
+            raise ValueError(f"trial {trial.number} has the values {values!r}")
 
 
 def open_storage(storage: str) -> str | BaseStorage:

@@ -13,9 +13,10 @@ from cifarblocks.training.compare.equal_time import epochs_in_equal_time, measur
 from cifarblocks.training.compare.grid import Grid, GridRun
 from cifarblocks.training.compare.launch import Process, check_same_options, command_line, parse, shared_machine
 from cifarblocks.training.compare.table import Row, csv_table, markdown_table
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import Options
 from cifarblocks.training.pictures.compare import draw_bars, draw_learning_curves, draw_pareto_front
-from cifarblocks.training.run_folder.folder import SUMMARY, is_finished, read_json, read_metrics
+from cifarblocks.training.run_folder.folder import METRICS, SUMMARY, is_finished, read_metrics, read_summary
 from cifarblocks.training.run_folder.locks import LOCKS, InUseError, is_locked, locked, run_lock
 
 
@@ -76,7 +77,7 @@ def sweep(grid: Grid, title: str, output: Path, jobs: int, *, wait: bool = True)
     runs = [plan(run, output, number) for run, number in zip(grid.runs, epochs, strict=True)]
     for run in runs:
         check_same_options(run.folder, run.options)
-    waiting = [run for run in runs if not is_finished(run.folder)]
+    waiting = [run for run in runs if read_summary(run.folder) is None]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them complete, {jobs} at a time, in {output}", flush=True)
     failures = train_all(waiting, jobs, wait=wait)
     write_comparison(output, title, runs)
@@ -148,8 +149,8 @@ def begin_next(waiting: list[Planned], environment: dict[str, str]) -> Job | Non
 def describe_end(job: Job, waiting: list[Planned], failures: dict[str, str]) -> str:
     """Return how a run ended; a failure is noted, and a run that another process has locked waits again."""
     run, process = job.run, job.process
-    if process.status == 0 and is_finished(run.folder):
-        return f"ends with test top-1 {read_json(run.folder / SUMMARY)['test_top1']:.2f} %"
+    if process.status == 0 and (summary := read_summary(run.folder)) is not None:
+        return f"ends with test top-1 {summary['test_top1']:.2f} %"
     if process.status == 2 and is_locked(run.lock):
         waiting.append(run)
         return "is left to the process that trains it already,"
@@ -158,13 +159,20 @@ def describe_end(job: Job, waiting: list[Planned], failures: dict[str, str]) -> 
 
 
 def collect(runs: list[Planned]) -> list[Row]:
-    """Return the complete runs, those that differ by the seed alone in one row."""
+    """Return the complete runs, those that differ by the seed alone in one row.
+
+    Raises:
+        UserError: If a file of a run is not what it wrote.
+    """
     rows: dict[str, Row] = {}
     for run in runs:
-        if is_finished(run.folder):
+        if (summary := read_summary(run.folder)) is not None:
             row = rows.setdefault(run.label, Row(run.label, [], []))
-            row.summaries.append(read_json(run.folder / SUMMARY))
-            row.histories.append(read_metrics(run.folder))
+            row.summaries.append(summary)
+            row.histories.append(history := read_metrics(run.folder))
+            if len(history) != summary["epochs"]:
+                path, epochs = run.folder / METRICS, summary["epochs"]
+                raise UserError(f"{path} has {len(history)} epochs of {epochs}; remove {SUMMARY} to have both written")
     return list(rows.values())
 
 

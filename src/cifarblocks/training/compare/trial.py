@@ -12,9 +12,9 @@ from cifarblocks.training.compare.launch import Process, command_line, parse
 from cifarblocks.training.compare.space import describe_values, readable
 from cifarblocks.training.compare.study import tell
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.run_folder.folder import WEIGHTS, read_metrics
+from cifarblocks.training.run_folder.checkpoints import CHECKPOINT, DAMAGED, PREVIOUS
+from cifarblocks.training.run_folder.folder import METRICS, WEIGHTS, read_metrics
 from cifarblocks.training.run_folder.locks import is_locked, run_lock
-from cifarblocks.training.saving import CHECKPOINT, DAMAGED, PREVIOUS
 
 WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
 
@@ -46,7 +46,7 @@ def try_values(study: Study, trial: Trial, folder: Path, arguments: list[str], p
             return f"{describe_values(values)}: left to the process that trains it already"
         raise UserError(process.last_words())
     remove_weights(run)
-    losses = finite_losses(read_metrics(run))
+    losses = finite_losses(validated(run))
     state = TrialState.COMPLETE if losses and why in (WHOLE, IMPATIENT) else TrialState.PRUNED
     tell(study, trial, folder, state, min(losses) if state == TrialState.COMPLETE else None)
     result = f"validation loss {min(losses):.4f} after {len(losses)} epochs" if losses else "no validation loss"
@@ -58,7 +58,7 @@ def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
     reported = 0
     while True:
         status = process.status  # before the metrics are read, so that none is missed
-        metrics = read_metrics(run)
+        metrics = validated(run)
         for line in metrics[reported:]:
             trial.report(line["validation_loss"], line["epoch"])
             if trial.should_prune():
@@ -69,6 +69,18 @@ def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
         if status is not None:
             return WHOLE if status == 0 else process.last_words()
         time.sleep(0.1)
+
+
+def validated(run: Path) -> list[dict[str, Any]]:
+    """Return the epochs of a trial so far.
+
+    Raises:
+        UserError: If one of them has no validation loss: training did not write that.
+    """
+    metrics = read_metrics(run)
+    if any(line["validation_loss"] is None for line in metrics):
+        raise UserError(f"{run / METRICS} has an epoch without a validation loss; remove {run}")
+    return metrics
 
 
 def best_epoch(metrics: list[dict[str, Any]]) -> int:

@@ -1,18 +1,18 @@
 """First weights from a file: those of an earlier run, or what timm or torchvision published."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from cifarblocks.checkpoints.own import Card, read_weights
+from cifarblocks.checkpoints.files import sha256_of
+from cifarblocks.checkpoints.own import Card, floating_type, read_weights
 from cifarblocks.checkpoints.published import load_published, read_published
-from cifarblocks.checkpoints.resizing import load_fitting
+from cifarblocks.checkpoints.resizing import fitting
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.datasets import DataSet
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.errors import refusing
 from cifarblocks.training.models import build_model
 
 # Mean and standard deviation that the networks of a source were trained with.
@@ -61,17 +61,16 @@ class Start:
         made for images of another size are resized.
 
         Raises:
-            UserError: if a tensor is missing, left over or of another shape; it names the first.
+            UserError: If a tensor is missing, left over, of another shape or not finite; it names the first.
         """
         model, arguments = build_model(name, given, data)
-        try:
+        with refusing(f"--weights {self.path} does not fit {name}: "):
             if self.card:
-                model.to(next(iter(self.tensors.values())).dtype)
-                load_fitting(model, self.tensors, self.card.image_size, new_classifier=not self.keeps_classifier(data))
+                new = not self.keeps_classifier(data)
+                model.to(floating_type(self.tensors))
+                model.load_state_dict(fitting(model, self.tensors, self.card.image_size, new_classifier=new))
             else:
                 load_published(model, self.tensors, str(self.source), new_classifier=True)
-        except ValueError as error:
-            raise UserError(f"--weights {self.path} does not fit {name}: {first_line(error)}") from error
         return model, arguments
 
     def keeps_classifier(self, data: DataSet) -> bool:
@@ -98,8 +97,8 @@ def read_start(path: Path, source: str | None = None) -> Start:
     Raises:
         UserError: If the file cannot be read, or is not what it should be.
     """
-    try:
+    with refusing("--weights "):
         tensors, card = read_weights(path) if source is None else (read_published(path, source), None)
-    except ValueError as error:
-        raise UserError(f"--weights {error}") from error
-    return Start(path, hashlib.sha256(path.read_bytes()).hexdigest()[:16], tensors, source, card)
+    with path.open("rb") as file:
+        digest = sha256_of(file, path.stat().st_size)[:16]
+    return Start(path, digest, tensors, source, card)

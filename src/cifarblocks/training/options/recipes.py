@@ -4,6 +4,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from cifarblocks.training.errors import UserError
@@ -16,12 +17,15 @@ def load_recipes(path: Path = RECIPES) -> tuple[dict[str, dict[str, Any]], dict[
     """Load the recipes by their names, and the name of a recipe for each pattern of models' names.
 
     Raises:
-        UserError: if the file cannot be read, or a pattern names a recipe that is not there.
+        UserError: if the file cannot be read or has other tables, or a pattern names a recipe that is not there.
     """
     content = read_toml(path)
     recipes, families = content.pop("recipes", {}), content.pop("families", {})
     if content:
         raise UserError(f"{path} has the tables [families] and [recipes.NAME], got {next(iter(content))!r}")
+    for name, table, kind in (("recipes", recipes, dict), ("families", families, str)):
+        if not isinstance(table, dict) or not all(isinstance(value, kind) for value in table.values()):
+            raise UserError(f"{path}: [{name}] must be a table of {kind.__name__}, got {shortened(table)}")
     for name in families.values():
         find_recipe(name, recipes)
     return recipes, families

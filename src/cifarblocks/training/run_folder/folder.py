@@ -1,19 +1,43 @@
 """The folder of a run: its configuration, and what it leaves for people."""
 
+import hashlib
 import json
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from reprlib import repr as shortened
+from types import NoneType
 from typing import Any
 
+from cifarblocks.checkpoints.files import reading
 from cifarblocks.training.atomic import remove_leftovers, write_atomically
-from cifarblocks.training.errors import UserError, first_line
+from cifarblocks.training.errors import UserError, refusing
+from cifarblocks.training.run_folder.checkpoints import read_checkpoint
 from cifarblocks.training.run_folder.locks import LOCK_TIMEOUT, InUseError, locked, run_lock
+from cifarblocks.training.run_folder.same import check_same, decisive
 
 CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summary.json"
 WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
+DIGEST = "sha256"  # of everything else in a summary
+
+# Shapes of what a run writes: the types that the value under a key may have, or the shape of the table there.
+NUMBER, OPTIONAL = (int, float), (int, float, NoneType)
+Shape = Mapping[str, Any]
+CONFIGURATION_SHAPE: Shape = {"options": {}, "data": {"fingerprint": (str,), "classes": (list,)}}
+LINE_SHAPE: Shape = {
+    "epoch": (int,),
+    **dict.fromkeys(("train_loss", "train_top1", "images_per_second", "seconds"), NUMBER),
+    **dict.fromkeys(("validation_loss", "validation_top1"), OPTIONAL),
+}
+SUMMARY_SHAPE: Shape = {
+    **dict.fromkeys(("model", "data"), (str,)),
+    **dict.fromkeys(("parameters", "multiply_adds", "epochs", "training_images"), (int,)),
+    **dict.fromkeys(("test_top1", "seconds"), NUMBER),
+    "validation_top1": OPTIONAL,
+    "versions": {"torch": (str,)},
+    "configuration": {"machine": {"cpu": (str,), "threads": (int,)}},
+}
 
 
 def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool = False) -> Path:
@@ -74,44 +98,20 @@ def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
 
 
 def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other options, or other images wherever they lie."""
-    path = folder / CONFIGURATION
+    """Refuse to go on with a run that was begun with other options, or other images wherever they lie.
+
+    A damaged configuration is written anew where the checkpoint is of the same run.
+    """
+    path, now = folder / CONFIGURATION, decisive(configuration)
     try:
-        begun = decisive(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--resume: {path} is not what a run wrote: {first_line(error)}") from error
-    check_same(f"run {folder} was begun", begun, decisive(configuration))
-
-
-def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the result of a run, in plain values that JSON and a checkpoint can hold."""
-    data = configuration["data"]
-    chosen = {**configuration["options"], "data": data["fingerprint"], "classes": data["classes"]}
-    return json.loads(json.dumps(chosen))
-
-
-def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run, or a checkpoint, of something else; older ones do not say what is newer than they.
-
-    Raises:
-        UserError: naming the first value that differs.
-    """
-    for key, value in now.items():
-        if key in begun and not equal(begun[key], value):
-            raise UserError(f"--resume: {what} with {key} {begun[key]!r}, and now it is {value!r}")
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return True for equal values; numbers may differ by rounding, as means of pixels did between processors.
-
-    >>> equal([0.1 + 0.2, "a"], [0.3, "a"]), equal([0.3], [0.3, 0.3]), equal(1, 2)
-    (True, False, False)
-    """
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-12)
-    return one == other
+        begun = read_json(path, CONFIGURATION_SHAPE, "read as the configuration of a run")
+    except UserError as error:
+        if "run" not in (read_checkpoint(folder, now) or {}):
+            raise UserError(f"--resume: {error}; if these are the options of the run, remove that file") from error
+        print(f"{error}; the checkpoint is of the same run, and the file is written anew", flush=True)
+        write_json(path, configuration)
+    else:
+        check_same(f"run {folder} was begun", decisive(begun), now)
 
 
 def _new_folder(parent: Path) -> Path:
@@ -137,29 +137,94 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, shape: Shape | None = None, done: str = "read as what a run wrote") -> dict[str, Any]:
     """Read a JSON file that a run wrote.
 
+    Args:
+        path: The file.
+        shape: What it must hold.
+        done: What cannot be done with it, in error messages.
+
     Raises:
-        UserError: if it is none.
+        UserError: If it cannot be read, or is something else.
     """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+    with refusing(), reading(path, done):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        check_shape(content, shape or {})
+        return content
+
+
+def check_shape(content: Any, shape: Shape) -> None:
+    """Refuse what lacks a key of a shape, or has a value of another type there.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a table, got {shortened(content)}")
+    for key, kinds in shape.items():
+        if key not in content:
+            raise ValueError(f"it lacks {key!r}")
+        if isinstance(kinds, Mapping):
+            check_shape(content[key], kinds)
+        elif type(content[key]) not in kinds:
+            raise ValueError(f"{key!r} is {shortened(content[key])}")
+
+
+def write_summary(folder: Path, content: dict[str, Any]) -> None:
+    """Write the result of a run with a digest, which says that the run is finished."""
+    write_json(folder / SUMMARY, {**content, DIGEST: _digest(content)})
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a run; None while it is not finished.
+
+    Raises:
+        UserError: If it cannot be read, or is not what the run wrote.
+    """
+    path, done = folder / SUMMARY, "read as the result of a run (once it is removed, --resume writes it anew)"
+    if not path.exists():
+        return None
+    with refusing(), reading(path, done):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        check_shape(content, SUMMARY_SHAPE)
+        written = content.pop(DIGEST, None)  # None: before there were digests
+        if written not in (None, _digest(content)):
+            raise ValueError("its digest does not fit, so a value in it is not what the run wrote")
+        return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs that a run has written down so far.
 
     Raises:
-        UserError: if that is not what a run writes.
+        UserError: If that is not what a run writes.
     """
     path = folder / METRICS
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    except ValueError as error:
-        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+    if not path.exists():
+        return []
+    with refusing(), reading(path, "read as the metrics of a run"):
+        history = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        check_history(history)
+        return history
+
+
+def check_history(history: Any) -> None:
+    """Refuse what are not the lines of metrics.jsonl, one for each epoch.
+
+    Raises:
+        ValueError: Naming the first that is none.
+    """
+    if not isinstance(history, list):
+        raise ValueError(f"expected a list of epochs, got {shortened(history)}")
+    for number, line in enumerate(history, start=1):
+        check_shape(line, LINE_SHAPE)
+        if line["epoch"] != number:
+            raise ValueError(f"epoch {number} is called {line['epoch']}")
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:

@@ -15,12 +15,16 @@ from cifarblocks.training.distributed import Processes
 from cifarblocks.training.evaluation import Scores
 from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.options.declared import Options
+from cifarblocks.training.run_folder.sharing import shareable, without_folders
 
 
 def configuration(options: dict[str, Any], data: DataSet, processes: Processes) -> dict[str, Any]:
-    """Return everything that a run is made of: options that decide it, data, versions, machine, command."""
+    """Return everything that a run is made of: options that decide it, data, versions, machine, command.
+
+    It names no folder, user or host, for it is shared with the results.
+    """
     return {
-        "options": options,
+        "options": shareable(options),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "classes": data.classes},
         "world_size": processes.world_size,
         "versions": versions(),
@@ -31,10 +35,13 @@ def configuration(options: dict[str, Any], data: DataSet, processes: Processes) 
 
 def command_typed() -> str:
     """Return what was typed: `cifarblocks ...`, or a script by its path from the working folder."""
+    arguments = map(without_folders, sys.argv[1:])
     if Path(sys.argv[0]).name in ("cifarblocks", "__main__.py"):
-        return shlex.join(["cifarblocks", *sys.argv[1:]])
-    script = [os.path.relpath(sys.argv[0])] if Path(sys.argv[0]).is_file() else []  # none in a prompt or with -c
-    return shlex.join(["python", *script, *sys.argv[1:]])
+        return shlex.join(["cifarblocks", *arguments])
+    if not Path(sys.argv[0]).is_file():  # in a prompt or with -c
+        return shlex.join(["python", *arguments])
+    script = Path(os.path.relpath(sys.argv[0]))
+    return shlex.join(["python", script.name if ".." in script.parts else str(script), *arguments])
 
 
 def summary(

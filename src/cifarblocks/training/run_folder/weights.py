@@ -7,16 +7,17 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import nn
 
-from cifarblocks.checkpoints.own import Card
+from cifarblocks.checkpoints.own import DIGEST, Card, digest_of
 from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.data.datasets import DataSet, load_data
 from cifarblocks.training.errors import UserError
 
 
 def save_weights(path: Path, model: nn.Module, card: Card) -> None:
-    """Write the weights and their card, atomically."""
+    """Write the weights, their card and a digest of both, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, save(tensors, metadata={key: json.dumps(value) for key, value in asdict(card).items()}))
+    metadata = {key: json.dumps(value) for key, value in asdict(card).items()}
+    write_atomically(path, save(tensors, metadata={**metadata, DIGEST: digest_of(tensors, metadata)}))
 
 
 def load_data_for(card: Card, source: str, directory: Path, image_size: int | None = None) -> DataSet:

@@ -1,0 +1,27 @@
+"""The speeds of networks that a sweep has measured: what it did not write is refused."""
+
+import json
+
+import pytest
+from refusals import refuses
+
+from cifarblocks.training.compare.equal_time import measured_speeds
+from cifarblocks.training.errors import UserError
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf"), "fast", None, True, [1]], ids=repr)
+def test_a_speed_that_is_none_is_refused(tmp_path, speed):
+    record = {"machine": {}, "versions": {}, "speeds": {"--model mlp": speed}}
+    (tmp_path / "speeds.json").write_text(json.dumps(record))
+    with refuses(UserError, tmp_path / "speeds.json"):
+        measured_speeds(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "null", '{"speeds": {}}', "[" * 100_000], ids=lambda text: repr(text[:9])
+)
+def test_a_file_of_something_else_is_refused_and_stays(tmp_path, text):
+    (tmp_path / "speeds.json").write_text(text)
+    with refuses(UserError, tmp_path / "speeds.json", "move"):
+        measured_speeds(tmp_path, [])
+    assert (tmp_path / "speeds.json").read_text() == text
