@@ -102,11 +102,9 @@ def finish(run: Run) -> dict[str, Any]:
     table = all_outcomes(outcomes, len(images), processes)
     result = summary(run.record, state.model, len(run.batches.training), state.history, scores, average)
     processes.first_decides(lambda: write_results(run, result, table))
-    processes.print(
-        f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch"
-    )
+    processes.print(f"test {scores.accuracies()} on {scores.images:,} images, last epoch")
     if average is not None:
-        processes.print(f"test top-1 {average.top1:.2f} %, top-5 {average.top5:.2f} % with the averaged weights")
+        processes.print(f"test {average.accuracies()} with the averaged weights")
     processes.print("wrote", *sorted(run.folder.iterdir()), sep="\n  ")
     return result
 
