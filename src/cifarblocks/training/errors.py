@@ -1,5 +1,7 @@
 """Errors that are told in one clear sentence, without a traceback."""
 
+OUT_OF_MEMORY = "out of memory; a smaller --batch-size, --image-size or --model takes less"
+
 
 class UserError(Exception):
     """A command that cannot work; the message is one sentence that names the option or the file, and the value."""
@@ -32,3 +34,15 @@ def first_line(error: BaseException) -> str:
     ("'model'", 'ValueError', 'one')
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the memory of the machine or of a GPU did not suffice.
+
+    Torch says it by the message alone: the one type that it has is for GPUs, under two names.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    (True, True)
+    """
+    said = ("out of memory", "DefaultCPUAllocator", "bad_alloc")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)

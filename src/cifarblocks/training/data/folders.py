@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from cifarblocks.checkpoints.files import reading
 from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
 from cifarblocks.training.data.cache import read_cache, write_cache
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.hardware import check_memory
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
@@ -82,7 +84,7 @@ def _content_key(root: Path, files: list[Path], image_size: int | None) -> str:
     for path in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
         with reading(path, "read"):
             content = path.read_bytes()
-        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode())
+        digest.update(os.fsencode(path.relative_to(root)) + f"\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:32]
 
@@ -107,6 +109,8 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
                 f"{shape[1]}x{shape[0]}; --image-size N resizes every image of a folder"
             )
         if pixels is None:
+            option = f"--image-size {image_size}" if image_size else "--data folder"
+            check_memory(len(files), shape[0], shape[1], option)
             pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
         pixels[number] = array
     assert pixels is not None
