@@ -133,7 +133,7 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *TRAIN, *arguments]
         with log.open("ab") as file:
-            file.write(f"$ {shlex.join(command)}\n".encode())
+            file.write(f"$ {shlex.join(command)}\n".encode(errors="backslashreplace"))
             file.flush()
             self.process = subprocess.Popen(
                 command,

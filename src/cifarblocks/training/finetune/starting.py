@@ -98,8 +98,19 @@ def read_start(path: Path, source: str | None = None) -> Start:
     Raises:
         UserError: If the file cannot be read, or is not what it should be.
     """
+    if source is not None and is_own(path):
+        raise UserError(f"--source {source}: cifarblocks train wrote --weights {path}; leave out --source and --model")
     try:
         tensors, card = read_weights(path) if source is None else (read_published(path, source), None)
     except ValueError as error:
         raise UserError(f"--weights {error}") from error
     return Start(path, hashlib.sha256(path.read_bytes()).hexdigest()[:16], tensors, source, card)
+
+
+def is_own(path: Path) -> bool:
+    """Return True for weights that cifarblocks train wrote."""
+    try:
+        read_weights(path)
+    except ValueError:
+        return False
+    return True
