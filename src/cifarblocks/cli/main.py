@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         tell("cifarblocks", OUT_OF_MEMORY, once=False)
+    except UnicodeEncodeError as error:
+        tell("cifarblocks", f"{error.object!r} is not {error.encoding}; rename it")
     return 1
 
 

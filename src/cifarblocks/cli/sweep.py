@@ -17,6 +17,7 @@ from cifarblocks.training.compare.grid import GRIDS, grid_path, read_grid, read_
 from cifarblocks.training.compare.launch import command_line, parse
 from cifarblocks.training.compare.sweep import plan, sweep
 from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.output import escaped
 from cifarblocks.training.stopping import exit_status
 
 
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if grid.reference is not None:
             parse(command_line(grid.reference), "[equal-time]: ")
         if not options.dry_run:
-            return sweep(grid, options.grid.stem, output, options.jobs, wait=not options.no_wait)
+            return sweep(grid, escaped(options.grid.stem), output, options.jobs, wait=not options.no_wait)
         print(*(shlex.join(["cifarblocks", "train", *run.arguments]) for run in planned), sep="\n")
         return None
 

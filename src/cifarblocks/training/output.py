@@ -27,6 +27,15 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def escaped(text: str) -> str:
+    r"""Return a text without what UTF-8 lacks: bytes of a file name that are not UTF-8.
+
+    >>> escaped("caf\udcff")
+    'caf\\udcff'
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def tell(program: str, sentence: str, *, once: bool = True) -> None:
     """Print an error on stderr in one line; a stderr that cannot be written is left alone.
 

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -21,6 +22,13 @@ def test_reads_every_image_under_its_class(image_folder, tmp_path):
     assert torch.equal(train_labels, torch.arange(2).repeat_interleave(12))
     assert torch.equal(test_labels, torch.arange(2).repeat_interleave(4))
     assert torch.equal(train.flatten(1).max(1).values > 127, train_labels.bool())
+
+
+def test_a_class_whose_name_is_not_text_is_escaped(image_folder, tmp_path):
+    """A Latin-1 name of another machine, which pictures, JSON and TensorBoard could not write."""
+    for part in ("train", "test"):
+        (image_folder / part / "dark").rename(image_folder / part / os.fsdecode(b"caf\xe9"))
+    assert load_folder(image_folder, tmp_path / "cache")[3] == ["caf\\udce9", "light"]
 
 
 def repaint(cache):

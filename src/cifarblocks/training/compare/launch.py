@@ -17,6 +17,7 @@ import torch
 from cifarblocks.training.errors import UserError, first_line
 from cifarblocks.training.options.declared import DECLARED, FLAG, Options
 from cifarblocks.training.options.parse import read_options
+from cifarblocks.training.output import escaped
 from cifarblocks.training.run_folder.folder import CONFIGURATION, read_json
 
 TRAIN = ("-m", "cifarblocks", "train")
@@ -133,7 +134,7 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *TRAIN, *arguments]
         with log.open("ab") as file:
-            file.write(f"$ {shlex.join(command)}\n".encode(errors="backslashreplace"))
+            file.write(f"$ {escaped(shlex.join(command))}\n".encode())
             file.flush()
             self.process = subprocess.Popen(
                 command,

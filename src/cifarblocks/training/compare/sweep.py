@@ -175,8 +175,8 @@ def write_comparison(output: Path, title: str, runs: list[Planned]) -> None:
         return
     missing = [run.name for run in runs if not is_finished(run.folder)]
     table = markdown_table(title, rows, missing)
-    write_atomically(output / "table.md", table.encode(errors="backslashreplace"))
-    write_atomically(output / "table.csv", csv_table(rows).encode(errors="backslashreplace"))
+    write_atomically(output / "table.md", table.encode())
+    write_atomically(output / "table.csv", csv_table(rows).encode())
     draw_pareto_front(output / "pareto.png", title, rows)
     draw_learning_curves(output / "curves.png", title, rows)
     draw_bars(output / "bars.png", title, rows)

@@ -14,6 +14,7 @@ from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
 from cifarblocks.training.data.cache import read_cache, write_cache
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import check_memory
+from cifarblocks.training.output import escaped
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
@@ -44,7 +45,7 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
     except ValueError as error:
         raise UserError(str(error)) from error
     train, test = ((tensors[f"{part}_pixels"], tensors[f"{part}_labels"]) for part in ("train", "test"))
-    return root.resolve().name, train, test, classes
+    return escaped(root.resolve().name), train, test, [escaped(name) for name in classes]
 
 
 def _list_files(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
