@@ -24,6 +24,13 @@ def test_reads_every_image_under_its_class(image_folder, tmp_path):
     assert torch.equal(train.flatten(1).max(1).values > 127, train_labels.bool())
 
 
+def test_a_class_whose_name_is_not_text_is_escaped(image_folder, tmp_path):
+    """A Latin-1 name of another machine, which pictures, JSON and TensorBoard could not write."""
+    for part in ("train", "test"):
+        (image_folder / part / "dark").rename(image_folder / part / os.fsdecode(b"caf\xe9"))
+    assert load_folder(image_folder, tmp_path / "cache")[3] == ["caf\\udce9", "light"]
+
+
 def repaint(cache):
     """Make all images of the cache black, so that it is seen where they come from."""
     (path,) = cache.iterdir()

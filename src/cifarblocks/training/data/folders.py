@@ -13,8 +13,9 @@ from tqdm import tqdm
 from cifarblocks.checkpoints.files import reading
 from cifarblocks.checkpoints.images import SUFFIXES, pixels_of, read_image, resize_rgb
 from cifarblocks.training.data.cache import read_cache, write_cache
-from cifarblocks.training.distributed import is_first
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.hardware import check_memory
+from cifarblocks.training.output import escaped, is_first
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
@@ -50,7 +51,7 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
     except ValueError as error:
         raise UserError(str(error)) from error
     train, test = ((tensors[f"{part}_pixels"], tensors[f"{part}_labels"]) for part in ("train", "test"))
-    return root.resolve().name, train, test, classes
+    return escaped(root.resolve().name), train, test, [escaped(name) for name in classes]
 
 
 def _list_files(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]], list[Path]]:
@@ -137,6 +138,8 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
                 f"{shape[1]}x{shape[0]}; --image-size N resizes every image of a folder"
             )
         if pixels is None:
+            option = f"--image-size {image_size}" if image_size else "--data folder"
+            check_memory(len(files), shape[0], shape[1], option)
             pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
         pixels[number] = array
     assert pixels is not None
