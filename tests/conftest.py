@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import socket
@@ -139,8 +140,9 @@ def no_files(tmp_path, monkeypatch):
     ended = threading.Event()
 
     def write_nothing():
-        while not ended.is_set():
-            os.close(os.open(kinds["pipe"], os.O_WRONLY))  # waits until it is opened to be read
+        with contextlib.suppress(OSError):  # of a process that may no longer open it
+            while not ended.is_set():
+                os.close(os.open(kinds["pipe"], os.O_WRONLY))  # waits until it is opened to be read
 
     threading.Thread(target=write_nothing, daemon=True).start()
     with socket.socket(socket.AF_UNIX) as listening:
