@@ -1,10 +1,11 @@
 # make train: set up and train eca_resnet_20 on the digits.  make test: set up and pass the quick tests.
+# make storm: 20,000 cases of each kind of fault, an hour.
 # make docs: the pages, in site/.  All work in .venv, which they make; PYTHON chooses what makes it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint types docs wheel clean
+.PHONY: train test test-all storm lint types docs wheel clean
 
 train: .venv/train-is-installed
 	$(BIN)/cifarblocks train --model eca_resnet_20
@@ -14,6 +15,9 @@ test: .venv/dev-is-installed
 
 test-all: .venv/dev-is-installed
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
+
+storm: .venv/dev-is-installed
+	$(BIN)/python -m pytest -n auto tests/storm -m "slow or not slow" --cases 20000
 
 lint: .venv/dev-is-installed
 	$(BIN)/ruff check

@@ -20,7 +20,7 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
-from measuring import before_accelerate, described, in_turns, peak_memory, renew, seconds, typed
+from measuring import described, in_turns, peak_memory, renew, seconds, typed
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
@@ -251,7 +251,7 @@ inference mode; freed memory stays in the process. The bar is what two instances
 divided by the faster, in three of four turns; what is above it is bold: {above} of {len(cells)}. Memory is the peak of
 what is allocated, ours divided by the reference's.
 Over all settings forward and backward takes {statistics.median(training):.2f} of the reference's time in the median.
-{before_accelerate(result)}
+
 | block | map | dtype | layout | forward | bar | forward and backward | bar | memory | memory, with backward |
 |---|---|---|---|---:|---:|---:|---:|---:|---:|
 {chr(10).join(map(line, rows))}

@@ -20,14 +20,13 @@ from typing import Any
 import onnxruntime
 import peak
 import torch
-from measuring import before_accelerate, described, in_turns, renew, seconds, spread, typed
+from measuring import described, in_turns, renew, seconds, spread, typed
 from peers import INFERENCE_GOALS, PEERS, build
 from torch import Tensor, nn
 
 import cifarblocks
 
 TURNS, TURN_SECONDS = 9, 0.1
-BEFORE = " Today `accelerate(fuse(model))` has these layers: it changes the dilated convolutions of LSKNet, no others."
 
 
 def compare(name: str) -> list[dict[str, Any]]:
@@ -126,7 +125,7 @@ fused in float32. Medians and quartiles of {TURNS} alternating turns in one proc
 run ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is
 more than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm,
 with random weights.
-{before_accelerate(record, BEFORE)}"""
+"""
     for batch, goal in INFERENCE_GOALS.items():
         below = sum(row[str(batch)]["ours"] < goal for row in rows)
         text += f"""

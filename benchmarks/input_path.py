@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import before_accelerate, measure_all
+from measuring import measure_all
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -117,7 +117,7 @@ torch {versions["torch"]}, torchvision {versions["torchvision"]}.
 | images/s, a torchvision data set and transforms in a DataLoader of 2 workers | {theirs:,.0f} | |
 | ratio inside a turn | {middle:.1f}× | {low:.1f} to {high:.1f} |
 | share of a resnet_20 training step, through `accelerate`, in {result["precision_of_step"]} | {share:.2f} % | |
-{before_accelerate(result)}"""
+"""
 
 
 if __name__ == "__main__":

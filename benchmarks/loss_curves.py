@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import before_accelerate, described, renew, typed
+from measuring import described, renew, typed
 from peers import PEERS, build
 from torch import Tensor, nn
 
@@ -81,7 +81,7 @@ Made by `python benchmarks/loss_curves.py`: SGD with Nesterov's momentum at a le
 batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. Ours goes
 through `accelerate`. The loss is the mean of the last {WINDOW} steps; a distance is the mean difference of two curves
 smoothed over {WINDOW} steps. The owner's network in bfloat16 tells how large the noise of bfloat16 is.
-{before_accelerate(record)}
+
 | network | owner, float32 | owner, bfloat16 | ours, bfloat16 | distance of the owner's own | distance of ours |
 |---|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}

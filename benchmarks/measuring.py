@@ -67,20 +67,6 @@ def surroundings() -> dict[str, Any]:
     return about | {"fast_layers": "accelerate"}
 
 
-def before_accelerate(record: dict[str, Any], today: str = "") -> str:
-    """Return a paragraph for a table measured before `cifarblocks.accelerate` existed; nothing for a later one.
-
-    Args:
-        record: what was measured.
-        today: a sentence about the same measurement today.
-    """
-    if "fast_layers" in record:
-        return ""
-    return f"""
-These numbers were measured before `accelerate` existed, when the layers of ours were fast by themselves.{today}
-"""
-
-
 def described(record: dict[str, Any]) -> str:
     """The same in words."""
     machine, versions = record["machine"], record["versions"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from inference import settle
-from measuring import before_accelerate, described, measure_all
+from measuring import described, measure_all
 from peers import CLASSES, PEERS, build
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, prepared
@@ -82,7 +82,7 @@ def table(record: dict[str, Any]) -> str:
 
 Made by `python benchmarks/profiles.py`: shares of the time that torch.profiler sees in operations, of networks of
 cifarblocks, on {described(record)}. A convolution's time has its kernels and its gradients in it.
-{before_accelerate(record)}
+
 ## A training step, {BATCH} images, through `accelerate`, bfloat16 autocast
 
 | network | {kinds} |

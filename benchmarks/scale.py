@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import before_accelerate, described, in_turns, measure_all, peak_memory
+from measuring import described, in_turns, measure_all, peak_memory
 from torch import Tensor, nn
 
 from cifarblocks import accelerate, blocks
@@ -117,7 +117,7 @@ Made by `python benchmarks/scale.py` on {described(record)}: blocks through `acc
 backward in bfloat16, channels_last, at 2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]},
 {FIRST["width"]} channels, one block, maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns, in
 brackets the quartiles.
-{before_accelerate(record)}
+
 ![Time and memory against each size](../../docs/scale.png)
 
 | block | size that grows | first, ms | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |

@@ -17,7 +17,7 @@ from typing import Any
 import peak
 import torch
 import torch.nn.functional as F
-from measuring import before_accelerate, described, in_turns, peak_memory, renew, spread, typed
+from measuring import described, in_turns, peak_memory, renew, spread, typed
 from peers import CLASSES, PEERS, build
 from torch import Tensor, nn
 
@@ -124,7 +124,7 @@ Shares are of the best rates that the same run measured for a 3×3 convolution
 ({spread(rows, "product_bfloat16")}); "at goal" is the share of the product that the goal would take: above 100 % it is
 more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the owner's;
 under "alike" and "plain" as above.
-{before_accelerate(record)}
+
 | {" | ".join(COLUMNS)} |
 |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(line(row) for row in rows)}

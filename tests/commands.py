@@ -9,6 +9,13 @@ from PIL import Image
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+# Options of a run on the shades in which all that draws random numbers is on; 5 steps an epoch.
+EVERYTHING_RANDOM = (
+    "--model", "eca_resnet_20", "--data", "folder:shades", "--batch-size", "4", "--epochs", "2", "--clip", "1",
+    "--drop-path", "0.2", "--dropout", "0.1", "--erasing", "0.5", "--mixup", "0.4", "--cutmix", "1", "--ema", "0.9",
+    "--policy", "trivial", "--accumulate", "2", "--checkpoint-steps", "2", "--resume",
+)  # fmt: skip
+
 
 def status_of(main, arguments) -> int:
     """Run the main function of a command; return its exit status."""

@@ -1,7 +1,10 @@
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +23,10 @@ torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for eac
 settings.register_profile("local", deadline=None, max_examples=25)
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cases", type=int, default=300, help="of each kind in tests/storm (default: 300)")
 
 
 @pytest.fixture(autouse=True)
@@ -120,3 +127,26 @@ def script(tmp_path):
 def image_folder(tmp_path):
     """A folder of two classes of 8×6 images, dark and light: 24 to train on, 8 to test with."""
     return write_shades(tmp_path / "shades")
+
+
+@pytest.fixture
+def no_files(tmp_path, monkeypatch):
+    """A folder, a pipe, a socket and a device, by these words; whoever opens the pipe reads its end."""
+    kinds = {kind: tmp_path / str(number) for number, kind in enumerate(("folder", "pipe", "socket", "device"))}
+    monkeypatch.chdir(tmp_path)
+    kinds["folder"].mkdir()
+    os.mkfifo(kinds["pipe"])
+    kinds["device"].symlink_to(os.devnull)
+    ended = threading.Event()
+
+    def write_nothing():
+        with contextlib.suppress(OSError):  # of a process that may no longer open it
+            while not ended.is_set():
+                os.close(os.open(kinds["pipe"], os.O_WRONLY))  # waits until it is opened to be read
+
+    threading.Thread(target=write_nothing, daemon=True).start()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(kinds["socket"].name)  # the path itself may be longer than a socket's may be
+        yield kinds
+    ended.set()
+    os.close(os.open(kinds["pipe"], os.O_RDONLY | os.O_NONBLOCK))

@@ -122,3 +122,17 @@ def test_plain_tensors_of_a_module_are_counted_with():
     model = Scaled()
     assert cifarblocks.count_macs(model, (3, 4)) == 3 * 4 * 8
     assert not model.matrix.is_meta
+
+
+def test_products_with_a_vector_are_counted():
+    matrix, vector, other = torch.randn(5, 4), torch.randn(4), torch.randn(4)
+
+    class Vectors(nn.Module):
+        def forward(self, x):
+            return (
+                torch.addmv(x[0, :5], matrix.to(x), x[0, :4]).sum()
+                + matrix.to(x) @ vector.to(x)
+                + x[0, :4] @ other.to(x)
+            )
+
+    assert cifarblocks.count_macs(Vectors(), (1, 6)) == 20 + 20 + 4

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from refusals import refuses
@@ -73,3 +75,15 @@ def test_a_device_that_is_not_named_is_torchs_default():
 def test_a_dtype_of_whole_numbers_is_refused():
     with refuses(TypeError):
         cifarblocks.create_model("resnet_20", dtype=torch.int64)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["resnet_20"]])
+def test_a_name_is_a_string(name):
+    with refuses(TypeError, "name"):
+        cifarblocks.create_model(name)
+
+
+@pytest.mark.parametrize("factory", ["resnet_20", 3, functools.partial(nn.Linear, 1, 1)])
+def test_what_has_no_name_is_not_registered(empty_registry, factory):
+    with refuses(TypeError, "factory"):
+        cifarblocks.register_model(factory)

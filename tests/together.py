@@ -8,6 +8,7 @@ import os
 import runpy
 import socket
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_together(command: list[str], folder: Path, processes: int, status: int = 0) -> Finished:
-    """Run a command of cifarblocks, or a script, in processes of one group; each must end with this exit status."""
+def start_together(command: list[str], folder: Path, processes: int) -> list[BaseProcess]:
+    """Start a command of cifarblocks, or a script, in processes of one group."""
     port, environment = str(free_port()), dict(os.environ)
     group = []
     for rank in range(processes):
@@ -42,13 +43,26 @@ def run_together(command: list[str], folder: Path, processes: int, status: int =
         group.append(SERVER.Process(target=_run, args=(command, folder, dict(environment))))
     for process in group:
         process.start()
+    return group
+
+
+def printed(folder: Path, processes: int) -> Finished:
+    """Return what all processes of a group printed."""
+    return Finished(
+        *("".join((folder / f"{name}_{rank}").read_text() for rank in range(processes)) for name in ("out", "err"))
+    )
+
+
+def run_together(command: list[str], folder: Path, processes: int, status: int = 0) -> Finished:
+    """Run a command of cifarblocks, or a script, in processes of one group; each must end with this exit status."""
+    group = start_together(command, folder, processes)
     for process in group:
         process.join(timeout=120)
         process.kill()
         process.join()
-    printed = ["".join((folder / f"{name}_{rank}").read_text() for rank in range(processes)) for name in ("out", "err")]
-    assert [process.exitcode for process in group] == [status] * processes, printed
-    return Finished(*printed)
+    finished = printed(folder, processes)
+    assert [process.exitcode for process in group] == [status] * processes, finished
+    return finished
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cifarblocks.training.atomic import save_figure
+from cifarblocks.training.pictures.text import drawable
 
 CELL, DPI, GAP = 0.42, 150, 1  # inches of an image, dots an inch, pixels of the images between two of them
 
@@ -37,9 +38,11 @@ def draw_grid(
     axes.imshow(sheet.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title, fontsize=9, loc="left")
     step = size + GAP
-    axes.set_yticks([(size - 1) / 2 + step * row for row in range(count)], rows, fontsize=8)
+    axes.set_yticks(
+        [(size - 1) / 2 + step * row for row in range(count)], [drawable(name) for name in rows], fontsize=8
+    )
     places = [(size - 1) / 2 + step * column for column in range(len(columns))]
-    axes.set_xticks(places, columns, fontsize=8)
+    axes.set_xticks(places, [drawable(name) for name in columns], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     save_figure(figure, path)

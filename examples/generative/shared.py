@@ -23,7 +23,7 @@ from cifarblocks.training.options.command_line import Parser, folder_name, integ
 from cifarblocks.training.options.declared import add_data_options
 from cifarblocks.training.run_folder import folder as runs
 from cifarblocks.training.run_folder.report import configuration
-from cifarblocks.training.stopping import exit_status, stop_on_signals
+from cifarblocks.training.stopping import exit_status
 
 WIDEST = 256
 
@@ -225,5 +225,4 @@ def decoder_layers(inputs: int, channels: int, size: int, width: int) -> list[nn
 def run(parser: Parser, arguments: list[str] | None, build: Build) -> int:
     """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
     options = parser.parse_args(arguments)
-    stop_on_signals()
     return exit_status(parser.prog, lambda: train(options, build), "what was written before is whole")

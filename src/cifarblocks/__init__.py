@@ -1,5 +1,8 @@
 """Vision blocks for small images, each checked against a reference implementation, and classifiers built from them."""
 
+from cifarblocks import leaving  # noqa: F401 - first, so that Ctrl-C is answered while torch is imported
+
+# isort: split
 from cifarblocks import blocks, models
 from cifarblocks.accelerating import accelerate, restore
 from cifarblocks.checkpoints.published import load_published

@@ -1,6 +1,8 @@
 """Exact multiply-adds of any module: convolutions, linear layers and matrix products, counted without computing."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -41,6 +43,15 @@ def count_macs_of_parts(module: nn.Module, input_shape: Sequence[int] | None = N
     return {path.partition(".")[2]: macs for path, macs in counts.items() if "." in path}
 
 
+def _with_a_vector(*shapes: Sequence[int], **_: Any) -> int:
+    """Return torch's count of one product of a vector, two for each element of the matrix or of the other vector."""
+    return 2 * max(math.prod(shape) for shape in shapes)
+
+
+aten = torch.ops.aten
+LEFT_OUT_BY_TORCH = dict.fromkeys((aten.mv, aten.addmv, aten.dot, aten.vdot), _with_a_vector)
+
+
 def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, int]:
     """Return multiply-adds by the counter's own paths: "Global", and the class's name before the path inside."""
     from torch.utils.flop_counter import FlopCounterMode  # 0.3 s to import, so only where it is used
@@ -55,7 +66,7 @@ def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, in
     for part in twin.modules():  # `to` leaves plain attributes, such as the weight of a pruned layer, where they are
         vars(part).update({name: value.to("meta") for name, value in vars(part).items() if isinstance(value, Tensor)})
     dtype = next((parameter.dtype for parameter in twin.parameters()), torch.get_default_dtype())
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=LEFT_OUT_BY_TORCH)
     before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
     with patch.dict(before, clear=True), patch.dict(after, clear=True), counter, torch.no_grad():  # they do not run
         twin(torch.empty(*input_shape, device="meta", dtype=dtype))

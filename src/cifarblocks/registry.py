@@ -22,9 +22,12 @@ def register_model(factory: Factory) -> Factory:
     """Make a function known to `create_model` and `list_models` under its own name; use it as a decorator.
 
     Raises:
-        ValueError: if a model of that name is registered already.
+        TypeError: If it is not a function with a name.
+        ValueError: If a model of that name is registered already.
     """
-    name = factory.__name__
+    name = getattr(factory, "__name__", None)
+    if not callable(factory) or not isinstance(name, str):
+        raise TypeError(f"factory must be a function with a name, got {factory!r}")
     if name in _factories:
         raise ValueError(f"name {name!r} is already registered, by {_factories[name].__module__}")
     _factories[name] = factory
@@ -35,8 +38,11 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     """The function that builds the classifier of that name.
 
     Raises:
-        ValueError: if the name is unknown; the message suggests near ones.
+        TypeError: If the name is not a string.
+        ValueError: If the name is unknown; the message suggests near ones.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}")
     if name not in _factories:
         near = get_close_matches(name, _factories, n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() has the names"

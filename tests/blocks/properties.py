@@ -1,5 +1,6 @@
 """What every block must do, whatever it computes: the cases to try, and the properties to hold."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -254,3 +255,28 @@ def dead(module: nn.Module, x: Tensor) -> set[str]:
     """Parameters that have no gradient on a generic input, or one that is not above 1e-6 of the largest."""
     sizes = {name: 0.0 if grad is None else grad.abs().max().item() for name, grad in gradients(module, x).items()}
     return {name for name, size in sizes.items() if size <= 1e-6 * max(sizes.values())}
+
+
+# What a block cannot be built without.
+REQUIRED = {
+    "in_channels": 8,
+    "out_channels": 8,
+    "channels": 8,
+    "hidden_channels": 8,
+    "bottleneck_channels": 8,
+    "tokens": 8,
+    "token_hidden": 8,
+    "channel_hidden": 8,
+    "depth": 2,
+    "order": 2,
+    "mlp_ratio": 4,
+    "size": 8,
+    "head_channels": 4,
+    "kernel_size": 3,
+    "initial_value": 1.0,
+}
+
+
+def required(block: type[nn.Module]) -> dict[str, object]:
+    parameters = inspect.signature(block).parameters
+    return {name: value for name, value in REQUIRED.items() if name in parameters}

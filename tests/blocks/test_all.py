@@ -82,6 +82,15 @@ def test_any_map_gives_the_right_shape_and_finite_gradients(name, data, batch, h
 
 
 @pytest.mark.parametrize("training", [True, False])
+def test_empty_batches_pass(case, training):
+    x = case.input(0, 6, 8).requires_grad_()
+    y = case.build().train(training)(x)
+    assert y.shape == case.output_shape(0, 6, 8)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("training", [True, False])
 def test_every_parameter_learns_on_a_generic_input(name, case, training):
     module = case.build().double().train(training)
     exceptions = WITHOUT_GRADIENT_IN_TRAINING.get(name, set()) if training else set()

@@ -4,30 +4,12 @@ import inspect
 
 import pytest
 import torch
-from properties import GENERIC
+from properties import GENERIC, required
 from refusals import refuses
 from torch import nn
 
 from cifarblocks import blocks
 
-# What a block cannot be built without.
-REQUIRED = {
-    "in_channels": 8,
-    "out_channels": 8,
-    "channels": 8,
-    "hidden_channels": 8,
-    "bottleneck_channels": 8,
-    "tokens": 8,
-    "token_hidden": 8,
-    "channel_hidden": 8,
-    "depth": 2,
-    "order": 2,
-    "mlp_ratio": 4,
-    "size": 8,
-    "head_channels": 4,
-    "kernel_size": 3,
-    "initial_value": 1.0,
-}
 SIZES = [
     (name, parameter.name)
     for name in blocks.__all__
@@ -35,11 +17,6 @@ SIZES = [
     if parameter.annotation in (int, int | None, int | tuple[int, int]) or parameter.name == "mlp_ratio"
 ]
 SIZES += [("MSCA", "strips"), ("MSCABlock", "strips"), ("MSCAUnit", "strips"), ("LSKMBConv", "kernel_sizes")]
-
-
-def required(block: type[nn.Module]) -> dict[str, object]:
-    parameters = inspect.signature(block).parameters
-    return {name: value for name, value in REQUIRED.items() if name in parameters}
 
 
 @pytest.mark.parametrize("name", sorted(set(GENERIC) - {"DropPath"}))
@@ -68,7 +45,7 @@ REFUSED = [
     ("CSPBottleneck", {"groups": 3}, ["hidden_channels", 8, "groups", 3]),
     ("CSPStage", {"depth": -2}, ["depth", -2]),
     ("CSPStage", {"depth": 3, "drop_path": [0.0, 0.1]}, ["drop_path", 3, 2]),
-    *[("DropPath", {"rate": rate}, ["drop_path", rate]) for rate in (-0.1, 1, 1.5, float("nan"))],
+    *[("DropPath", {"rate": rate}, ["rate", rate]) for rate in (-0.1, 1, 1.5, float("nan"))],
     ("ECA", {"kernel_size": 4}, ["kernel_size", 4]),
     ("GhostBottleneck", {"kernel_size": 4}, ["kernel_size", 4]),  # which stands in no convolution of this one
     ("GhostBottleneck", {"se_ratio": -1}, ["se_ratio", -1]),
@@ -86,7 +63,7 @@ REFUSED = [
     ("PaddingShortcut", {"out_channels": 4}, ["out_channels", 4, "in_channels", 8]),
     ("RelativeAttention", {"out_channels": 48, "head_channels": 32}, ["out_channels", 48, "head_channels", 32]),
     ("RelativeAttention", {"size": (8, 8, 8)}, ["size", (8, 8, 8)]),
-    ("RelativeAttention", {"size": (0, 3)}, ["size", (0, 3)]),
+    ("RelativeAttention", {"size": (0, 3)}, ["size", 0]),
     ("SelfAttention", {"channels": 100, "head_channels": 64}, ["channels", 100, "head_channels", 64]),
     ("SplitAttention", {"channels": 64, "groups": 3}, ["channels", 64, "groups", 3]),
     ("SplitAttention", {"channels": 6, "groups": 3}, ["groups", 3, 32]),
@@ -98,6 +75,37 @@ def test_what_else_is_refused_by_name(name, arguments, named):
     block = getattr(blocks, name)
     with refuses(ValueError, *named):
         block(**required(block) | arguments)
+
+
+# A block, the argument of a wrong type, and its value.
+WRONG_TYPES = [
+    ("CSPStage", "drop_path", None),
+    ("CSPStage", "block", 3),
+    ("ConvNeXtBlock", "layer_scale", "1"),
+    ("DropPath", "rate", "0.1"),
+    ("ECA", "channels", "3"),
+    ("GnConv", "channels", 8.0),
+    ("LayerNorm2d", "eps", True),
+    ("LayerScale", "initial_value", None),
+    ("MSCA", "strips", 7),
+    ("PreActBlock", "stride", 1.5),
+    ("RelativeAttention", "size", "88"),
+    ("SqueezeExcite", "activation", "relu"),
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), WRONG_TYPES)
+def test_wrong_types_are_refused_by_name(name, argument, value):
+    block = getattr(blocks, name)
+    with refuses(TypeError, argument):
+        block(**required(block) | {argument: value})
+
+
+@pytest.mark.parametrize("block", [blocks.GRN(3), blocks.LayerScale(3, 1.0)])
+@pytest.mark.parametrize("shape", [(2, 3, 3, 3, 3), (3, 3, 3)])
+def test_what_is_no_map_is_refused_where_another_axis_would_pass_for_the_channels(block, shape):
+    with refuses(ValueError, "x", len(shape)):
+        block(torch.randn(shape))
 
 
 def test_another_number_of_tokens_is_refused():

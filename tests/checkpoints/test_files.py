@@ -1,4 +1,4 @@
-"""Files that cannot be read, in one sentence."""
+"""Files that cannot be read, in one sentence; what is no file is refused by its kind, and not opened."""
 
 import os
 
@@ -6,9 +6,36 @@ import pytest
 import torch
 from refusals import refuses
 
+import cifarblocks
 from cifarblocks.checkpoints.files import reading, sha256_of
+from cifarblocks.checkpoints.images import read_image
 from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.checkpoints.published import read_published
+
+
+def load_timm(path):
+    cifarblocks.load_published(cifarblocks.create_model("mlp"), path, "timm")
+
+
+@pytest.mark.parametrize("read", [read_image, load_weights, load_timm])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device"])
+def test_what_is_no_file_is_refused_unopened(no_files, kind, read):
+    with refuses(ValueError, no_files[kind], f"a {kind}"):
+        read(no_files[kind])
+
+
+def test_the_block_is_not_entered_for_what_is_no_file(no_files):
+    entered = []
+    with refuses(ValueError, no_files["pipe"], "a pipe"), reading(no_files["pipe"], "read"):
+        entered.append(True)
+    assert not entered
+
+
+def test_a_link_to_a_file_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("1")
+    (tmp_path / "link").symlink_to("file")
+    with reading(tmp_path / "link", "read"):
+        assert (tmp_path / "link").read_text() == "1"
 
 
 @pytest.fixture
@@ -40,8 +67,6 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
         with refuses(ValueError, tmp_path / name):
             read_published(tmp_path / name, "timm")
-    with refuses(ValueError, tmp_path, "directory"):
-        read_published(tmp_path, "timm")
     with refuses(ValueError, tmp_path / "a.pth", "empty"):
         read_published(tmp_path / "a.pth", "timm")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from refusals import refuses
 from torchvision.transforms.v2 import functional as transforms
 
-from cifarblocks.checkpoints.images import FORMATS, pixels_of, read_image, resize_rgb
+from cifarblocks.checkpoints.images import FORMATS, SUFFIXES, pixels_of, read_image, resize_rgb
 
 
 def test_photographs_are_turned_as_their_camera_says(tmp_path):
@@ -43,6 +43,65 @@ def test_an_image_file_cannot_run_a_program(tmp_path, monkeypatch):
 def test_each_format_is_read(tmp_path, kind):
     Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "image", format=kind)
     assert read_image(tmp_path / "image").size == (6, 4)
+
+
+def noise(mode="RGB", size=(24, 16)):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_gives_its_first_image(tmp_path, kind):
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue", "blue")]
+    frames[0].save(tmp_path / "image", format=kind, save_all=True, append_images=frames[1:])
+    red, _, blue = pixels_of(resize_rgb(read_image(tmp_path / "image"), (1, 1))).flatten().tolist()
+    assert red > 250
+    assert blue < 5
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_truncated_file_is_refused(tmp_path, kind):
+    noise().save(tmp_path / "image", format=kind)
+    content = (tmp_path / "image").read_bytes()
+    for length in (0, 3, 40, len(content) // 2, len(content) - 100):
+        (tmp_path / "image").write_bytes(content[:length])
+        with refuses(ValueError, tmp_path / "image"):
+            read_image(tmp_path / "image")
+
+
+def test_a_damaged_jpeg_that_can_be_decoded_is_an_image(tmp_path):
+    noise().save(tmp_path / "image", format="JPEG")
+    content = bytearray((tmp_path / "image").read_bytes())
+    content[-100] ^= 1
+    (tmp_path / "image").write_bytes(content)
+    assert read_image(tmp_path / "image").size == (24, 16)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("TIFF", "LAB"), ("TIFF", "F"), ("PNG", "I;16")])
+def test_what_is_not_of_eight_bits_or_has_no_rgb_is_refused_by_its_mode(tmp_path, kind, mode):
+    Image.new(mode, (6, 4)).save(tmp_path / "image", format=kind)
+    with refuses(ValueError, tmp_path / "image", mode, "RGB"):
+        read_image(tmp_path / "image")
+
+
+def test_the_limit_on_pixels_is_pillows_and_nothing_is_said_below_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("1", (50, 40)).save(tmp_path / "image.png")  # twice the number from which Pillow warns
+    assert read_image(tmp_path / "image.png").size == (50, 40)
+    Image.new("1", (50, 41)).save(tmp_path / "image.png")
+    with refuses(ValueError, tmp_path / "image.png", "2,000"):
+        read_image(tmp_path / "image.png")
+
+
+def test_transparency_of_a_palette_is_left_out_without_a_warning(tmp_path):
+    noise("P").save(tmp_path / "image.png", transparency=bytes(range(256)))
+    image = read_image(tmp_path / "image.png")
+    assert image.mode == "P"
+    assert resize_rgb(image, (16, 24)).tobytes() == noise("P").convert("RGB").tobytes()
+
+
+def test_names_of_images_are_those_that_pillow_knows_of_the_formats():
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert set(SUFFIXES) == known - {".pfm"}  # numbers of 32 bits
 
 
 def test_every_image_is_opened_with_a_list_of_formats():

@@ -118,7 +118,7 @@ def test_other_arguments_that_cannot_be_are_named(tmp_path):
     model, state = small()
     assert_refused(model, {}, "state_dict")
     assert_refused(model, state | {3: torch.zeros(1)}, "state_dict", "int")
-    assert_refused(model, tmp_path, tmp_path, "directory")
+    assert_refused(model, tmp_path, tmp_path, "folder")
     for source in (None, ["timm"], 3, ""):
         assert_refused(model, state, "source", repr(source), source=source)
     with refuses(TypeError, "model", "str"):

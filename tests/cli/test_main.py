@@ -1,13 +1,23 @@
+import errno
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from cards import CARD
+from PIL import Image
 from refusals import assert_names
 
 import cifarblocks
+from cifarblocks.cli import list as list_command
 from cifarblocks.cli.main import COMMANDS, main
+from cifarblocks.training.run_folder.weights import save_weights
 
 
 def test_names_are_listed_by_a_wildcard(capsys):
@@ -58,6 +68,53 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(command, buffering, monke
         monkeypatch.setattr(sys, "stdout", output)
         assert main(command) == 1
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Weights of two classes, one of them of a name that is not ASCII, and an image of a name that is not UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    model = cifarblocks.create_model(CARD.model, **CARD.arguments)
+    save_weights(tmp_path / "a.safetensors", model, replace(CARD, classes=["dark", "猫"]))
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    return ["predict", "--weights", "a.safetensors", os.fsdecode(b"\xff.png")]
+
+
+QUICK = ["train", "--model", "mlp", "--epochs", "1", "--share", "0.1", "--image-size", "8"]
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--help"], ["predict"], QUICK])
+def test_a_full_disk_under_the_output_is_told_in_a_line(command, weights, monkeypatch, refused):
+    with open("/dev/full", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        refused(main, weights if command == ["predict"] else command, "output", os.strerror(errno.ENOSPC), status=1)
+
+
+def test_closed_streams_change_nothing(weights, monkeypatch):
+    """The progress bars of training write to stderr."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main([*QUICK, "--name", "a"]) == main(weights) == 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+    assert Path("runs/mlp/a/summary.json").exists()
+
+
+def test_what_a_terminal_cannot_show_is_escaped(weights, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main([*QUICK, "--name", "ü"]) == main([*weights, "--top", "2"]) == 0
+    shown = terminal.buffer.getvalue().decode("ascii")
+    assert "runs/mlp/\\xfc/summary.json" in shown
+    assert re.search(r"^\\udcff.png: .*\\u732b", shown, re.MULTILINE)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert main(weights) == 0
+
+
+def test_too_little_memory_is_told_in_a_line(monkeypatch, refused):
+    monkeypatch.setattr(list_command, "list_models", lambda _: torch.empty(2**60))
+    refused(main, ["list"], "out of memory", "--image-size", "--batch-size", status=1)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -20,6 +20,10 @@ from cifarblocks.training.run_folder.folder import write_metrics
 MLP = ("--model", "mlp")
 
 
+# What places a run, or makes trials measure something else.
+UNSEARCHED = ("seed", "output", "name", "final", "share", "model", "data", "data-dir", "resume", "model-argument")
+
+
 def run(*arguments: object) -> int:
     return search.main([*MLP, *map(str, arguments)])
 
@@ -138,11 +142,11 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
     def interrupt():
         while not Path("runs/search/cut/mlp/trial-0002/metrics.jsonl").exists():
             time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert run(*options, "--name", "cut") == 130
-    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert run(*options, "--name", "cut") == 143
+    assert "interrupted by SIGTERM; the same command goes on" in capsys.readouterr().err
     assert len(ended("cut")) == 2
     hold.unlink()
     assert run(*options, "--name", "cut") == 0
@@ -164,7 +168,10 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         (("--search", "model-argument.width=1..2"), ["mlp", "width"]),
         (("--search", "optimizer=sgd,adam"), ["--search", "optimizer=adam", "--optimizer", "adamw"]),
         (("--search", "lr=0.1..1", "--lr", 1), ["--search", "lr", "--lr"]),
-        (("--search", "seed=0..5"), ["--search", "seed", "--seed"]),
+        (("--search", "lr=0.1..1", "--lr=1"), ["--search", "lr", "--lr"]),
+        (("--search", "mirror=true,false", "--no-mirror"), ["--search", "mirror"]),
+        (("--search", "model-argument.dropout=0..1", "--model-argument", "dropout=0"), ["--search", "dropout"]),
+        *((("--search", f"{name}=1,2"), ["--search", name]) for name in UNSEARCHED),
         (("--search", "lr=0.1..1", "--final"), ["--final"]),
         (("--search", "lr=0.1..1", "--epoch", 1), ["--epoch", "--epochs"]),
     ],
@@ -184,6 +191,12 @@ def test_a_study_is_not_gone_on_with_by_another_search(stand_in, refused):
         refused(search.main, [*MLP, *changed], *named)
     Path("runs/search/mlp/study.db").write_bytes(b"no study" * 1000)
     refused(search.main, [*MLP, "--search", "lr=0.1..1", "--trials", 1, "--epochs", 1], "runs/search/mlp/study.db")
+
+
+def test_a_journal_that_is_no_file_is_refused_unopened(no_files, refused):
+    for kind, path in no_files.items():
+        storage = ["--storage", path, "--trials", 1, "--name", kind]
+        refused(search.main, [*MLP, "--search", "lr=0.1..1", *storage], "--storage", path, f"a {kind}")
 
 
 def test_ranges_are_logarithmic_from_a_factor_of_ten_on():

@@ -446,3 +446,8 @@ def test_a_grid_that_is_not_text_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with refuses(UserError, path):
         read_grid(path, {})
+
+
+def test_a_grid_that_is_no_file_is_refused_unopened(no_files, refused):
+    for kind, path in no_files.items():
+        refused(sweep.main, [path], path, f"a {kind}")

@@ -116,6 +116,13 @@ def test_a_run_that_is_killed_and_resumed_is_an_uninterrupted_run_to_the_bit(com
     assert "finished" in command("train", *RESUMED, "--name", "cut").stdout
 
 
+def test_a_run_on_one_class_says_so(command, image_folder):
+    for part in ("train", "test"):
+        shutil.rmtree(image_folder / part / "light")
+    printed = command("train", *QUICK, "--data", "folder:shades", "--batch-size", 8, "--epochs", 1, "--no-test").stdout
+    assert "11 images to train, 1 to select, 4 to test; of 1 class" in printed
+
+
 def test_a_run_is_not_resumed_with_other_options_or_other_data(command, image_folder, refused):
     arguments = [*QUICK, "--data", "folder:shades", "--batch-size", 8, "--name", "a", "--resume"]
     command("train", *arguments, "--no-test")
@@ -171,7 +178,7 @@ def test_two_processes_with_batchnorm_evaluate_every_image_and_follow_the_same_s
 
 
 def test_a_diverging_run_stops_with_a_sentence(command, refused):
-    refused(train.main, [*QUICK, "--lr", 1e30, "--name", "wild"], "epoch 1", "step 2", "--lr", 1e30, status=1)
+    refused(train.main, [*QUICK, "--lr", 1e6, "--name", "wild"], "epoch 1", "step 3", "--lr", "1e+06", status=1)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +195,7 @@ def test_a_diverging_run_stops_with_a_sentence(command, refused):
         (("--epochs", 0), ["--epochs", 1, 0]),
         (("--epochs", "ten"), ["--epochs", "ten"]),
         (("--lr", "nan"), ["--lr", 0, "nan"]),
+        (("--share", 0.001), ["--batch-size", 64, "--share", 0.001]),
         (("--label-smoothing", 2), ["--label-smoothing", 0, 1, 2]),
         (("--warmup-epochs", 20), ["--warmup-epochs", "--epochs", 20, 20.0]),
         (("--batch-size", 5000), ["--batch-size", 5000, 1294]),

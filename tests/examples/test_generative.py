@@ -206,4 +206,4 @@ def test_what_one_of_them_cannot_is_refused(module, arguments, named, tmp_path, 
 
 def test_a_signal_is_answered_in_a_line(example, signals, refused):
     with after_steps(lambda _: os.kill(os.getpid(), signal.SIGTERM)):
-        refused(example.main, narrow(example, *SHADES), f"{example.__name__}.py: error", status=130)
+        refused(example.main, narrow(example, *SHADES), f"{example.__name__}.py: error", "SIGTERM", status=143)

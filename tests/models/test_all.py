@@ -35,6 +35,13 @@ def test_networks_of_one_image_size_refuse_others(name):
         model(torch.randn(1, 3, h, w + 16, device="meta"))
 
 
+@pytest.mark.parametrize("name", walk())
+def test_empty_batches_pass(name):
+    model = small(name)
+    for training in (True, False):
+        assert model.train(training)(images(model, 0, torch.float32)).shape == (0, 100)
+
+
 @pytest.mark.parametrize("name", walk(without=NO_MAPS))
 def test_feature_maps_are_what_feature_info_says(name):
     model = small(name).eval()

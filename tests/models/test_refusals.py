@@ -1,8 +1,10 @@
 """Values that no network can have are refused by name; names that it does not know are in test_arguments.py."""
 
+import math
+
 import pytest
 import torch
-from networks import on_meta
+from networks import NAMES, on_meta
 from refusals import refuses
 
 # A network, its arguments, and what the message must name beside the last of them and its value: what is allowed, and
@@ -25,8 +27,8 @@ REFUSED = [
     ("resnext18_dropout", {"stages": 6}, []),
     ("resnext18_dropout", {"stages": 5, "image_size": 32}, [64, "32x32"]),
     ("ghost_resnet_20", {"cheap": "linear"}, ["depthwise", "copy"]),
-    ("ghost_resnet_20", {"ratio": 0}, [16]),
-    ("ghost_resnet_20", {"cheap": "copy", "ratio": 0}, [16]),
+    ("ghost_resnet_20", {"ratio": 17}, [16]),
+    ("ghost_resnet_20", {"cheap": "copy", "ratio": 0}, [1]),
     ("convnext_atto", {"image_size": (32, 31)}, [32, "32x31"]),
     ("convnext_atto_cifar", {"image_size": 7}, [8, "7x7"]),
     ("convnext_atto_cifar", {"drop_path": 1.0}, []),
@@ -53,6 +55,38 @@ def test_refused_values_are_named(name, arguments, named):
     argument, value = list(arguments.items())[-1]
     with refuses(ValueError, argument, *named, *([] if named and argument in ("image_size", "strips") else [value])):
         on_meta(name, **arguments)
+
+
+# An argument that a network has, and a value of a wrong type.
+WRONG_TYPES = [
+    ("resnet_20", {"num_classes": "10"}),
+    ("resnet_20", {"num_classes": True}),
+    ("resnet_20", {"in_channels": 3.0}),
+    ("resnet_20", {"image_size": "32"}),
+    ("resnet_20", {"image_size": (32, 8.5)}),
+    ("resnet_20", {"drop_path": None}),
+    ("resnet_20", {"position": 2.0}),
+    ("cnn", {"dropout": "0.1"}),
+    ("eca_resnet_20", {"kernel_size": 3.0}),
+    ("convnext_atto_cifar", {"layer_scale": None}),
+    ("ghost_resnet_20", {"ratio": 2.0}),
+    ("improved_resnet20_convnext", {"expansion": 1.5}),
+    ("resnext18_dropout", {"stages": 3.0}),
+    ("segnext_mscan_tiny_cifar", {"strips": 7}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), WRONG_TYPES)
+def test_wrong_types_are_refused_by_name(name, arguments):
+    with refuses(TypeError, *arguments):
+        on_meta(name, **arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("argument", "value"), [("in_channels", -1), ("dropout", math.nan), ("drop_path", math.inf)])
+def test_every_network_refuses_numbers_that_make_no_sense(name, argument, value):
+    with refuses(ValueError, argument, value):
+        on_meta(name, **{argument: value})
 
 
 def test_images_of_another_size_of_the_same_number_of_places_are_refused():

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,6 +32,8 @@ def test_top1_and_top5_are_counted_over_all_batches():
     assert not model.training
 
 
-def test_of_less_than_five_classes_all_are_in_the_top5():
-    scores = evaluate(Answers(), [(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([1]))])
-    assert scores[1:] == (0.0, 100.0, 1)
+@pytest.mark.parametrize(("classes", "top5"), [(2, None), (5, None), (6, 0.0)])
+def test_below_six_classes_there_is_no_top5(classes, top5):
+    logits = torch.arange(float(classes)).flip(0).expand(2, -1)  # the last class has the least
+    labels = torch.full((2,), classes - 1)
+    assert evaluate(Answers(), [(logits[:1], labels[:1]), (logits[1:], labels[1:])])[1:] == (0.0, top5, 2)

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import cifarblocks
+from cifarblocks.training import loop
 from cifarblocks.training.data.batches import Augmentation
 from cifarblocks.training.distributed import ALONE
 from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.evaluation import Scores
 from cifarblocks.training.loop import fit
 from cifarblocks.training.optim.groups import block_depths, build_optimizer, parameter_groups
 from cifarblocks.training.run_folder.scalars import ScalarLog
@@ -122,6 +124,21 @@ def test_numbers_that_are_not_finite_are_refused():
     model.weight.data[0, 0] = math.nan
     with refuses(RunError, "weight", "epoch 1", "step 4"):
         state.check_finite(1.0, 0.1)
+
+
+def test_statistics_that_are_not_finite_are_refused_as_weights_are():
+    model = nn.BatchNorm1d(2)
+    state = State(model, torch.optim.SGD(model.parameters()), None, torch.zeros(3).double())
+    model.running_var[0] = math.inf
+    with refuses(RunError, "weight"):
+        state.check_finite(1.0, 0.1)
+
+
+def test_a_loss_on_other_images_that_is_not_finite_ends_the_run(fitted, monkeypatch):
+    """The weights may be finite, and training images of another scale."""
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Scores(math.nan, 50.0, None, 2))
+    with refuses(RunError, "nan", "--lr", 0.1):
+        fitted("--model", "mlp")
 
 
 def test_mixed_images_count_for_the_class_that_they_are_mostly_of():

@@ -3,8 +3,9 @@ import signal
 import threading
 
 import pytest
+from refusals import assert_names
 
-from cifarblocks.training.stopping import noted_signals
+from cifarblocks.training.stopping import exit_status, noted_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -14,8 +15,9 @@ def test_a_signal_is_noted_and_a_second_one_stops(number):
         assert stop.number == 0
         os.kill(os.getpid(), number)
         assert stop.number == number
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as insisted:
             os.kill(os.getpid(), number)
+        assert insisted.value.args == (number,)
     assert signal.getsignal(number) is before
 
 
@@ -43,3 +45,28 @@ def test_in_other_threads_signals_stay_as_they_are():
     thread.start()
     thread.join()
     assert seen == [(0, before)]
+
+
+def killed_by(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_outside_of_training_a_signal_ends_a_command_with_its_status(number, signals, capsys):
+    before = signal.getsignal(number)
+    assert exit_status("a.py", killed_by(number), "the same command goes on") == 128 + number
+    name = "interrupted" if number == signal.SIGINT else number.name
+    assert_names(capsys.readouterr().err, "a.py: error", name, "the same command goes on")
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so(signals):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert exit_status("a.py", killed_by(signal.SIGHUP), "") == 0
+
+
+def test_processes_that_wait_for_each_other_are_ended_at_once(signals, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = []
+    exit_status("a.py", lambda: found.extend(map(signal.getsignal, (signal.SIGTERM, signal.SIGUSR1))), "")
+    assert found == [signal.SIG_DFL] * 2

@@ -10,18 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import after_steps, status_of, write_shades
+from commands import EVERYTHING_RANDOM, after_steps, status_of, write_shades
 from run_folders import assert_same_run, metrics, untimed, weights
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from cifarblocks.cli.train import main as train
 from cifarblocks.training.run_folder.checkpoints import CHECKPOINT, PREVIOUS
 
-# All that draws random numbers is on; 5 steps an epoch.
-OPTIONS = ("--model", "eca_resnet_20", "--data", "folder:shades", "--batch-size", "4", "--epochs", "2", "--clip", "1",
-           "--drop-path", "0.2", "--dropout", "0.1", "--erasing", "0.5", "--mixup", "0.4", "--cutmix", "1",
-           "--ema", "0.9", "--policy", "trivial", "--accumulate", "2", "--checkpoint-steps", "2",
-           "--resume")  # fmt: skip
 FOLDER = Path("runs/eca_resnet_20")
 CUT = FOLDER / "cut"
 
@@ -29,7 +24,7 @@ CUT = FOLDER / "cut"
 @pytest.fixture
 def main(command, image_folder):
     """Run cifarblocks train in this process: main("--name", "a") → what it printed."""
-    return lambda *arguments, **status: command("train", *OPTIONS, *arguments, **status)
+    return lambda *arguments, **status: command("train", *EVERYTHING_RANDOM, *arguments, **status)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +33,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     write_shades(folder / "shades")
     with contextlib.chdir(folder):
-        assert status_of(train, [*OPTIONS, "--name", "whole"]) == 0
+        assert status_of(train, [*EVERYTHING_RANDOM, "--name", "whole"]) == 0
     return folder / FOLDER / "whole"
 
 
@@ -79,7 +74,7 @@ def test_killed_at_random_steps_many_times_it_is_the_run_that_nobody_touched(mai
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_says_how_to_go_on(main, whole, after_step, refused, number):
     after_step(7, lambda: os.kill(os.getpid(), number))
-    arguments = [*OPTIONS, "--name", "cut"]
+    arguments = [*EVERYTHING_RANDOM, "--name", "cut"]
     where = (signal.Signals(number).name, "epoch 2", "step 2", "--name cut --resume")
     refused(train, arguments, *where, status=128 + number)
     assert torch.load(CUT / CHECKPOINT, weights_only=True)["step"] == 2
@@ -99,7 +94,7 @@ def test_a_signal_while_the_last_epoch_is_scored_leaves_before_the_test(main, wh
 
     hook = None
     after_step(10, begin)
-    refused(train, [*OPTIONS, "--name", "cut"], "SIGTERM", "epoch 2", "--name cut --resume", status=143)
+    refused(train, [*EVERYTHING_RANDOM, "--name", "cut"], "SIGTERM", "epoch 2", "--name cut --resume", status=143)
     assert not (CUT / "summary.json").exists()
     main("--name", "cut")
     assert_same_run(whole, CUT)
@@ -127,7 +122,7 @@ def test_a_disk_that_fails_costs_the_work_since_the_last_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
-        refused(train, [*OPTIONS, "--name", "cut"], os.strerror(error), status=status)
+        refused(train, [*EVERYTHING_RANDOM, "--name", "cut"], os.strerror(error), status=status)
     assert not [path for path in CUT.iterdir() if path.name.endswith(".tmp")]
     main("--name", "cut", "--no-test")
     assert_same_run(whole, CUT)
@@ -153,7 +148,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_half_a_line_is_repaired(main, w
 
 def test_cut_at_both_ends_of_an_epoch_it_is_the_run_that_nobody_touched(main, whole, after_step, refused):
     after_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))  # the last step, and the epoch is not scored yet
-    refused(train, [*OPTIONS, "--name", "cut"], "epoch 1", "step 5", "--name cut --resume", status=143)
+    refused(train, [*EVERYTHING_RANDOM, "--name", "cut"], "epoch 1", "step 5", "--name cut --resume", status=143)
     after_step(1, kill)  # the first step of the next epoch
     with pytest.raises(Killed):
         main("--name", "cut")
@@ -178,11 +173,11 @@ def test_a_file_that_cannot_be_deleted_and_a_damaged_configuration_are_told_and_
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", fails)
-        refused(train, [*OPTIONS, "--name", "cut"], left, os.strerror(errno.EACCES))
+        refused(train, [*EVERYTHING_RANDOM, "--name", "cut"], left, os.strerror(errno.EACCES))
     begun = path.read_text()
     for damage in ("[" * 100_000, '{"options": 1}'):
         path.write_text(damage)
-        refused(train, [*OPTIONS, "--name", "cut", "--lr", "0.3"], CUT / CHECKPOINT, "lr", 0.8, 0.3)
+        refused(train, [*EVERYTHING_RANDOM, "--name", "cut", "--lr", "0.3"], CUT / CHECKPOINT, "lr", 0.8, 0.3)
         assert path.read_text() == damage
     assert str(path) in main("--name", "cut", "--no-test").stdout  # written anew, for the checkpoint says the same
     assert path.read_text().partition('"command"')[0] == begun.partition('"command"')[0]
@@ -193,7 +188,7 @@ def test_a_file_that_cannot_be_deleted_and_a_damaged_configuration_are_told_and_
 def test_a_damaged_configuration_without_a_checkpoint_is_named(main, refused):
     CUT.mkdir(parents=True)
     (CUT / "configuration.json").write_text("{")
-    refused(train, [*OPTIONS, "--name", "cut"], "--resume", CUT / "configuration.json", "remove")
+    refused(train, [*EVERYTHING_RANDOM, "--name", "cut"], "--resume", CUT / "configuration.json", "remove")
 
 
 def test_a_checkpoint_of_another_model_is_refused(main, after_step, refused):
@@ -202,7 +197,7 @@ def test_a_checkpoint_of_another_model_is_refused(main, after_step, refused):
         with pytest.raises(Killed):
             main("--name", name, "--model", model)
     (FOLDER / "one" / CHECKPOINT).write_bytes(Path("runs/resnet_20/other", CHECKPOINT).read_bytes())
-    refused(train, [*OPTIONS, "--name", "one"], FOLDER / "one" / CHECKPOINT, "model", "resnet_20")
+    refused(train, [*EVERYTHING_RANDOM, "--name", "one"], FOLDER / "one" / CHECKPOINT, "model", "resnet_20")
     assert (FOLDER / "one" / CHECKPOINT).exists()
 
 
@@ -214,7 +209,7 @@ def test_a_weight_that_is_not_finite_keeps_the_last_checkpoint(main, refused):
             optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
 
     with after_steps(spoil):
-        refused(train, [*OPTIONS, "--name", "cut"], "epoch 2", "step 2", "--lr", 0.8, status=1)
+        refused(train, [*EVERYTHING_RANDOM, "--name", "cut"], "epoch 2", "step 2", "--lr", 0.8, status=1)
     kept = [torch.load(CUT / name, weights_only=True) for name in (CHECKPOINT, PREVIOUS)]
     assert all(tensor.isfinite().all() for content in kept for tensor in content["model"].values())
     assert [(len(content["history"]), content["step"]) for content in kept] == [(1, 0), (0, 4)]
@@ -228,7 +223,7 @@ def test_other_processes_go_on_with_a_run_in_the_middle_of_an_epoch(main, togeth
     after_step(2, kill)
     with pytest.raises(Killed):
         main(*arguments, "--name", "cut")
-    together("train", *OPTIONS, *arguments, "--name", "cut")
+    together("train", *EVERYTHING_RANDOM, *arguments, "--name", "cut")
     folders = [Path("runs/mlp") / name for name in ("whole", "cut")]
     for file in ("last", "average"):
         one, other = (weights(folder)[file] for folder in folders)

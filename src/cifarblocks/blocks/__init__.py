@@ -1,4 +1,8 @@
-"""The blocks' door: every public block."""
+"""The public blocks.
+
+Every block refuses an argument of a wrong type with a TypeError, and a senseless number with a ValueError; both name
+the argument.
+"""
 
 from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale

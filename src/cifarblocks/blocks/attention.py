@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.sizes import require_at_least
+from cifarblocks.blocks.checks import require_int, require_number
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -37,7 +37,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 64, *, dropout: float = 0.0) -> None:
         super().__init__()
-        require_at_least(1, channels=channels, head_channels=head_channels)
+        require_int(1, channels=channels, head_channels=head_channels)
+        require_number(0, 1, dropout=dropout)
         if channels % head_channels:
             raise ValueError(f"channels must be divisible by head_channels ({head_channels}), got {channels}")
         self.heads = channels // head_channels

@@ -7,7 +7,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least, require_odd
+from cifarblocks.blocks.checks import (
+    Size,
+    height_and_width,
+    require_callable,
+    require_int,
+    require_number,
+    require_odd,
+    require_rate,
+)
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -37,8 +45,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"drop_path must be at least 0 and below 1, got {rate}")
+        require_rate(rate=rate)
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,8 +81,8 @@ class LayerNorm2d(nn.LayerNorm):
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        require_at_least(1, channels=channels)
-        require_at_least(0, eps=eps)
+        require_int(1, channels=channels)
+        require_number(0, eps=eps)
         super().__init__(channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +115,8 @@ class LayerScale(nn.Module):
 
     def __init__(self, channels: int, initial_value: float) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
+        require_number(initial_value=initial_value)
         self.initial_value = float(initial_value)
         self.gamma = nn.Parameter(torch.empty(channels))
         self.reset_parameters()
@@ -118,7 +126,19 @@ class LayerScale(nn.Module):
         nn.init.constant_(self.gamma, self.initial_value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * rearrange(self.gamma, "c -> c 1 1")
+        return require_map(x) * rearrange(self.gamma, "c -> c 1 1")
+
+
+@torch.fx.wrap  # a leaf for fx, which returns its input, so that it is not left out as dead code
+def require_map(x: Tensor) -> Tensor:
+    """Return x; refuse what is not a map, where another axis would be taken for the channels.
+
+    Raises:
+        ValueError: If x is not of 4 axes, (b, c, h, w).
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x must be a map (b, c, h, w), got {x.ndim} axes, {tuple(x.shape)}")
+    return x
 
 
 def conv_norm(
@@ -142,8 +162,9 @@ def conv_norm(
     >>> conv_norm(16, 32, 3, stride=2, activation=nn.ReLU)(torch.randn(2, 16, 7, 5)).shape
     torch.Size([2, 32, 4, 3])
     """
-    require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride, groups=groups)
+    require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride, groups=groups)
     require_odd(kernel_size=kernel_size)
+    require_callable(activation=activation)
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
             raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")
@@ -164,7 +185,7 @@ def depthwise_conv(
     >>> depthwise_conv(64, (1, 7))(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
     """
-    require_at_least(1, channels=channels, stride=stride, dilation=dilation)
+    require_int(1, channels=channels, stride=stride, dilation=dilation)
     height, width = height_and_width(kernel_size, "kernel_size")
     for size in (height, width):
         require_odd(kernel_size=size)
@@ -176,6 +197,7 @@ def mlp(
     features: int, hidden_features: int, dropout: float = 0.0, activation: Callable[[], nn.Module] = nn.GELU
 ) -> nn.Sequential:
     """Linear, activation, linear, over the last axis: (..., features) → (..., features). GELU is exact."""
+    require_number(0, 1, dropout=dropout)
     return nn.Sequential(
         nn.Linear(features, hidden_features),
         activation(),

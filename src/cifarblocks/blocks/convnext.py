@@ -6,10 +6,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv
-from cifarblocks.blocks.sizes import require_at_least
+from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv, require_map
+from cifarblocks.blocks.checks import require_callable, require_int, require_number, require_rate
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
+torch.fx.wrap("require_map")
 
 
 class GRN(nn.Module):
@@ -36,8 +37,8 @@ class GRN(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
-        require_at_least(0, eps=eps)
+        require_int(1, channels=channels)
+        require_number(0, eps=eps)
         self.eps = eps
         self.scale = nn.Parameter(torch.empty(channels))
         self.shift = nn.Parameter(torch.empty(channels))
@@ -49,6 +50,7 @@ class GRN(nn.Module):
         nn.init.zeros_(self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = require_map(x)
         norms = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
         response = norms / (norms.mean(1, keepdim=True) + self.eps)
         factor = 1 + rearrange(self.scale, "c -> c 1 1") * response
@@ -90,7 +92,11 @@ class ConvNeXtBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
+        require_rate(drop_path=drop_path)
+        require_callable(response_norm=response_norm)
+        if layer_scale is not None:
+            require_number(layer_scale=layer_scale)
         self.depthwise = depthwise_conv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
-from cifarblocks.blocks.sizes import require_at_least
+from cifarblocks.blocks.checks import require_callable, require_int, require_rate
 
 Activation = Callable[[], nn.Module]
 leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
@@ -49,9 +50,10 @@ class CSPBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         if hidden_channels is None:
-            require_at_least(2, channels=channels)
+            require_int(2, channels=channels)
             hidden_channels = channels // 2
-        require_at_least(1, channels=channels, hidden_channels=hidden_channels, groups=groups)
+        require_int(1, channels=channels, hidden_channels=hidden_channels, groups=groups)
+        require_rate(drop_path=drop_path)
         if hidden_channels % groups:
             raise ValueError(f"hidden_channels must be divisible by groups ({groups}), got {hidden_channels}")
         self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
@@ -99,7 +101,8 @@ class DarknetBlock(nn.Module):
     ) -> None:
         super().__init__()
         hidden_channels = channels if hidden_channels is None else hidden_channels
-        require_at_least(1, channels=channels, hidden_channels=hidden_channels)
+        require_int(1, channels=channels, hidden_channels=hidden_channels)
+        require_rate(drop_path=drop_path)
         self.reduce = conv_norm(channels, hidden_channels, 1, activation=activation)
         self.conv = conv_norm(hidden_channels, channels, 3, activation=activation)
         self.drop_path = DropPath(drop_path)
@@ -167,14 +170,17 @@ class CSPStage(nn.Module):
         drop_path: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels)
-        require_at_least(0, depth=depth)
-        rates = [drop_path] * depth if isinstance(drop_path, int | float) else list(drop_path)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(0, depth=depth)
+        require_callable(block=block, split_activation=split_activation, activation=activation)
+        rates: list[Any] = list(drop_path) if isinstance(drop_path, Sequence) else [drop_path] * depth
+        for rate in rates or [drop_path]:
+            require_rate(drop_path=rate)
         if len(rates) != depth:
             raise ValueError(f"drop_path must have a rate for each of {depth} blocks, got {len(rates)}")
         branch = out_channels if branch_channels is None else branch_channels
         down = in_channels if down_channels is None else down_channels
-        require_at_least(1, branch_channels=branch, down_channels=down, down_groups=down_groups)
+        require_int(1, branch_channels=branch, down_channels=down, down_groups=down_groups)
         for name, width in (("in_channels", in_channels), ("down_channels", down)):
             if stride != 1 and width % down_groups:
                 raise ValueError(f"{name} must be divisible by down_groups ({down_groups}), got {width}")

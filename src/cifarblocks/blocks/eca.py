@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.blocks.sizes import require_at_least, require_odd
+from cifarblocks.blocks.checks import require_int, require_number, require_odd
 
 
 class ECA(nn.Module):
@@ -34,7 +34,7 @@ class ECA(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int | None = None) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
         size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
         require_odd(kernel_size=size)
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
@@ -54,6 +54,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2, offset: float = 1) -> 
     >>> [adaptive_kernel_size(c) for c in (16, 64, 128, 2048)]
     [3, 3, 5, 7]
     """
-    require_at_least(1, channels=channels)
+    require_int(1, channels=channels)
+    require_number(gamma=gamma, offset=offset)
     size = int(abs((math.log2(channels) + offset) / gamma))
     return size if size % 2 else size + 1

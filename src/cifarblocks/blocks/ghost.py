@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.checks import require_int, require_number, require_odd, require_rate
 from cifarblocks.blocks.se import SqueezeExcite
-from cifarblocks.blocks.sizes import require_at_least, require_odd
 
 
 class GhostModule(nn.Module):
@@ -159,10 +159,11 @@ class GhostBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(2, hidden_channels=hidden_channels, out_channels=out_channels)
-        require_at_least(1, stride=stride)
-        require_at_least(0, se_ratio=se_ratio)
+        require_int(2, hidden_channels=hidden_channels, out_channels=out_channels)
+        require_int(1, stride=stride)
+        require_number(0, se_ratio=se_ratio)
         require_odd(kernel_size=kernel_size)
+        require_rate(drop_path=drop_path)
         self.expand = GhostModule(in_channels, hidden_channels)
         self.depthwise = (
             conv_norm(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels)
@@ -196,8 +197,8 @@ def primary_channels(out_channels: int, ratio: int) -> int:
     Raises:
         ValueError: if one of them is below 1, or `ratio` above `out_channels`.
     """
-    require_at_least(1, out_channels=out_channels)
-    if not 1 <= ratio <= out_channels:
+    require_int(1, out_channels=out_channels, ratio=ratio)
+    if ratio > out_channels:
         raise ValueError(f"ratio must be from 1 to out_channels ({out_channels}), got {ratio}")
     return -(-out_channels // ratio)
 

@@ -8,7 +8,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale, depthwise_conv
-from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
+from cifarblocks.blocks.checks import (
+    Size,
+    height_and_width,
+    require_callable,
+    require_int,
+    require_number,
+    require_rate,
+)
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -51,7 +58,9 @@ class GnConv(nn.Module):
 
     def __init__(self, channels: int, order: int, scale: float = 1 / 3, *, filter: Filter = depthwise_7x7) -> None:
         super().__init__()
-        require_at_least(1, channels=channels, order=order)
+        require_int(1, channels=channels, order=order)
+        require_number(scale=scale)
+        require_callable(filter=filter)
         if channels % 2 ** (order - 1):
             raise ValueError(f"channels must be divisible by 2^(order - 1) = {2 ** (order - 1)}, got {channels}")
         self.widths = [channels // 2 ** (order - 1 - k) for k in range(order)]
@@ -101,7 +110,7 @@ class GlobalLocalFilter(nn.Module):
 
     def __init__(self, channels: int, size: Size) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
         if channels % 2:
             raise ValueError(f"channels must be even to be halved, got {channels}")
         height, width = height_and_width(size)
@@ -126,6 +135,8 @@ class GlobalLocalFilter(nn.Module):
 @torch.fx.wrap  # a leaf for fx: the dtype and the size of the map decide what it does
 def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
     """Multiply the Fourier transform of a map by a spectrum, resized to it: (b, c, h, w) → (b, c, h, w)."""
+    if x.shape[0] == 0:  # which torch's transform refuses
+        return x * spectrum.sum()
     h, w = x.shape[-2:]
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     weights = spectrum.to(dtype)
@@ -171,6 +182,8 @@ class HorNetBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        require_number(layer_scale=layer_scale)
+        require_rate(drop_path=drop_path)
         self.gnconv_norm = LayerNorm2d(channels)
         self.gnconv = GnConv(channels, order, filter=filter)
         self.gnconv_scale = LayerScale(channels, layer_scale)

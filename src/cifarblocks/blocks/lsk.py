@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv
+from cifarblocks.blocks.checks import mlp_width, require_int, require_rate
 from cifarblocks.blocks.msca import convolutional_mlp
-from cifarblocks.blocks.sizes import mlp_width, require_at_least
 
 
 class LSKAttention(nn.Module):
@@ -38,7 +38,7 @@ class LSKAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        require_at_least(2, channels=channels)
+        require_int(2, channels=channels)
         half = channels // 2
         self.small = depthwise_conv(channels, 5)
         self.large = depthwise_conv(channels, 7, dilation=3)
@@ -80,7 +80,7 @@ class LSKUnit(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        require_at_least(2, channels=channels)
+        require_int(2, channels=channels)
         self.branch = nn.Sequential(
             nn.Conv2d(channels, channels, 1), nn.GELU(), LSKAttention(channels), nn.Conv2d(channels, channels, 1)
         )
@@ -116,7 +116,8 @@ class LSKBlock(nn.Module):
 
     def __init__(self, channels: int, mlp_ratio: float, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
         super().__init__()
-        require_at_least(2, channels=channels)
+        require_int(2, channels=channels)
+        require_rate(drop_path=drop_path)
         self.attention_norm = nn.BatchNorm2d(channels)
         self.attention = LSKUnit(channels)
         self.attention_scale = LayerScale(channels, 1e-2)

@@ -8,8 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.checks import require_callable, require_int, require_odds, require_rate
 from cifarblocks.blocks.se import SqueezeExcite
-from cifarblocks.blocks.sizes import require_at_least, require_odd
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -54,7 +54,8 @@ class InvertedResidual(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
+        require_rate(drop_path=drop_path)
         hidden = expansion * in_channels
         self.expand = nn.Identity() if expansion == 1 else conv_norm(in_channels, hidden, activation=nn.SiLU)
         self.depthwise = conv_norm(hidden, hidden, kernel_size, stride, groups=hidden, activation=nn.SiLU)
@@ -110,10 +111,12 @@ class MBConv(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
+        require_rate(drop_path=drop_path)
         hidden = expansion * out_channels
         if gate is None:
             gate = partial(SqueezeExcite, hidden_channels=max(1, out_channels // 4), activation=nn.SiLU)
+        require_callable(gate=gate)
         self.norm = nn.BatchNorm2d(in_channels)
         self.expand = conv_norm(in_channels, hidden, 1, stride, activation=nn.GELU)
         self.depthwise = conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.GELU)
@@ -172,12 +175,10 @@ class LSKMBConv(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
-        require_at_least(1, expansion=expansion, reduction=reduction)
-        if not kernel_sizes:
-            raise ValueError("kernel_sizes must have a size for at least one branch, got none")
-        for size in kernel_sizes:
-            require_odd(kernel_sizes=size)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(1, expansion=expansion, reduction=reduction)
+        require_odds(kernel_sizes=kernel_sizes)
+        require_rate(drop_path=drop_path)
         hidden = expansion * in_channels
         self.expand = conv_norm(in_channels, hidden, activation=nn.ReLU6)
         self.branches = nn.ModuleList(

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, mlp
-from cifarblocks.blocks.sizes import require_at_least
+from cifarblocks.blocks.checks import require_int, require_rate
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -51,7 +51,8 @@ class MixerLayer(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, tokens=tokens, channels=channels, token_hidden=token_hidden, channel_hidden=channel_hidden)
+        require_int(1, tokens=tokens, channels=channels, token_hidden=token_hidden, channel_hidden=channel_hidden)
+        require_rate(drop_path=drop_path)
         self.tokens = tokens
         self.token_norm = nn.LayerNorm(channels, eps=1e-6)
         self.token_mlp = mlp(tokens, token_hidden, dropout)

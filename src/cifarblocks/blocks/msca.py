@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.fx import Proxy
 
 from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv
-from cifarblocks.blocks.sizes import mlp_width, require_at_least, require_odd
+from cifarblocks.blocks.checks import mlp_width, require_int, require_number, require_odds, require_rate
 
 
 class MSCA(nn.Module):
@@ -38,9 +38,8 @@ class MSCA(nn.Module):
 
     def __init__(self, channels: int, strips: Sequence[int] = (7, 11, 21)) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
-        for size in strips:
-            require_odd(strips=size)
+        require_int(1, channels=channels)
+        require_odds(strips=strips)
         self.local = depthwise_conv(channels, 5)
         self.strips = nn.ModuleList(
             nn.Sequential(depthwise_conv(channels, (1, size)), depthwise_conv(channels, (size, 1))) for size in strips
@@ -108,7 +107,7 @@ class MSCAUnit(nn.Module):
 
     def __init__(self, channels: int, strips: Sequence[int] = (7, 11, 21)) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
         self.branch = nn.Sequential(
             nn.Conv2d(channels, channels, 1), nn.GELU(), MSCA(channels, strips), nn.Conv2d(channels, channels, 1)
         )
@@ -156,7 +155,8 @@ class MSCABlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
+        require_rate(drop_path=drop_path)
         self.attention_norm = nn.BatchNorm2d(channels)
         self.attention = MSCAUnit(channels, strips)
         self.attention_scale = LayerScale(channels, 1e-2)
@@ -172,6 +172,7 @@ class MSCABlock(nn.Module):
 
 def convolutional_mlp(channels: int, hidden_channels: int, dropout: float = 0.0) -> nn.Sequential:
     """1×1 convolution, depthwise 3×3, GELU, 1×1 convolution, all with bias: (b, c, h, w) → (b, c, h, w)."""
+    require_number(0, 1, dropout=dropout)
     return nn.Sequential(
         nn.Conv2d(channels, hidden_channels, 1),
         depthwise_conv(hidden_channels, 3),

@@ -6,8 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d
+from cifarblocks.blocks.checks import Size, height_and_width, mlp_width, require_int, require_rate
 from cifarblocks.blocks.mbconv import pooled_shortcut
-from cifarblocks.blocks.sizes import Size, height_and_width, mlp_width, require_at_least
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -46,7 +46,7 @@ class RelativeAttention(nn.Module):
         super().__init__()
         name = "channels" if out_channels is None else "out_channels"
         out_channels = channels if out_channels is None else out_channels
-        require_at_least(1, channels=channels, out_channels=out_channels, head_channels=head_channels)
+        require_int(1, channels=channels, out_channels=out_channels, head_channels=head_channels)
         if out_channels % head_channels:
             raise ValueError(f"{name} must be divisible by head_channels ({head_channels}), got {out_channels}")
         height, width = height_and_width(size)
@@ -115,7 +115,8 @@ class RelativeTransformerBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_rate(drop_path=drop_path)
         height, width = height_and_width(size)
         hidden = mlp_width(out_channels, mlp_ratio)
         pooled = (-(-height // stride), -(-width // stride))

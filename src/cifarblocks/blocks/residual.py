@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
-from cifarblocks.blocks.sizes import require_at_least
+from cifarblocks.blocks.checks import require_callable, require_int, require_number, require_rate
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the other path of the block
@@ -32,7 +32,7 @@ class ProjectionShortcut(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if stride != 1 or in_channels != out_channels:
             self.conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.norm = nn.BatchNorm2d(out_channels)
@@ -61,7 +61,7 @@ class PaddingShortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         if out_channels < in_channels:
             raise ValueError(f"out_channels must be at least in_channels ({in_channels}) to pad, got {out_channels}")
         self.stride = stride
@@ -113,8 +113,11 @@ class BasicBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
-        if attention_position not in (1, 2, 3):
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(1, attention_position=attention_position)
+        require_callable(attention=attention, shortcut=shortcut)
+        require_rate(drop_path=drop_path)
+        if attention_position > 3:
             raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position!r}")
         attentions = {place: nn.Identity() for place in (1, 2, 3)} | {attention_position: attention(out_channels)}
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
@@ -181,7 +184,9 @@ class Bottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, stride=stride)
+        require_int(1, in_channels=in_channels, stride=stride)
+        require_callable(attention=attention, shortcut=shortcut)
+        require_rate(drop_path=drop_path)
         width = bottleneck_width(bottleneck_channels, base_width, groups)
         out_channels = 4 * bottleneck_channels
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
@@ -236,7 +241,9 @@ class PreActBlock(nn.Module):
         self, in_channels: int, out_channels: int, stride: int = 1, *, dropout: float = 0.0, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_number(0, 1, dropout=dropout)
+        require_rate(drop_path=drop_path)
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.activation1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
@@ -264,7 +271,7 @@ def bottleneck_width(bottleneck_channels: int, base_width: int, groups: int) -> 
     >>> bottleneck_width(128, 4, 32)
     256
     """
-    require_at_least(1, bottleneck_channels=bottleneck_channels, base_width=base_width, groups=groups)
+    require_int(1, bottleneck_channels=bottleneck_channels, base_width=base_width, groups=groups)
     width = bottleneck_channels * base_width // 64 * groups
     if width < 1:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.sizes import require_at_least
+from cifarblocks.blocks.checks import require_callable, require_int
 
 
 class SqueezeExcite(nn.Module):
@@ -40,7 +40,8 @@ class SqueezeExcite(nn.Module):
         gate: type[nn.Module] = nn.Sigmoid,
     ) -> None:
         super().__init__()
-        require_at_least(1, channels=channels, hidden_channels=hidden_channels)
+        require_int(1, channels=channels, hidden_channels=hidden_channels)
+        require_callable(activation=activation, gate=gate)
         self.reduce = nn.Conv2d(channels, hidden_channels, 1)
         self.activation = activation()
         self.expand = nn.Conv2d(hidden_channels, channels, 1)

@@ -7,8 +7,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.checks import require_int, require_rate
 from cifarblocks.blocks.residual import bottleneck_width
-from cifarblocks.blocks.sizes import require_at_least
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
@@ -44,7 +44,7 @@ class SplitAttention(nn.Module):
 
     def __init__(self, channels: int, radix: int = 2, groups: int = 1) -> None:
         super().__init__()
-        require_at_least(1, channels=channels, radix=radix, groups=groups)
+        require_int(1, channels=channels, radix=radix, groups=groups)
         hidden_channels = max(channels * radix // 4, 32)
         if channels % (groups * radix):
             raise ValueError(f"channels must be divisible by groups · radix ({groups} · {radix}), got {channels}")
@@ -112,7 +112,8 @@ class ResNeStBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels, stride=stride, radix=radix)
+        require_int(1, in_channels=in_channels, stride=stride, radix=radix)
+        require_rate(drop_path=drop_path)
         width = bottleneck_width(bottleneck_channels, base_width, groups)
         if width % (groups * radix):
             raise ValueError(

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, mlp
-from cifarblocks.blocks.sizes import mlp_width, require_at_least
+from cifarblocks.blocks.checks import mlp_width, require_int, require_rate
 
 
 class TransformerBlock(nn.Module):
@@ -42,7 +42,8 @@ class TransformerBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
+        require_rate(drop_path=drop_path)
         self.attention_norm = nn.LayerNorm(channels, eps=1e-6)
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.mlp_norm = nn.LayerNorm(channels, eps=1e-6)
@@ -92,7 +93,8 @@ class PostNormBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, channels=channels)
+        require_int(1, channels=channels)
+        require_rate(drop_path=drop_path)
         self.attention = SelfAttention(channels, head_channels, dropout=dropout)
         self.attention_norm = nn.LayerNorm(channels)
         self.mlp = mlp(channels, mlp_width(channels, mlp_ratio), dropout, nn.ReLU)

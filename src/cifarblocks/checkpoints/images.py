@@ -1,32 +1,56 @@
 """Read image files; the one file of the core that needs Pillow, and `import cifarblocks` does not import it."""
 
+import ctypes
+import logging
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 from torch import Tensor
 
 from cifarblocks.checkpoints.files import reading
 
 # Pillow's other decoders are not needed, and one of them starts a program: EPS, Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+# Those of 8 bits that Pillow converts to RGB. What else these formats have is deeper (I, F) or has no RGB (LAB).
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+# Of a damaged file Pillow logs, and its libtiff writes to stderr, what stands in the error that it raises as well.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with suppress(OSError, AttributeError):  # Windows does not find it
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode an image file and turn it by its EXIF orientation.
+    """Decode an image file, and turn it upright by its EXIF orientation.
+
+    An animation, or a file of several pages, gives its first image. A truncated file is refused. Damage is refused if
+    the decoder finds it: JPEG has no checksum, so a damaged one may decode to other pixels.
 
     Raises:
-        ValueError: If it cannot be read or decoded, or its values do not have 8 bits.
+        ValueError: If it cannot be read or decoded, or is of a mode that is not in `MODES`.
     """
-    with reading(path, "read as an image"):
+    with reading(path, "read as an image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             with Image.open(path, formats=FORMATS) as image:
+                if image.mode not in MODES:
+                    raise ValueError(f"its mode is {image.mode}; convert it to RGB of 8 bits first")
                 image.load()
                 turned = ImageOps.exif_transpose(image)
         except UnidentifiedImageError:
             raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
-    if turned.mode.startswith(("I", "F")):
-        raise ValueError(f"{path} is of mode {turned.mode}, whose values are not of 8 bits; convert it first")
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise ValueError(f"it has more than {most:,} pixels, Pillow's limit; make it smaller first") from None
+    turned.info.pop("transparency", None)  # `resize_rgb` leaves it out, and `convert` would warn of that
     return turned
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from cifarblocks.checkpoints.tables import TABLES
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.datasets import DataSet
-from cifarblocks.training.distributed import Processes, is_first
+from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune.probe import prepare_frozen
 from cifarblocks.training.finetune.starting import Start, read_start
@@ -28,6 +28,7 @@ from cifarblocks.training.loop import train
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.options.declared import DECLARED, Options, flag
 from cifarblocks.training.options.parse import read_options
+from cifarblocks.training.output import is_first
 from cifarblocks.training.run import Run, prepare
 from cifarblocks.training.stopping import run_command
 

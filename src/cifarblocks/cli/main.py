@@ -1,11 +1,12 @@
 """The command `cifarblocks`: finds the command that is asked for, and imports nothing for the others."""
 
-import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
 
 import cifarblocks
+from cifarblocks.training.errors import OUT_OF_MEMORY, is_out_of_memory
+from cifarblocks.training.output import open_streams, tell, tell_unwritten
 
 # Name → the package that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
 COMMANDS = {
@@ -22,16 +23,23 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands and return its exit status; without one, print the overview.
 
-    The status is 1, and nothing is said, if the reader of its output has gone, as after `| head`.
+    The status is 1 if the output cannot be written, or the memory does not suffice.
     """
+    open_streams()
     try:
         try:
             return run(sys.argv[1:] if arguments is None else arguments)
         finally:
-            print(end="", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush into the pipe at its end
-        return 1
+            sys.stdout.flush()
+    except OSError as error:
+        tell_unwritten("cifarblocks", error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        tell("cifarblocks", OUT_OF_MEMORY, once=False)
+    except UnicodeEncodeError as error:
+        tell("cifarblocks", f"{error.object!r} is not {error.encoding}; rename it")
+    return 1
 
 
 def run(arguments: list[str]) -> int:
@@ -46,7 +54,7 @@ def run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COMMANDS)}"
-        print(f"cifarblocks: error: unknown command {name!r}; {hint}", file=sys.stderr)
+        tell("cifarblocks", f"unknown command {name!r}; {hint}")
         return 2
     package, _ = COMMANDS[name]
     try:
@@ -54,7 +62,7 @@ def run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if not package or (error.name or "").startswith("cifarblocks"):
             raise
-        print(f"cifarblocks {name} needs more packages: pip install '{package}'", file=sys.stderr)
+        tell(f"cifarblocks {name}", f"needs more packages: pip install '{package}'")
         return 2
 
 

@@ -29,7 +29,7 @@ def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
             probabilities = model(x.to(next(model.parameters()))).softmax(1)[0]
         best = probabilities.topk(min(options.top or 3, len(card.classes)))
         named = [f"{card.classes[i]} {100 * p:.1f} %" for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
-        print(f"{path}: {', '.join(named)}")
+        print(f"{path}: {', '.join(named)}", flush=True)
 
 
 def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
@@ -44,7 +44,7 @@ def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
     autocast = torch.autocast(parameter.device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
     batches = evaluation_batches(data.test.to(parameter.device), normalise)
     scores = evaluate(model, batches, autocast=autocast)
-    print(f"{data.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} test images")
+    print(f"{data.name}: {scores.accuracies()} on {scores.images:,} test images")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from cifarblocks.training.compare.launch import TRAIN
 from cifarblocks.training.compare.search import Plan, search
 from cifarblocks.training.compare.space import read_range
 from cifarblocks.training.options.command_line import Parser, folder_name, integer, number
-from cifarblocks.training.stopping import exit_status, stop_on_signals
+from cifarblocks.training.stopping import exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,10 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.share == 0:
         parser.error("--share must be above 0, got 0.0")
     own = (given.trials, given.share, given.patience, given.seed, given.output, given.name, given.storage)
-    plan = Plan(dict(given.search), *own)
+    plan = Plan(parser.by_name("--search", given.search), *own)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Optuna 4 says it of constant_liar
-    stop_on_signals()
 
     def work() -> None:
         best = search(plan, [*others, "--seed", str(plan.seed)])

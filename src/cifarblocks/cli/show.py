@@ -1,8 +1,6 @@
 """`cifarblocks show NAME`: arguments, stages, maps, parameters, multiply-adds, paper and origin of a model."""
 
-import argparse
 import inspect
-import sys
 from collections.abc import Callable
 
 import torch
@@ -11,17 +9,17 @@ from torch import nn
 from cifarblocks.macs import count_macs, count_macs_of_parts
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.registry import find_model
+from cifarblocks.training.options.command_line import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a model; the exit status is 0, or 2 for a name that is unknown."""
-    parser = argparse.ArgumentParser("cifarblocks show", description="Print a model: its arguments and its parts.")
+    parser = Parser("cifarblocks show", "Print a model: its arguments and its parts.")
     parser.add_argument("name", help="a name that `cifarblocks list` prints")
     try:
         print(description(parser.parse_args(arguments).name))
     except ValueError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+        parser.error(str(error))
     return 0
 
 

@@ -17,7 +17,8 @@ from cifarblocks.training.compare.grid import GRIDS, grid_path, read_grid, read_
 from cifarblocks.training.compare.launch import command_line, parse
 from cifarblocks.training.compare.sweep import plan, sweep
 from cifarblocks.training.options.command_line import Parser, integer
-from cifarblocks.training.stopping import exit_status, stop_on_signals
+from cifarblocks.training.output import escaped
+from cifarblocks.training.stopping import exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("grid", type=grid_path, help=f"a TOML file, or one of {names}")
     add("--set", metavar="KEY=VALUE", type=read_value, action="append", default=[],
         help="instead of what the grid says: epochs=5, seed=[0,1], model-argument.ratio=3; repeatable")  # fmt: skip
-    add("--jobs", type=integer(1), default=1,
+    add("--jobs", type=integer(1, 4096), default=1,
         help="runs at a time; they share the CPU's cores, or take the GPUs in turn (default: %(default)s)")  # fmt: skip
     add("--no-wait", action="store_true",
         help="end when no run is left to begin, instead of waiting for those that other processes train")  # fmt: skip
@@ -36,16 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     add("--dry-run", action="store_true",
         help="print the command of each run, without epochs that are to be measured first, and leave")  # fmt: skip
     options = parser.parse_args(arguments)
+    changes = parser.by_name("--set", options.set)
     output = options.output or Path("runs") / options.grid.stem
-    stop_on_signals()
 
     def work() -> int | None:
-        grid = read_grid(options.grid, dict(options.set))
+        grid = read_grid(options.grid, changes)
         planned = [plan(run, output) for run in grid.runs]
         if grid.reference is not None:
             parse(command_line(grid.reference), "[equal-time]: ")
         if not options.dry_run:
-            return sweep(grid, options.grid.stem, output, options.jobs, wait=not options.no_wait)
+            return sweep(grid, escaped(options.grid.stem), output, options.jobs, wait=not options.no_wait)
         print(*(shlex.join(["cifarblocks", "train", *run.arguments]) for run in planned), sep="\n")
         return None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 from torch import nn
 
-from cifarblocks.blocks.sizes import Size
+from cifarblocks.blocks.checks import Size, height_and_width, require_int, require_number, require_rate
 from cifarblocks.registry import check_arguments, register_model
 
 Keywords = ParamSpec("Keywords")
@@ -28,6 +28,14 @@ class Arguments:
     image_size: Annotated[Size, "Height and width of the images it is made for, or one number for both."] = 32
     drop_path: Annotated[float, "Drop path rate of the last block; it grows linearly from 0 at the first."] = 0.0
     dropout: Annotated[float, "Dropout rate before the last layer."] = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no classifier can have."""
+        require_int(0, num_classes=self.num_classes)
+        require_int(1, in_channels=self.in_channels)
+        height_and_width(self.image_size, "image_size")
+        require_rate(drop_path=self.drop_path)
+        require_number(0, 1, dropout=self.dropout)
 
 
 def registered_with(

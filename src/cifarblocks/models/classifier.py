@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
+from cifarblocks.blocks.checks import Size, height_and_width, require_int, require_number
 
 
 class FeatureInfo(NamedTuple):
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         initialise_layer: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
-        require_at_least(1, in_channels=in_channels)
+        require_int(1, in_channels=in_channels)
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.head = head
@@ -251,6 +251,7 @@ class PooledHead(Head):
         self.hidden_features = channels if hidden_features is None else hidden_features
         self.before = nn.Identity() if before is None else before
         self.after = nn.Identity() if after is None else after
+        require_number(0, 1, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
         self.classifier = last_layer(self.hidden_features, num_classes)
 
@@ -290,6 +291,5 @@ def require_size(x: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 def last_layer(features: int, num_classes: int) -> nn.Module:
     """A linear layer for `num_classes` classes, or the identity for 0."""
-    if num_classes < 0:
-        raise ValueError(f"num_classes must be at least 0, got {num_classes}")
+    require_int(0, num_classes=num_classes)
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()

@@ -8,10 +8,10 @@ from typing import Annotated
 from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
+from cifarblocks.blocks.checks import Size, choose, height_and_width
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
-from cifarblocks.blocks.sizes import Size, height_and_width
 from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, Head, PooledHead
 from cifarblocks.models.initialise import initialise_coatnet
@@ -126,10 +126,8 @@ def table_coatnet(
     Raises:
         ValueError: if `convolution` is not one of `CONVOLUTIONS`.
     """
-    if given.convolution not in CONVOLUTIONS:
-        raise ValueError(f"convolution must be one of {list(CONVOLUTIONS)}, got {given.convolution!r}")
     stem, strides = Stem(partial(double_stem, stride=stem_stride), stem_stride), (stem_stride, 2, 2, 2)
-    parts = (stem, CONVOLUTIONS[given.convolution], RelativeTransformerBlock, tanh_head)
+    parts = (stem, choose(CONVOLUTIONS, convolution=given.convolution), RelativeTransformerBlock, tanh_head)
     return coatnet(given, *parts, stem_channels, widths=widths, depths=depths, strides=strides)
 
 

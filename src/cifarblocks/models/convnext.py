@@ -8,9 +8,9 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, conv_norm
+from cifarblocks.blocks.checks import choose, require_int, require_number
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.residual import ProjectionShortcut
-from cifarblocks.blocks.sizes import require_at_least
 from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_convnext
@@ -52,6 +52,7 @@ def convnext(
     Raises:
         ValueError: if `in_channels` is below 1, or `image_size` below the stride of the last map.
     """
+    require_number(layer_scale=given.layer_scale)
     scaled = [partial(block, layer_scale=given.layer_scale) for block in blocks]
     return Classifier(
         patches(given.in_channels, widths[0], patch_size),
@@ -65,12 +66,7 @@ def convnext(
 
 
 def patches(in_channels: int, out_channels: int, size: int) -> nn.Sequential:
-    """A convolution of patches side by side, LayerNorm: (b, in_channels, h, w) → (b, out_channels, ⌊h/size⌋, ⌊w/size⌋).
-
-    Raises:
-        ValueError: if `in_channels` is below 1.
-    """
-    require_at_least(1, in_channels=in_channels)
+    """Patches side by side, LayerNorm: (b, in_channels, h, w) → (b, out_channels, ⌊h/size⌋, ⌊w/size⌋)."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, size, size), LayerNorm2d(out_channels))
 
 
@@ -168,7 +164,7 @@ class InvertedBottleneck(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        require_at_least(1, expansion=expansion)
+        require_int(1, expansion=expansion)
         width = expansion * in_channels
         self.expand = nn.Identity() if expansion == 1 else conv_norm(in_channels, width, activation=nn.ReLU)
         self.convolution = convolution(width, stride)
@@ -202,7 +198,5 @@ def improved_resnet20_convnext(given: InvertedArguments) -> Classifier:
     Raises:
         ValueError: if `convolution` is not "depthwise_7x7" or "dense_3x3", or `expansion` below 1.
     """
-    if given.convolution not in CONVOLUTIONS:
-        raise ValueError(f"convolution must be one of {list(CONVOLUTIONS)}, got {given.convolution!r}")
-    convolution = CONVOLUTIONS[given.convolution]
+    convolution = choose(CONVOLUTIONS, convolution=given.convolution)
     return cifar_resnet(given, 20, partial(InvertedBottleneck, expansion=given.expansion, convolution=convolution))

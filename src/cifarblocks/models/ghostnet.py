@@ -8,6 +8,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.checks import choose
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule, divisible
 from cifarblocks.blocks.residual import ProjectionShortcut
 from cifarblocks.models.arguments import Arguments, registered_with
@@ -113,9 +114,7 @@ def ghost_resnet(given: GhostResNetArguments, depth: int) -> Classifier:
     Raises:
         ValueError: if `ratio` or `cheap` is not one of those that there are.
     """
-    if given.cheap not in CHEAP:
-        raise ValueError(f"cheap must be one of {list(CHEAP)}, got {given.cheap!r}")
-    module = partial(CHEAP[given.cheap], ratio=given.ratio)
+    module = partial(choose(CHEAP, cheap=given.cheap), ratio=given.ratio)
     return cifar_resnet(given, depth, partial(GhostBasicBlock, module=module))
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
+from cifarblocks.blocks.checks import height_and_width
 from cifarblocks.blocks.gnconv import Filter, GlobalLocalFilter, HorNetBlock, depthwise_7x7
-from cifarblocks.blocks.sizes import height_and_width
 from cifarblocks.models.arguments import registered_with
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.models.convnext import ConvNeXtArguments, convnext

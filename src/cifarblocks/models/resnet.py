@@ -7,6 +7,7 @@ from typing import Annotated
 
 from torch import nn
 
+from cifarblocks.blocks.checks import choose, require_int
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
@@ -113,11 +114,10 @@ def gated_resnet(given: PositionArguments, depth: int, attention: Attention) -> 
     Raises:
         ValueError: if `position` or `shortcut` is not one of those that there are.
     """
-    if given.position not in (1, 2, 3):
-        raise ValueError(f"position must be 1, 2 or 3, got {given.position!r}")
-    if given.shortcut not in SHORTCUTS:
-        raise ValueError(f"shortcut must be one of {list(SHORTCUTS)}, got {given.shortcut!r}")
-    shortcut = SHORTCUTS[given.shortcut]
+    require_int(1, position=given.position)
+    if given.position > 3:
+        raise ValueError(f"position must be 1, 2 or 3, got {given.position}")
+    shortcut = choose(SHORTCUTS, shortcut=given.shortcut)
     block = partial(BasicBlock, attention=attention, attention_position=given.position, shortcut=shortcut)
     return cifar_resnet(given, depth, block)
 
@@ -128,9 +128,7 @@ def plain_resnet(given: ResNetArguments, depth: int) -> Classifier:
     Raises:
         ValueError: if `attention` is not one of `ATTENTIONS`.
     """
-    if given.attention not in ATTENTIONS:
-        raise ValueError(f"attention must be one of {list(ATTENTIONS)}, got {given.attention!r}")
-    return gated_resnet(given, depth, ATTENTIONS[given.attention])
+    return gated_resnet(given, depth, choose(ATTENTIONS, attention=given.attention))
 
 
 def imagenet_resnet(
@@ -141,10 +139,8 @@ def imagenet_resnet(
     Raises:
         ValueError: if `stem` is not one of `STEMS`.
     """
-    if given.stem not in STEMS:
-        raise ValueError(f"stem must be one of {list(STEMS)}, got {given.stem!r}")
     widths = [width * expansion for width in (64, 128, 256, 512)]
-    return resnet(given, block, STEMS[given.stem], 64, widths=widths, depths=depths, strides=(1, 2, 2, 2))
+    return resnet(given, block, choose(STEMS, stem=given.stem), 64, widths=widths, depths=depths, strides=(1, 2, 2, 2))
 
 
 def by_output(

@@ -7,8 +7,8 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
+from cifarblocks.blocks.checks import Size, require_int
 from cifarblocks.blocks.residual import Bottleneck
-from cifarblocks.blocks.sizes import Size
 from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
@@ -91,7 +91,8 @@ def resnext18_dropout(given: DropoutArguments) -> Classifier:
     Raises:
         ValueError: if `stages` is not one of those.
     """
-    if given.stages not in (3, 4, 5):
+    require_int(3, stages=given.stages)
+    if given.stages > 5:
         raise ValueError(f"stages must be 3, 4 or 5, got {given.stages}")
     widths, strides = (64, 128, 256, 512, 512)[: given.stages], (1, 2, 2, 2, 2)[: given.stages]
     stem = imagenet_stem(given.in_channels, 64, bias=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import conv_norm
-from cifarblocks.blocks.sizes import Size, height_and_width
+from cifarblocks.blocks.checks import Size, height_and_width
 from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, Head, last_layer
 from cifarblocks.models.vit import Positions, TokenMap, patch_grid, patch_tokens

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from cifarblocks.blocks.checks import require_rate
 from cifarblocks.models.classifier import FeatureInfo
 
 
@@ -17,8 +18,7 @@ def drop_path_rates(drop_path: float, depths: Sequence[int]) -> list[list[float]
     >>> [[round(rate, 2) for rate in stage] for stage in drop_path_rates(0.3, (1, 3))]
     [[0.0], [0.1, 0.2, 0.3]]
     """
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
+    require_rate(drop_path=drop_path)
     rates = iter(torch.linspace(0, drop_path, sum(depths), dtype=torch.float64, device="cpu").tolist())
     return [[next(rates) for _ in range(depth)] for depth in depths]
 

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cifarblocks.blocks.sizes import Size, height_and_width, require_at_least
+from cifarblocks.blocks.checks import Size, height_and_width
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
 from cifarblocks.models.arguments import Arguments, registered_with
 from cifarblocks.models.classifier import Classifier, FeatureInfo, FixedSize, Head, last_layer
@@ -90,9 +90,8 @@ def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: S
     """Each patch of an image → a token, row by row: (b, in_channels, h, w) → (b, h · w / patch_size², channels).
 
     Raises:
-        ValueError: if `in_channels` is below 1; in `forward`, if the images are not of `image_size`.
+        ValueError: In `forward`, if the images are not of `image_size`.
     """
-    require_at_least(1, in_channels=in_channels)
     return nn.Sequential(
         FixedSize(image_size), nn.Conv2d(in_channels, channels, patch_size, stride=patch_size), MapTokens()
     )

@@ -140,11 +140,6 @@ def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def is_first() -> bool:
-    """Return True for process 0, before the processes have met."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end."""

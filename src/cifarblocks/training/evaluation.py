@@ -1,5 +1,6 @@
 """Scores of a model: mean loss, top-1 and top-5, exact at any number of processes."""
 
+import math
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -13,12 +14,23 @@ from cifarblocks.training.distributed import ALONE, Processes
 
 
 class Scores(NamedTuple):
-    """Mean cross-entropy without label smoothing, accuracies in percent, and over how many images."""
+    """Mean cross-entropy without label smoothing, accuracies in percent, and over how many images.
+
+    `top5` is None below 6 classes, where it says nothing.
+    """
 
     loss: float
     top1: float
-    top5: float
+    top5: float | None
     images: int
+
+    def accuracies(self) -> str:
+        """Return the accuracies, human-readable.
+
+        >>> Scores(0.1, 98, 100, 8).accuracies(), Scores(0.1, 98, None, 8).accuracies()
+        ('top-1 98.00 %, top-5 100.00 %', 'top-1 98.00 %')
+        """
+        return f"top-1 {self.top1:.2f} %" + ("" if self.top5 is None else f", top-5 {self.top5:.2f} %")
 
 
 @torch.inference_mode()
@@ -50,10 +62,11 @@ def evaluate(
             probability, found = logits.softmax(1).max(1)
             true = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
             outcomes.append(torch.stack([found.double(), probability, true], 1))
-        counted = torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.full_like(loss, len(labels))])
+        top5 = hits.sum() if logits.shape[1] > 5 else torch.full_like(loss, torch.nan)
+        counted = torch.stack([loss, hits[:, 0].sum(), top5, torch.full_like(loss, len(labels))])
         sums += counted.to(sums.device)
-    loss_sum, top1, top5, images_seen = processes.sum(sums).tolist()
-    return Scores(loss_sum / images_seen, 100 * top1 / images_seen, 100 * top5 / images_seen, int(images_seen))
+    loss_sum, hits1, hits5, seen = processes.sum(sums).tolist()
+    return Scores(loss_sum / seen, 100 * hits1 / seen, None if math.isnan(hits5) else 100 * hits5 / seen, int(seen))
 
 
 def all_outcomes(outcomes: list[Tensor], images: int, processes: Processes) -> Tensor:

@@ -1,6 +1,7 @@
 """The hardware of a run: its names for the record, bfloat16, and memory that is freed."""
 
 import ctypes
+import math
 import os
 import platform
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 import torchvision
 
 import cifarblocks
+from cifarblocks.training.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -55,6 +57,35 @@ def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         record["gpu"] = torch.cuda.get_device_name(device)
     return record
+
+
+def available_memory() -> float:
+    """Return the bytes of main memory that are free, or used for what can be read again; infinite if not on Linux."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf
+
+
+def check_memory(images: int, height: int, width: int, option: str) -> None:
+    """Refuse images whose pixels do not fit in memory: Linux would kill the process without a word.
+
+    Args:
+        images: Number of the images.
+        height: Of each.
+        width: Of each.
+        option: What made them so large, as it was typed.
+
+    Raises:
+        UserError: If they do not fit.
+    """
+    needed, free = 3 * images * height * width, available_memory()
+    if needed > free:
+        raise UserError(
+            f"{option}: {images:,} images of {height}x{width} need {needed / 2**30:,.1f} GiB of memory, "
+            f"and {free / 2**30:,.1f} GiB are free"
+        )
 
 
 def cpu_name() -> str:

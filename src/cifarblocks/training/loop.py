@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, each epoch evaluated and saved, and the test at the end."""
 
+import math
 from collections.abc import Callable, Iterator, Sized
 from contextlib import nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.distributed import Processes
+from cifarblocks.training.errors import RunError
 from cifarblocks.training.evaluation import Scores, all_outcomes, evaluate
 from cifarblocks.training.options.declared import Options
 from cifarblocks.training.pictures.curves import draw_curves
@@ -89,8 +91,18 @@ def measure(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def score(run: Run, model: nn.Module, images: Sized, outcomes: list[Tensor] | None = None) -> Scores:
-    """Score a model, or the part of it that is trained, on some images of the run's batches."""
-    return evaluate(run.trained(model), run.batches.of_images(images), run.processes, run.autocast, outcomes)
+    """Score a model, or the part of it that is trained, on some images of the run's batches.
+
+    Raises:
+        RunError: If the loss is not finite: what training has seen may be finite all the same.
+    """
+    scores = evaluate(run.trained(model), run.batches.of_images(images), run.processes, run.autocast, outcomes)
+    if not math.isfinite(scores.loss):
+        rate = f"try a smaller --lr than {run.schedule.lr:g}"
+        raise RunError(
+            f"the loss on validation or test images is {scores.loss}; {rate}; what was written before is whole"
+        )
+    return scores
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -102,11 +114,9 @@ def finish(run: Run) -> dict[str, Any]:
     table = all_outcomes(outcomes, len(images), processes)
     result = summary(run.record, state.model, len(run.batches.training), state.history, scores, average)
     processes.first_decides(lambda: write_results(run, result, table))
-    processes.print(
-        f"test top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % on {scores.images:,} images, last epoch"
-    )
+    processes.print(f"test {scores.accuracies()} on {scores.images:,} images, last epoch")
     if average is not None:
-        processes.print(f"test top-1 {average.top1:.2f} %, top-5 {average.top5:.2f} % with the averaged weights")
+        processes.print(f"test {average.accuracies()} with the averaged weights")
     processes.print("wrote", *sorted(run.folder.iterdir()), sep="\n  ")
     return result
 

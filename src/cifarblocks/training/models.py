@@ -8,7 +8,7 @@ from torch import nn
 import cifarblocks
 from cifarblocks.checkpoints.files import first_line
 from cifarblocks.models.classifier import Classifier
-from cifarblocks.training.errors import UserError
+from cifarblocks.training.errors import UserError, is_out_of_memory
 
 if TYPE_CHECKING:  # it imports torchvision, which --help need not wait for
     from cifarblocks.training.data.datasets import DataSet
@@ -36,6 +36,8 @@ def build_model(name: str, arguments: dict[str, Any], data: "DataSet") -> tuple[
     try:
         return cast(Classifier, cifarblocks.create_model(name, **arguments)), arguments
     except (ValueError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"--model {name}: {first_line(error)}") from error
 
 

@@ -107,7 +107,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     batches = image_batches(options, data, processes, dtype)
     torch.manual_seed(options.seed)
     model, arguments = build(options.model, options.arguments, data)
-    check_fits(options, batches, model, processes)
+    check_fits(options, data, batches, model, processes)
     card = describe_weights(options, arguments, data)
     record = configuration(options.recorded(), data, processes)
     folder = processes.first_decides(
@@ -233,14 +233,16 @@ def build_state(options: Options, model: Classifier, trained: nn.Module) -> Stat
     return State(model, optimizer, moving_average(model, options.ema), sums)
 
 
-def check_fits(options: Options, batches: ImageBatches, model: Classifier, processes: Processes) -> None:
+def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Classifier, processes: Processes) -> None:
     """Refuse splits of the images or of a batch that leave too little, and options that would do nothing."""
     images = len(batches.training)
     if not (options.final or len(batches.validation)):
-        raise UserError(f"{images} training images are too few to hold a tenth out to select with; --final takes all")
+        n = len(data.train)
+        raise UserError(f"{n} training images are too few to hold a tenth out to select with; --final takes all")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
     if batch_size > images:
-        raise UserError(f"--batch-size {batch_size} is more than the {images} training images")
+        left = f" that --share {options.share:g} leaves" if options.share < 1 else ""
+        raise UserError(f"--batch-size {batch_size} is more than the {images} training images{left}")
     if batch_size < shares:
         raise UserError(f"--batch-size {batch_size} is less than the {shares} processes that share it")
     if batch_size < shares * parts:

@@ -75,7 +75,7 @@ class State:
         Raises:
             RunError: if the loss, or a weight, is not finite.
         """
-        weights = all(torch.isfinite(parameter).all() for parameter in self.model.parameters())
+        weights = all(torch.isfinite(tensor).all() for tensor in self.model.state_dict().values())
         if math.isfinite(loss) and weights:
             return
         what = "a weight is not finite" if math.isfinite(loss) else f"the loss is {loss}"

@@ -2,25 +2,27 @@
 
 SIGINT (Ctrl-C), SIGTERM or SIGUSR1 (Slurm's notice) in any process ends training after its step: the processes agree, a
 checkpoint is written, and the exit status is 128 and the signal's number. A second SIGINT or SIGTERM ends the process
-at once, as does any of the three outside of training.
+at once, as does any of the three outside of training. Before a command has begun, `leaving.py` answers.
 """
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
-from cifarblocks.training.distributed import Processes, is_first, joined_processes
+from cifarblocks.training.distributed import Processes, joined_processes
 from cifarblocks.training.errors import RunError, StoppedError, UserError
 from cifarblocks.training.hardware import keep_freed_memory
+from cifarblocks.training.output import tell, tell_unwritten
 from cifarblocks.training.run import Run
 from cifarblocks.training.saving import check_finite, save_checkpoint
 
 INSISTING = (signal.SIGINT, signal.SIGTERM)
-NOTICE = getattr(signal, "SIGUSR1", None)  # Windows has no SIGUSR1 and no SIGHUP
-HANGUP = getattr(signal, "SIGHUP", None)
+# Windows has neither of these.
+NOTICE, HANGUP = ([getattr(signal, name)] if hasattr(signal, name) else [] for name in ("SIGUSR1", "SIGHUP"))
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 class StopRequest:
@@ -40,22 +42,49 @@ class StopRequest:
         self.number = self.number or number
         if number in INSISTING:
             for each in INSISTING:
-                signal.signal(each, signal.default_int_handler)
+                signal.signal(each, interrupt)
+
+
+def interrupt(number: int, _: FrameType | None) -> None:
+    """Stop like Ctrl-C, but with the number of the signal for the exit status."""
+    raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def handled(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
+    """Handle signals until the end of the block; where Python allows it, which is in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, before in kept.items():
+            signal.signal(number, before)
 
 
 @contextmanager
 def noted_signals() -> Iterator[StopRequest]:
-    """Note signals instead of being stopped by them; where Python allows it, which is in the main thread."""
+    """Note signals instead of being stopped by them."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    with handled(dict.fromkeys([*INSISTING, *NOTICE], request.note)):
         yield request
-        return
-    kept = {number: signal.signal(number, request.note) for number in (*INSISTING, NOTICE) if number}
-    try:
-        yield request
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+
+
+def interrupting_signals() -> AbstractContextManager[None]:
+    """Let SIGTERM, SIGUSR1 and the end of the terminal do what Ctrl-C does, unless ignored, as nohup has it.
+
+    Processes that train together wait for each other in C++, where Python hears no signal: these end there at once.
+    """
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return handled(
+        {
+            number: signal.SIG_DFL if several and number != signal.SIGINT else interrupt
+            for number in (*INSISTING, *NOTICE, *HANGUP)
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
+    )
 
 
 def between_steps(run: Run, stop: StopRequest) -> None:
@@ -94,18 +123,6 @@ def how_to_go_on(run: Run) -> str:
     return f"--name {run.folder.name} --resume goes on from there"
 
 
-def stop_on_signals() -> None:
-    """Let SIGTERM, SIGUSR1 and the end of the terminal do what Ctrl-C does, unless ignored, as nohup has it."""
-    for number in (signal.SIGTERM, HANGUP, NOTICE):
-        if number and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, notice if number == NOTICE else signal.default_int_handler)
-
-
-def notice(number: int, _: FrameType | None) -> None:
-    """Stop like Ctrl-C, but with the number of the signal for the exit status."""
-    raise KeyboardInterrupt(number)
-
-
 def run_command(program: str, work: Callable[[Processes], object]) -> int:
     """Do the work of a command that trains in one process or many, as `exit_status` does.
 
@@ -131,23 +148,20 @@ def exit_status(program: str, work: Callable[[], int | None], after_interruption
     """
     keep_freed_memory()
     try:
-        return work() or 0
+        with interrupting_signals():
+            return work() or 0
     except UserError as error:
         status, sentence = 2, str(error)
     except StoppedError as error:
         status, sentence = 128 + error.number, f"{signal.Signals(error.number).name} {error}"
     except RunError as error:
         status, sentence = 1, str(error)
-    except BrokenPipeError:  # the reader of the output has gone: nothing to say, and nobody to say it to
-        return 1
     except OSError as error:
-        status, sentence = 1, f"{error.filename or 'output'}: {error.strerror}; what was written before is whole"
+        tell_unwritten(program, error)
+        return 1
     except KeyboardInterrupt as error:
-        number = signal.Signals(error.args[0]) if error.args else signal.SIGINT
-        status, sentence = (
-            128 + number,
-            f"interrupted{f' by {number.name}' if error.args else ''}; {after_interruption}",
-        )
-    if is_first():
-        print(f"{program}: error: {sentence}", file=sys.stderr)
+        number = signal.Signals(*error.args or (signal.SIGINT,))
+        by = "" if number == signal.SIGINT else f" by {number.name}"
+        status, sentence = 128 + number, f"interrupted{by}; {after_interruption}"
+    tell(program, sentence)
     return status

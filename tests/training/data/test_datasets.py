@@ -133,6 +133,13 @@ def test_without_network_the_message_names_what_to_put_where(tmp_path, monkeypat
         load_cifar("cifar10", tmp_path)
 
 
+def test_an_archive_that_is_no_file_is_not_written_to(no_files, tmp_path):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.symlink_to(no_files["pipe"])
+    with refuses(UserError, "--data", "cifar10", archive):
+        load_cifar("cifar10", tmp_path)
+
+
 def test_other_sources_are_refused(tmp_path):
     with refuses(UserError, "--data", "digits", "cifar10", "cifar100", "folder:PATH", "imagenet"):
         load_data("imagenet", tmp_path)

@@ -1,10 +1,11 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refusals import refuses
+from refusals import assert_names, refuses
 from safetensors.torch import load_file
 
 from cifarblocks.training.data import folders
@@ -21,6 +22,13 @@ def test_reads_every_image_under_its_class(image_folder, tmp_path):
     assert torch.equal(train_labels, torch.arange(2).repeat_interleave(12))
     assert torch.equal(test_labels, torch.arange(2).repeat_interleave(4))
     assert torch.equal(train.flatten(1).max(1).values > 127, train_labels.bool())
+
+
+def test_a_class_whose_name_is_not_text_is_escaped(image_folder, tmp_path):
+    """A Latin-1 name of another machine, which pictures, JSON and TensorBoard could not write."""
+    for part in ("train", "test"):
+        (image_folder / part / "dark").rename(image_folder / part / os.fsdecode(b"caf\xe9"))
+    assert load_folder(image_folder, tmp_path / "cache")[3] == ["caf\\udce9", "light"]
 
 
 def repaint(cache):
@@ -81,7 +89,8 @@ def gray_file(root):
     Image.new("L", (8, 6)).save(root / "train" / "light" / "5.png")
 
 
-def foreign_file(root):
+def only_foreign_files(root):
+    empty_class(root)
     (root / "train" / "dark" / "Thumbs.db").write_bytes(b"not an image")
 
 
@@ -113,7 +122,7 @@ def remove(*parts):
     ("spoil", "file", "named"),
     [
         (break_file, "test/light/2.png", ["JPEG", "PNG"]),
-        (foreign_file, "train/dark/Thumbs.db", ["JPEG", "PNG"]),
+        (only_foreign_files, "train/dark", [".jpg", ".png"]),
         (stray_file, "train/stray.png", []),
         (nested_folder, "train/dark/more", []),
         (broken_link, "train/dark/99.png", ["No such file"]),
@@ -131,6 +140,51 @@ def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, file, named
     spoil(image_folder)
     with refuses(UserError, image_folder / file, *named):
         load_folder(image_folder, tmp_path / "cache")
+
+
+def test_what_programs_leave_beside_images_is_skipped_and_counted_in_one_line(image_folder, tmp_path, capsys):
+    expected = load_folder(image_folder, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
+    for name in ("Thumbs.db", "desktop.ini", "dark/.DS_Store", "dark/._0.png", "dark/notes.txt", "light/LICENSE"):
+        (image_folder / "train" / name).write_bytes(b"not an image")
+    for name in ("__MACOSX", ".ipynb_checkpoints", "light/__MACOSX"):
+        (image_folder / "test" / name).mkdir()
+    (image_folder / "train" / "dark" / "0.png").rename(image_folder / "train" / "dark" / "0.PNG")
+    found = load_folder(image_folder, tmp_path / "cache")
+    assert_names(capsys.readouterr().err, 9, image_folder / "train" / "Thumbs.db")
+    assert found[3] == expected[3]
+    for part in (1, 2):
+        assert torch.equal(found[part][0], expected[part][0])
+
+
+def test_one_process_of_many_counts_what_is_skipped(image_folder, tmp_path, capsys, monkeypatch):
+    (image_folder / "train" / "Thumbs.db").write_bytes(b"not an image")
+    monkeypatch.setenv("RANK", "1")
+    load_folder(image_folder, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pipe_called_an_image_is_refused(image_folder, no_files, tmp_path):
+    path = image_folder / "train" / "dark" / "3.jpg"
+    path.symlink_to(no_files["pipe"])
+    with refuses(UserError, path, "a pipe"):
+        load_folder(image_folder, tmp_path / "cache")
+
+
+def test_a_pipe_in_place_of_the_cache_is_replaced(image_folder, no_files, tmp_path, capsys):
+    load_folder(image_folder, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    file.unlink()
+    file.symlink_to(no_files["pipe"])
+    load_folder(image_folder, tmp_path / "cache")
+    assert_names(capsys.readouterr().err, file, "a pipe")
+    assert not file.is_symlink()
+
+
+def test_file_names_need_not_be_text(image_folder, tmp_path):
+    path = image_folder / "train" / "dark" / os.fsdecode(b"caf\xe9.png")
+    (image_folder / "train" / "dark" / "0.png").rename(path)
+    assert len(load_folder(image_folder, tmp_path / "cache")[1][0]) == 24
 
 
 def test_an_image_size_makes_every_image_rgb_and_of_that_size(image_folder, tmp_path):

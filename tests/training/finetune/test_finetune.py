@@ -326,6 +326,7 @@ def files(tmp_path_factory):
         ("list.pth", "--source timm --model resnet_18", ["list.pth", "list"]),
         ("nested.pth", "--source timm --model resnet_20", ["nested.pth", "model"]),
         ("bare.safetensors", "", ["--weights", "bare.safetensors"]),
+        ("start.safetensors", "--source timm --model resnet_20", ["--source", "timm", "start.safetensors"]),
         ("start.safetensors", "--model resnet_32", ["--model", "resnet_32", "start.safetensors", "resnet_20"]),
         ("start.safetensors", "--freeze --cutmix 1", ["--cutmix", "--freeze"]),
         ("start.safetensors", "--freeze --optimizer muon", ["--optimizer", "muon", "--freeze"]),

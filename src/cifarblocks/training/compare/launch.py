@@ -17,6 +17,7 @@ import torch
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import DECLARED, FLAG, Options
 from cifarblocks.training.options.parse import read_options
+from cifarblocks.training.output import escaped
 from cifarblocks.training.run_folder.folder import CONFIGURATION, is_finished, read_json
 from cifarblocks.training.run_folder.sharing import shareable
 
@@ -136,7 +137,7 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *TRAIN, *arguments]
         with log.open("ab") as file:
-            file.write(f"$ {shlex.join(command)}\n".encode())
+            file.write(f"$ {escaped(shlex.join(command))}\n".encode())
             file.flush()
             self.process = subprocess.Popen(
                 command,

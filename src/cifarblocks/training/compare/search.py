@@ -13,6 +13,7 @@ from cifarblocks.training.compare.space import Space, check_space, describe_spac
 from cifarblocks.training.compare.study import ENDED, next_trial, open_study
 from cifarblocks.training.compare.trial import try_values
 from cifarblocks.training.errors import RunError
+from cifarblocks.training.output import escaped
 from cifarblocks.training.pictures.study import draw_study
 
 
@@ -48,7 +49,7 @@ def search(plan: Plan, arguments: list[str]) -> list[str]:
                 outcome = try_values(study, trial, folder, [*arguments, "--share", str(plan.share)], plan.patience)
                 ended = study.get_trials(states=ENDED)
                 print(f"trial {len(ended)}/{plan.trials}: {outcome}", flush=True)
-                draw_study(folder / "study.png", f"{trained.model}: {folder}", ended, space)
+                draw_study(folder / "study.png", escaped(f"{trained.model}: {folder}"), ended, space)
             else:
                 if not told:
                     print("waiting for the last trials, which other processes train", flush=True)

@@ -8,9 +8,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from cifarblocks.training.compare.launch import Settings, command_line, parse, tidy
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.options.declared import Options
+from cifarblocks.training.options.declared import DECLARED, Options
+from cifarblocks.training.options.parse import option_parser
 
 Space = dict[str, Any]  # an optuna distribution for each option
+ALSO_SEARCHED = ("recipe", "image_size")  # beside what a recipe sets
 SWITCHED = {"true": True, "false": False}
 
 
@@ -33,7 +35,7 @@ def read_range(text: str) -> tuple[str, BaseDistribution]:
         return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in values.split(",")])
     try:
         low, high = map(float, values.split(".."))
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        if not (low < high and math.isfinite(high - low)):
             raise ValueError
     except ValueError:
         raise ArgumentTypeError(f"must be NAME=LOW..HIGH, two numbers and the lower one first, got {text!r}") from None
@@ -48,15 +50,24 @@ def check_space(space: Space, arguments: list[str]) -> Options:
     trained = parse(arguments)
     if trained.final:
         raise UserError("--final holds no images out, and values are chosen on those")
+    given = vars(option_parser().parse_args(arguments))
     for key, distribution in space.items():
-        if key == "seed":
-            raise UserError("--search seed: all trials have the --seed of the search")
-        if f"--{key}" in arguments:
-            raise UserError(f"--search {key}: --{key} is given too")
+        check_key(key, given)
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
         for value in map(typed, ends):
             parse([*arguments, *command_line({key: value})], f"--search {key}={value}: ")
     return trained
+
+
+def check_key(key: str, given: dict[str, Any]) -> None:
+    """Refuse to search for what does not change how the model is trained, or is given too."""
+    option, _, argument = key.partition(".")
+    name = option.replace("-", "_")
+    if not argument and name in DECLARED and DECLARED[name]["kind"] != "recipe" and name not in ALSO_SEARCHED:
+        searched = "what a recipe sets, recipe, image-size or model-argument.NAME"
+        raise UserError(f"--search {key}: give {searched}, which change the training of one model")
+    if argument in dict(given.get("model_argument", ())) if argument else name in given:
+        raise UserError(f"--search {key}: --{key} is given too")
 
 
 def typed(value: Any) -> Any:

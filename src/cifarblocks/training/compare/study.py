@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from cifarblocks.checkpoints.files import first_line
+from cifarblocks.checkpoints.files import first_line, require_regular
 from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.compare.claims import claimed
 from cifarblocks.training.compare.space import Space
@@ -89,6 +89,8 @@ def open_storage(storage: str) -> str | BaseStorage:
     if "://" in storage:
         return storage
     Path(storage).parent.mkdir(parents=True, exist_ok=True)
+    if Path(storage).exists():
+        require_regular(Path(storage))
     return JournalStorage(JournalFileBackend(storage, JournalFileOpenLock(storage)))
 
 

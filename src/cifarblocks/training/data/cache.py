@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from cifarblocks.checkpoints.files import reading
 from cifarblocks.training.atomic import write_atomically
 
 
@@ -29,14 +30,13 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with reading(path, f"used, {remedy} again"), safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in names}
-            if hash_tensors(tensors) == (file.metadata() or {}).get("sha256"):
-                return tensors
-        problem = "its content is not what was written"
-    except (SafetensorError, OSError) as error:
-        problem = str(error)
-    print(f"cache {path} cannot be used, {remedy} again: {problem}", file=sys.stderr)
+            if hash_tensors(tensors) != (file.metadata() or {}).get("sha256"):
+                raise ValueError("its content is not what was written")
+            return tensors
+    except ValueError as error:
+        print(f"cache {error}", file=sys.stderr)
     return None
 
 

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cifarblocks.training.data.folders import load_folder
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.hardware import check_memory
 
 DIGITS = Path(__file__).with_name("digits.safetensors")
 SOURCES = "digits, cifar10, cifar100 or folder:PATH"
@@ -114,11 +115,14 @@ def resized(data: DataSet, image_size: int | None) -> DataSet:
         return data
 
     def part(images: Images) -> Images:
-        size = [image_size, image_size]
-        chunks = images.pixels.permute(0, 3, 1, 2).split(1000)  # resized in floats, which would not fit all at once
-        pixels = torch.cat([transforms.resize(chunk, size, antialias=True).permute(0, 2, 3, 1) for chunk in chunks])
-        return Images(pixels.contiguous(), images.labels)
+        pixels = torch.empty(len(images), image_size, image_size, 3, dtype=torch.uint8)
+        chunk = max(1, 2**24 // image_size**2)  # resized in floats, which would not fit all at once
+        for taken, given in zip(images.pixels.split(chunk), pixels.split(chunk), strict=True):
+            large = transforms.resize(taken.permute(0, 3, 1, 2), [image_size, image_size], antialias=True)
+            given.copy_(large.permute(0, 2, 3, 1))
+        return Images(pixels, images.labels)
 
+    check_memory(len(data.train) + len(data.test), image_size, image_size, f"--image-size {image_size}")
     return replace(data, train=part(data.train), test=part(data.test))
 
 
@@ -139,11 +143,14 @@ def load_cifar(source: str, directory: Path) -> DataSet:
     """Load CIFAR-10 or CIFAR-100 from its original files, downloaded where they are missing.
 
     Raises:
-        UserError: if they are missing and cannot be downloaded.
+        UserError: If they are missing and cannot be downloaded.
     """
     from torchvision import datasets
 
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source]
+    archive = directory / reader.filename
+    if archive.exists() and not archive.is_file():  # torchvision would open it to write
+        raise UserError(f"--data {source}: {archive} is not a file; remove it")
     try:
         train, test = (reader(directory, train=train, download=True) for train in (True, False))
     except (URLError, OSError, RuntimeError) as error:

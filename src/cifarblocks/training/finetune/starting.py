@@ -12,7 +12,7 @@ from cifarblocks.checkpoints.published import load_published, read_published
 from cifarblocks.checkpoints.resizing import fitting
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.datasets import DataSet
-from cifarblocks.training.errors import refusing
+from cifarblocks.training.errors import UserError, refusing
 from cifarblocks.training.models import build_model
 
 # Mean and standard deviation that the networks of a source were trained with.
@@ -97,8 +97,19 @@ def read_start(path: Path, source: str | None = None) -> Start:
     Raises:
         UserError: If the file cannot be read, or is not what it should be.
     """
+    if source is not None and is_own(path):
+        raise UserError(f"--source {source}: cifarblocks train wrote --weights {path}; leave out --source and --model")
     with refusing("--weights "):
         tensors, card = read_weights(path) if source is None else (read_published(path, source), None)
     with path.open("rb") as file:
         digest = sha256_of(file, path.stat().st_size)[:16]
     return Start(path, digest, tensors, source, card)
+
+
+def is_own(path: Path) -> bool:
+    """Return True for weights that cifarblocks train wrote."""
+    try:
+        read_weights(path)
+    except ValueError:
+        return False
+    return True

@@ -3,13 +3,16 @@
 import argparse
 import ast
 import math
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+
+from cifarblocks.training.output import tell
+
+MOST = 1e6  # of a number without another bound: what is made of it in float32 stays finite
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,13 +32,35 @@ class Parser(argparse.ArgumentParser):
         )
         self.about = about
 
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Read a command line; a value that is empty, such as a variable of a shell that is not set, is refused."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        option = ""
+        for argument in arguments:
+            value = argument
+            if argument.startswith("--"):
+                option, equals, value = argument.partition("=")
+                if not equals:
+                    continue
+            if value in ("", "--") or "\0" in value:
+                where = f"argument {option}: must" if option else "an argument must"
+                self.error(f"{where} not be empty, be '--' or have a null character, got {value!r}")
+        return super().parse_known_args(arguments, namespace)
+
+    def by_name(self, option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the NAME=VALUE of a repeatable option by their names, none of which may be given twice."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            self.error(f"argument {option}: {next(name for name in names if names.count(name) > 1)} is given twice")
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
         unknown, _, rest = message.partition("unrecognized arguments: ")
         if not unknown and (near := get_close_matches(rest.split(" ")[0], self._option_string_actions, n=1)):
             message += f"; did you mean {near[0]}?"
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"{self.prog}: error: {self.about}{message}", file=sys.stderr)
+        tell(self.prog, f"{self.about}{message}")
         sys.exit(2)
 
 
@@ -45,12 +70,12 @@ def named_value(text: str) -> tuple[str, Any]:
     >>> named_value("kernel_size=5"), named_value("shortcut=A")
     (('kernel_size', 5), ('shortcut', 'A'))
     """
-    name, equals, value = text.partition("=")
-    if not (name.isidentifier() and equals):
+    name, _, value = text.partition("=")
+    if not (name.isidentifier() and value):
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # no literal, or nested too deep
         return name, value
 
 
@@ -81,17 +106,16 @@ def integer(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
     return read
 
 
-def number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    """Return a reader of finite numbers in a range."""
+def number(least: float, most: float = MOST) -> Callable[[str], float]:
+    """Return a reader of numbers in a range."""
 
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (least <= value <= most and math.isfinite(value)):
-            limits = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-            raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text!r}")
+        if not least <= value <= most:  # nan neither
+            raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}, got {text!r}")
         return value
 
     return read

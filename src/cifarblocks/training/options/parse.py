@@ -27,13 +27,19 @@ def read_options(
         program: The command, for its help and its errors.
         description: The first paragraphs of the help.
     """
-    parser = Parser(program, description, usage="[options]")
-    add_options(parser, ("run", "data", "recipe", "place", "upkeep"))
+    parser = option_parser(program, description)
     typed = vars(parser.parse_args(arguments))
     try:
         return complete(typed)
     except UserError as error:
         parser.error(str(error))
+
+
+def option_parser(program: str = "cifarblocks train", description: str | None = None) -> Parser:
+    """Return a parser of all options that can be typed, which leaves out those that are not."""
+    parser = Parser(program, description, usage="[options]")
+    add_options(parser, ("run", "data", "recipe", "place", "upkeep"))
+    return parser
 
 
 def complete(typed: dict[str, Any]) -> Options:
@@ -54,7 +60,7 @@ def complete(typed: dict[str, Any]) -> Options:
 def read_recipe(name: str | None, model: str, path: Path = RECIPES) -> dict[str, Any]:
     """Return the values of the named recipe, or of that of the model's family, read as if they were typed."""
     recipes, families = load_recipes(path)
-    name = name or recipe_of_family(model, families)
+    name = recipe_of_family(model, families) if name is None else name
     reader = Parser("cifarblocks train", about=f"recipe {name}: ")
     add_options(reader, ["recipe"])
     allowed = [flag(option)[2:] for option, told in DECLARED.items() if told["kind"] == "recipe"]

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.compare.table import Row, mean_and_deviation, ranked
+from cifarblocks.training.pictures.text import TITLE, drawable
 
 MANY = 10  # rows that can be told apart by colours
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # so that no line crosses a label
@@ -45,7 +46,7 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> Figure:
     finish(figure, axes)
     names: dict[tuple[float, float], list[str]] = {}
     for row in [*front, *(row for row in ranked(rows) if row not in front)]:
-        names.setdefault((row.multiply_adds, row.top1), []).append(row.label)
+        names.setdefault((row.multiply_adds, row.top1), []).append(drawable(row.label))
     label_points(axes, list(names), ["\n".join(labels) for labels in names.values()])
     save_figure(figure, path)
     return figure
@@ -87,7 +88,7 @@ def draw_learning_curves(path: Path, title: str, rows: list[Row]) -> Figure:
         axes.set(xlabel="epoch" if by_epoch else "seconds", ylabel=f"{part} {label}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for name, color in palette.items():
-        panels[0].plot([], [], color=color, label=name)
+        panels[0].plot([], [], color=color, label=drawable(name))
     finish(figure, *panels)
     save_figure(figure, path)
     return figure
@@ -127,7 +128,7 @@ def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
             axes.errorbar([bar.top1], [place], xerr=[deviation(bar)], color="black", lw=1, capsize=3)
         axes.plot(values, [place] * len(values), "o", color="black", markersize=3, alpha=0.6)
         axes.text(1.005, place, f"{bar.top1:.2f} %", va="center", transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(bars)), names)
+    axes.set_yticks(range(len(bars)), [drawable(name) for name in names])
     axes.invert_yaxis()
     lowest = min(min(values) - deviation(bar) for bar, values in zip(bars, dots, strict=True))
     highest = max(max(*values, bar.top1 + deviation(bar)) for bar, values in zip(bars, dots, strict=True))
@@ -153,7 +154,7 @@ def empty_figure(title: str, width: float, height: float) -> Figure:
     """Make a figure of so many inches."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(drawable(title, TITLE))
     return figure
 
 

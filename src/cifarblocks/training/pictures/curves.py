@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifarblocks.training.atomic import save_figure
+from cifarblocks.training.pictures.text import TITLE, drawable
 
 TRAINING, VALIDATION, AVERAGE = "#8a8f98", "#1f5fbf", "#c8651b"
 
@@ -21,7 +22,7 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
         test_top1: in percent.
     """
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
-    figure.suptitle(title)
+    figure.suptitle(drawable(title, TITLE))
     epochs = [line["epoch"] for line in history]
     marker = "o" if len(epochs) <= 30 else None
     loss, accuracy = figure.subplots(1, 2)

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.data.datasets import Images
+from cifarblocks.training.pictures.text import TITLE, drawable
 
 SHOWN = 20
+LONGEST = 14  # characters of a class name that fit their place
 
 
 def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
@@ -44,7 +46,8 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
         classes: the names.
     """
     figure = Figure(figsize=(14, 7), layout="constrained", dpi=130)
-    figure.suptitle(title)
+    figure.suptitle(drawable(title, TITLE))
+    classes = [drawable(name, LONGEST) for name in classes]
     grid = figure.add_gridspec(1, 2)
     left, right = (figure.add_subfigure(grid[0, column]) for column in range(2))
     draw_confusion(left.subplots(), confusion(images.labels, outcomes[:, 0].long(), len(classes)), classes)
@@ -55,7 +58,7 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
         if index is not None:
             axes.imshow(images.pixels[index].numpy())
             found, *probabilities = outcomes[index].tolist()
-            names = [shortened(classes[number]) for number in (int(images.labels[index]), int(found))]
+            names = [classes[number] for number in (int(images.labels[index]), int(found))]
             of_found, of_true = (f"{100 * probability:.0f} %" for probability in probabilities)
             axes.set_title(f"{names[0]}, {of_true} →\n{names[1]}, {of_found}", fontsize=8)
     save_figure(figure, path)
@@ -71,19 +74,9 @@ def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
     axes.figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(classes) > 20:
         return
-    places, names = range(len(classes)), [shortened(name) for name in classes]
-    long = max(map(len, names)) > 3
-    axes.set_xticks(places, names, rotation=45 if long else 0, ha="right" if long else "center")
-    axes.set_yticks(places, names)
+    places, long = range(len(classes)), max(map(len, classes)) > 3
+    axes.set_xticks(places, classes, rotation=45 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(places, classes)
     for row, column in torch.nonzero(counts).tolist():
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=8)
-
-
-def shortened(name: str, most: int = 14) -> str:
-    """Shorten a name to fit its place.
-
-    >>> shortened("oak"), shortened("a very long name of a class")
-    ('oak', 'a very long n…')
-    """
-    return name if len(name) <= most else name[: most - 1] + "…"

@@ -12,8 +12,10 @@ from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.compare.launch import Settings
 from cifarblocks.training.compare.space import Space
 from cifarblocks.training.pictures.compare import GREY, empty_figure, finish
+from cifarblocks.training.pictures.text import drawable
 
 OURS, BEST = "#1f5fbf", "#c0392b"
+LONGEST = 30  # characters of a value that fit its place
 
 
 def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) -> None:
@@ -30,7 +32,9 @@ def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) 
         for trial in trials:
             color = BEST if trial is best else OURS
             face = color if trial.state == TrialState.COMPLETE else "none"
-            axes.plot(trial.params[key], lowest[trial.number], "o", color=color, markerfacecolor=face)
+            value = trial.params[key]
+            place = drawable(value, LONGEST) if isinstance(value, str) else value
+            axes.plot(place, lowest[trial.number], "o", color=color, markerfacecolor=face)
         name_values(axes, key, space)
     draw_curves(panels[-1], trials, best)
     high, low = max(lowest.values()), min(lowest.values())
@@ -48,7 +52,7 @@ def draw_study(path: Path, title: str, trials: list[FrozenTrial], space: Space) 
 
 def name_values(axes: Axes, key: str, space: Space) -> None:
     """Label the axis of an option, on the scale on which it was searched."""
-    axes.set_xlabel(key)
+    axes.set_xlabel(drawable(key))
     if isinstance(space[key], CategoricalDistribution):
         axes.margins(x=0.2)
     elif space[key].log:
@@ -78,7 +82,7 @@ def add_legend(axes: Axes, best: FrozenTrial | None) -> None:
     axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="trial, cut short")
     if best is not None:
         values: Settings = best.user_attrs["values"]
-        label = "\n".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
+        label = "\n".join(drawable(f"{key.rpartition('.')[2]} {value}", LONGEST) for key, value in values.items())
         axes.plot([], [], "o", color=BEST, label=f"best:\n{label}")
 
 

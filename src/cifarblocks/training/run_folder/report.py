@@ -63,7 +63,7 @@ def summary(
         "data": configuration["data"]["name"],
         "epochs": len(history),
         "test_top1": round(test.top1, 4),
-        "test_top5": round(test.top5, 4),
+        "test_top5": None if test.top5 is None else round(test.top5, 4),
         "test_loss": test.loss,
         "test_images": test.images,
         "training_images": training_images,
@@ -89,7 +89,7 @@ def describe_run(options: Options, data: DataSet, model: nn.Module, training_ima
         f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{cifarblocks.count_macs(model):,} multiply-adds\n"
         f"{data.name}: {training_images:,} images to train, {validation_images:,} to select, "
-        f"{len(data.test):,} to test\n"
+        f"{len(data.test):,} to test{'; of 1 class, so every answer is right' if len(data.classes) == 1 else ''}\n"
         f"{processes.world_size} x {processes.device.type} in {options.precision}, "
         f"{'accelerated layers' if options.accelerate else 'the layers of torch'}, batches of {options.batch_size}, "
         f"learning rate {options.lr * options.batch_size / 256:g} ({options.lr:g} per 256 images)"

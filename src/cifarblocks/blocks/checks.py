@@ -1,0 +1,166 @@
+"""Checks of arguments, which refuse a wrong one by its name and value."""
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from textwrap import shorten
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+Choice = TypeVar("Choice")
+Size = int | tuple[int, int]  # height and width of a map, or one number for both
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, on one line that is not long."""
+    return shorten(repr(value), 80, placeholder=" ...")
+
+
+def require_int(minimum: int, **values: Any) -> None:
+    """Refuse the first value that is not an int, or is below `minimum`.
+
+    Raises:
+        TypeError: If it is not an int; a bool and a tensor are not.
+        ValueError: If it is below `minimum`.
+
+    >>> require_int(1, channels=64, stride=0)
+    Traceback (most recent call last):
+    ValueError: stride must be at least 1, got 0
+    """
+    for name, value in values.items():
+        if isinstance(value, bool | Tensor):  # which Python takes for an index too
+            raise TypeError(f"{name} must be an int, got {shown(value)}")
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be an int, got {shown(value)}") from None
+        if number < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def require_number(minimum: float = -math.inf, maximum: float = math.inf, /, **values: Any) -> None:
+    """Refuse the first value that is not a finite number from `minimum` to `maximum`.
+
+    Raises:
+        TypeError: If it is not a number; a bool is not.
+        ValueError: If it is nan, infinite or out of range.
+
+    >>> require_number(0, eps=1e-6, scale=float("nan"))
+    Traceback (most recent call last):
+    ValueError: scale must be finite, got nan
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not issubclass(type(value), Real):
+            raise TypeError(f"{name} must be a number, got {shown(value)}")
+        if not abs(value) < math.inf:  # nan is not, and `math.isfinite` takes no large ints
+            raise ValueError(f"{name} must be finite, got {value}")
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        if value > maximum:
+            raise ValueError(f"{name} must be at most {maximum}, got {value}")
+
+
+def require_rate(**rates: Any) -> None:
+    """Refuse the first rate that is not a number of at least 0 and below 1.
+
+    >>> require_rate(drop_path=1)
+    Traceback (most recent call last):
+    ValueError: drop_path must be below 1, got 1
+    """
+    require_number(0, **rates)
+    for name, rate in rates.items():
+        if rate >= 1:
+            raise ValueError(f"{name} must be below 1, got {rate}")
+
+
+def require_odd(**sizes: Any) -> None:
+    """Refuse the first size of a kernel that has no middle.
+
+    >>> require_odd(kernel_size=4)
+    Traceback (most recent call last):
+    ValueError: kernel_size must be odd, got 4
+    """
+    require_int(1, **sizes)
+    for name, size in sizes.items():
+        if size % 2 == 0:
+            raise ValueError(f"{name} must be odd, got {size}")
+
+
+def require_odds(**sequences: Any) -> None:
+    """Refuse the first value that is not a sequence of odd sizes, one at least.
+
+    >>> require_odds(strips=[])
+    Traceback (most recent call last):
+    ValueError: strips must have at least one size, got []
+    """
+    for name, sizes in sequences.items():
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+            raise TypeError(f"{name} must be a sequence of ints, got {shown(sizes)}")
+        if not sizes:
+            raise ValueError(f"{name} must have at least one size, got {shown(sizes)}")
+        for size in sizes:
+            require_odd(**{name: size})
+
+
+def require_callable(**parts: Any) -> None:
+    """Refuse the first part that cannot be called to build a module.
+
+    >>> require_callable(activation="relu")
+    Traceback (most recent call last):
+    TypeError: activation must be callable and build a module, got 'relu'
+    """
+    for name, part in parts.items():
+        if not callable(part):
+            raise TypeError(f"{name} must be callable and build a module, got {shown(part)}")
+
+
+def choose(choices: Mapping[str, Choice], **named: Any) -> Choice:
+    """Return what one argument names.
+
+    Raises:
+        ValueError: If it names none of the choices.
+
+    >>> choose({"cifar": 1, "imagenet": 4}, stem="cifar")
+    1
+    """
+    ((name, value),) = named.items()
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {shown(value)}")
+    return choices[value]
+
+
+def height_and_width(size: Any, name: str = "size") -> tuple[int, int]:
+    """Return the height and width that one number or two stand for.
+
+    Raises:
+        TypeError: If they are not ints.
+        ValueError: If they are not one or two, or one of them is below 1.
+
+    >>> height_and_width(8), height_and_width((8, 5))
+    ((8, 8), (8, 5))
+    """
+    both = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+    if len(both) != 2:
+        raise ValueError(f"{name} must be one number or a height and a width, got {size}")
+    for side in both:
+        require_int(1, **{name: side})
+    height, width = both
+    return height, width
+
+
+def mlp_width(channels: int, mlp_ratio: float) -> int:
+    """Return the hidden channels of an MLP that is `mlp_ratio` times as wide as its input, rounded down.
+
+    Raises:
+        ValueError: If that is below 1.
+
+    >>> mlp_width(64, 4)
+    256
+    """
+    require_number(0, mlp_ratio=mlp_ratio)
+    width = int(mlp_ratio * channels)
+    if width < 1:
+        raise ValueError(f"mlp_ratio must be at least 1 / channels ({channels}), got {mlp_ratio}")
+    return width

@@ -1,0 +1,68 @@
+"""Output of a command: errors in one line, on any terminal, and what to do where it cannot be written."""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+from cifarblocks.checkpoints.files import first_line
+
+
+def is_first() -> bool:
+    """Return True for process 0, before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def open_streams() -> None:
+    """Give stdin, stdout and stderr a file where they are closed, and escape what a terminal cannot show.
+
+    The file takes the number of the closed one, so that no file of a run gets what libraries write to stderr.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until the process ends)
+        elif isinstance(stream, io.TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def escaped(text: str) -> str:
+    r"""Return a text without what UTF-8 lacks: bytes of a file name that are not UTF-8.
+
+    >>> escaped("caf\udcff")
+    'caf\\udcff'
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
+def tell(program: str, sentence: str, *, once: bool = True) -> None:
+    """Print an error on stderr in one line; a stderr that cannot be written is left alone.
+
+    Args:
+        program: The command.
+        sentence: What is wrong, and what to do.
+        once: Let process 0 alone say it, for all of those that train together.
+    """
+    if once and not is_first():
+        return
+    try:
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
+        print(f"{program}: error: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def tell_unwritten(program: str, error: OSError) -> None:
+    """Say which file could not be written, or nothing where the reader of the output has gone, as after `| head`."""
+    if error.filename is None:
+        discard(sys.stdout)
+    if not isinstance(error, BrokenPipeError):
+        reason = error.strerror or first_line(error)
+        tell(program, f"{error.filename or 'output'}: {reason}; what was written before is whole")
+
+
+def discard(stream: TextIO) -> None:
+    """Send a stream nowhere; Python writes what is left in it when it ends, and would fail once more."""
+    with suppress(OSError):  # a stream of Python alone, as in a notebook, has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

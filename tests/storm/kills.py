@@ -1,0 +1,59 @@
+"""A run killed at random moments, alone or one of two processes in step, is in the end the run that nobody touched."""
+
+import os
+import random
+import signal
+import time
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from commands import EVERYTHING_RANDOM, write_shades
+from run_folders import assert_same_run
+from together import printed, start_together
+
+RARE = 400  # too slow for the quick tests; tests/training/test_survival.py has some
+COMMAND = ["train", *EVERYTHING_RANDOM, "--name", "storm"]
+RUN = Path("runs", "eca_resnet_20", "storm")
+SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+
+
+def case(seed: int) -> None:
+    """Stop a process of the run again and again; the others end too, and the run goes on to the same end."""
+    draw = random.Random(seed)
+    processes = draw.choice((1, 1, 2))
+    untouched, seconds = whole(processes)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shades(folder / "shades")
+        for _ in range(draw.randint(1, 4)):
+            group = start_together(COMMAND, folder, processes)
+            time.sleep(draw.uniform(0, seconds))
+            victim = draw.choice(group)
+            if victim.is_alive():
+                os.kill(victim.pid, draw.choice(SIGNALS))
+            for process in group:
+                process.join(timeout=60)
+                assert process.exitcode is not None, "it hangs"
+        run_to_its_end(folder, processes)
+        assert_same_run(untouched / RUN, folder / RUN)
+
+
+def run_to_its_end(folder: Path, processes: int) -> None:
+    group = start_together(COMMAND, folder, processes)
+    for process in group:
+        process.join(timeout=120)
+    assert [process.exitcode for process in group] == [0] * processes, printed(folder, processes)
+
+
+kept = TemporaryDirectory()
+
+
+@cache
+def whole(processes: int) -> tuple[Path, float]:
+    """Return the folder of a run that nobody touched, and the seconds that it took."""
+    folder = Path(kept.name, str(processes))
+    write_shades(folder / "shades")
+    began = time.monotonic()
+    run_to_its_end(folder, processes)
+    return folder, time.monotonic() - began

@@ -1,0 +1,79 @@
+"""Values that no option takes, whichever it is: each is refused by its name, with what was given."""
+
+import pytest
+from storm.command_lines import case
+
+from cifarblocks.cli import finetune, list, predict, search, show, sweep
+from cifarblocks.training.options.command_line import Parser, integer, named_value, number
+from cifarblocks.training.options.declared import DECLARED, Options, flag
+from cifarblocks.training.options.parse import read_options
+
+TYPED = {name: told["arguments"] for name, told in DECLARED.items() if told["kind"] != "begun"}
+NUMBERS = [name for name in TYPED if any(kind in str(Options.__annotations__[name]) for kind in ("int", "float"))]
+
+
+@pytest.mark.parametrize("value", ["", "--", "a\0b"])
+def test_a_value_that_is_none_is_refused_by_every_option(value, refused):
+    for name in TYPED:
+        refused(read_options, [f"{flag(name)}={value}"], "cifarblocks train: error", flag(name), repr(value))
+    for name in ("recipe", "mean"):
+        if value != "--":  # argparse says by itself that this is no value
+            refused(read_options, [flag(name), value], flag(name), repr(value))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e308", "1e400", "1,5"])
+def test_numbers_without_sense_are_refused_by_every_option(text, refused):
+    assert {"lr", "mixup", "mean", "epochs", "image_size"} < set(NUMBERS)
+    for name in NUMBERS:
+        values = [text] * TYPED[name].get("nargs", 1)
+        refused(read_options, [flag(name), *values], flag(name), repr(text))
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "named"),
+    [
+        (search.main, ["--search", "lr=1,2", "--name", ""], ["--name", "''"]),
+        (search.main, ["--search", "lr=1,2", "--storage="], ["--storage", "''"]),
+        (search.main, ["--search", "lr=1,2", "--share", "nan"], ["--share", "nan"]),
+        (search.main, ["--search", "lr=1,2", "--trials", "inf"], ["--trials", "inf"]),
+        (search.main, ["--search", "lr=1,2", "--search", "lr=3,4"], ["--search", "lr", "twice"]),
+        (search.main, ["--search", "lr=1,2", "--search", "model_argument.a=-1e308..1e308"], ["--search", "1e308"]),
+        (sweep.main, [""], ["''"]),
+        (sweep.main, ["optimizer", "--output", ""], ["--output", "''"]),
+        (sweep.main, ["optimizer", "--jobs", "1000000000000000000"], ["--jobs", 4096]),
+        (sweep.main, ["optimizer", "--set", "lr=1", "--set", "lr=2"], ["--set", "lr", "twice"]),
+        (finetune.main, ["--weights", ""], ["--weights", "''"]),
+        (finetune.main, ["--weights", "a", "--model="], ["--model", "''"]),
+        (predict.main, ["--weights", "a", ""], ["--weights", "''"]),
+        (predict.main, ["--weights", "a", "a.png", "--top", "nan"], ["--top", "nan"]),
+        (show.main, [""], ["''"]),
+        (list.main, [""], ["''"]),
+    ],
+)
+def test_every_command_refuses_what_says_nothing(main, arguments, named, monkeypatch, tmp_path, refused):
+    monkeypatch.chdir(tmp_path)
+    refused(main, arguments, f"cifarblocks {main.__module__.rpartition('.')[2]}: error", *named)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_ends_of_a_range_are_in_it():
+    assert [number(0, 1)(text) for text in ("0", "1", "0.5", "-0.0")] == [0, 1, 0.5, 0]
+    assert number(0)("1e6") == 1e6
+    assert [integer(1, 3)(text) for text in ("1", "3")] == [1, 3]
+
+
+def test_a_value_of_many_brackets_is_text():
+    text = "[" * 100_000
+    assert named_value(f"a={text}") == ("a", text)
+
+
+def test_what_follows_two_dashes_is_no_option(capsys):
+    parser = Parser("a.py")
+    parser.add_argument("files", nargs="*")
+    assert parser.parse_args(["--", "--a=b"]).files == ["--a=b"]
+
+
+@pytest.mark.parametrize("seeds", [range(100), pytest.param(range(100, 3000), marks=pytest.mark.slow)])
+def test_random_command_lines_are_read_or_refused_in_a_line(seeds):
+    for seed in seeds:
+        case(seed)
