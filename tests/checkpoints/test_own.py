@@ -62,11 +62,15 @@ STRANGE = [
 ]
 
 
+@pytest.fixture(scope="module")
+def tensors():
+    return cifarblocks.create_model(CARD.model, **CARD.arguments).state_dict()
+
+
 @pytest.mark.parametrize(("name", "value"), STRANGE, ids=[f"{name} {value[:20]!r}" for name, value in STRANGE])
-def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, name, value):
+def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, tensors, name, value):
     path = tmp_path / "a.safetensors"
-    card = {key: json.dumps(known) for key, known in asdict(CARD).items()} | {name: value}
-    save_file(cifarblocks.create_model(CARD.model, **CARD.arguments).state_dict(), path, card)
+    save_file(tensors, path, {key: json.dumps(known) for key, known in asdict(CARD).items()} | {name: value})
     with refuses(ValueError, path) as caught:
         load_weights(path)
     assert len(str(caught.value)) < 500

@@ -88,11 +88,10 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named():
         lambda value: value[..., :0],
     ],
 )
-@pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "conv1.weight", "bn1.running_mean", "fc.weight"])
+@pytest.mark.parametrize("name", ["conv1.weight", "bn1.running_mean"])
 def test_numbers_that_no_model_has_are_refused_by_their_name(name, change):
     model, state = small()
-    for arguments in ({}, {"adapt_channels": True}):
-        assert_refused(model, state | {name: change(state[name].clone())}, name, **arguments)
+    assert_refused(model, state | {name: change(state[name].clone())}, name, adapt_channels=True)
 
 
 def test_a_count_of_batches_is_an_integer():
@@ -106,10 +105,6 @@ def test_a_tensor_that_is_given_twice_is_named():
     state = Layout(depths=(2, 2, 2, 2), kernels=(3, 3), expansion=1, **KUANGLIU).state_dict()
     names = "layer2.0.shortcut.0.weight", "layer2.0.downsample.0.weight"
     assert_refused(model, state | {names[1]: state[names[0]]}, *names, source="kuangliu")
-    model = cifarblocks.create_model("vit_tiny_16", num_classes=7, image_size=64)
-    state = timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64).state_dict()
-    extra = {"stem.3.token": state["cls_token"]}
-    assert_refused(model, state | extra, "cls_token", "stem.3.token", source="timm")
 
 
 @pytest.mark.parametrize("given", [None, 3, [1], (), {1, 2}, b"weights.pth", torch.zeros(2), nn.Linear(1, 1)])

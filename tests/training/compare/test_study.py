@@ -65,13 +65,11 @@ def test_a_damaged_study_is_refused(tmp_path, written, damage):
     "change",
     [
         "UPDATE trial_user_attributes SET value_json = '\"../../out\"' WHERE key = 'folder'",
-        "UPDATE trial_user_attributes SET value_json = '3' WHERE key = 'folder'",
         "UPDATE trial_user_attributes SET value_json = '[1]' WHERE key = 'values'",
         "UPDATE trial_user_attributes SET value_json = '{'",
         "UPDATE trial_user_attributes SET key = 'valuet' WHERE key = 'values'",
         "UPDATE study_user_attributes SET value_json = '[1]'",
         "UPDATE trial_params SET distribution_json = '{}'",
-        "UPDATE trials SET state = 'LOST'",
     ],
 )
 def test_a_study_of_another_shape_is_refused(tmp_path, written, change):
@@ -83,6 +81,20 @@ def test_a_study_of_another_shape_is_refused(tmp_path, written, change):
     database.close()
     with refuses(UserError, path):
         opened(tmp_path)
+
+
+def test_the_mark_of_another_folder_is_no_text(tmp_path):
+    def opened_from_storage():
+        return open_study(tmp_path, str(tmp_path / "journal.log"), {"epochs": 1}, SPACE, 1)
+
+    opened_from_storage()
+    opened_from_storage()
+    (tmp_path / "study.id").write_bytes(b"\xff\xfe")
+    with refuses(UserError, tmp_path, "--storage"):
+        opened_from_storage()
+    (tmp_path / "journal.log").write_bytes(b"\xff" * 99)
+    with refuses(UserError, tmp_path / "journal.log"):
+        opened_from_storage()
 
 
 @pytest.mark.slow

@@ -108,19 +108,9 @@ def test_metrics_of_another_shape_are_refused(tmp_path, change):
         read_metrics(tmp_path)
 
 
-def test_a_finished_run_whose_result_was_changed_says_so_and_writes_it_anew(command):
-    arguments = ("--model", "mlp", "--epochs", 1, "--image-size", 8, "--share", 0.1, "--name", "a", "--resume")
-    command("train", *arguments)
-    path = Path("runs/mlp/a", SUMMARY)
-    written = json.loads(path.read_text())
-    path.write_text(path.read_text().replace('"test_top1": ', '"test_top1": 1'))
-    assert str(path) in command("train", *arguments, status=2).stderr
-    path.unlink()
-    command("train", *arguments)
-    assert json.loads(path.read_text())["test_top1"] == written["test_top1"]
-
-
-def test_what_is_shared_of_a_run_names_no_folder_user_or_host(command, image_folder, tmp_path, monkeypatch):
+def test_a_finished_run_names_no_folder_user_or_host_and_writes_a_changed_result_anew(
+    command, image_folder, tmp_path, monkeypatch
+):
     folder = Path("runs/mlp/a").resolve()
     data = ("--data", f"folder:{image_folder}", f"--data-dir={tmp_path / 'cache'}", "--output", tmp_path / "runs")
     arguments = ("--model", "mlp", *data, "--epochs", 1, "--batch-size", 8, "--name", "a", "--resume")
@@ -133,3 +123,10 @@ def test_what_is_shared_of_a_run_names_no_folder_user_or_host(command, image_fol
         for secret in (str(tmp_path), tmp_path.parts[1] + "/", getpass.getuser() + "/", socket.gethostname()):
             assert secret not in text, secret
     assert "--data folder:.../shades" in json.loads(texts[1])["command"]
+
+    written, path = json.loads(texts[2]), folder / SUMMARY
+    path.write_text(texts[2].replace('"test_loss": ', '"test_loss": 1'))
+    assert str(path) in command("train", *arguments, status=2).stderr
+    path.unlink()
+    command("train", *arguments)
+    assert json.loads(path.read_text())["test_loss"] == written["test_loss"]

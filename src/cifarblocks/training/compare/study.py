@@ -121,7 +121,7 @@ def check_folder(study: Study, folder: Path) -> None:
     if "id" not in study.user_attrs:
         study.set_user_attr("id", secrets.token_hex(8))
         write_atomically(path, study.user_attrs["id"].encode())
-    if not path.exists() or path.read_text() != study.user_attrs["id"]:
+    if not path.exists() or path.read_bytes() != str(study.user_attrs["id"]).encode():
         raise UserError(
             f"study {study.study_name} of --storage has its trials in another folder than {folder}; "
             "give an --output on a disk that all machines share, or another --name"
