@@ -57,7 +57,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc"
 @linux
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_torch_is_imported_is_answered_in_a_line(number, signals, tmp_path):
-    process = begun("train", folder=tmp_path)
+    process = begun("list", folder=tmp_path)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number

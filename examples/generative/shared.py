@@ -35,7 +35,7 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
     add = parser.add_argument
     add("--epochs", type=integer(1), default=epochs, help="passes over the training images (default: %(default)s)")
     add("--batch-size", type=integer(2), default=64, help="(default: %(default)s)")
-    add("--lr", type=number(0), default=learning_rate, help="learning rate of Adam (default: %(default)s)")
+    add("--lr", type=number(0, 1e30), default=learning_rate, help="learning rate of Adam (default: %(default)s)")
     add("--width", type=integer(1, WIDEST), default=32,
         help="channels of the largest maps, doubled at each halving (default: %(default)s)")  # fmt: skip
     add("--pictures-every", type=integer(1), default=1,

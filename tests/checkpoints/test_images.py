@@ -68,6 +68,17 @@ def test_a_truncated_file_is_refused(tmp_path, kind):
             read_image(tmp_path / "image")
 
 
+def test_nothing_is_said_beside_the_error(tmp_path, capfd):
+    """The libtiff of Pillow writes to stderr itself."""
+    noise().save(tmp_path / "image.tif", compression="tiff_adobe_deflate")
+    content = bytearray((tmp_path / "image.tif").read_bytes())
+    content[100] ^= 255  # in the pixels
+    (tmp_path / "image.tif").write_bytes(content)
+    with refuses(ValueError, tmp_path / "image.tif"):
+        read_image(tmp_path / "image.tif")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_damaged_jpeg_that_can_be_decoded_is_an_image(tmp_path):
     noise().save(tmp_path / "image", format="JPEG")
     content = bytearray((tmp_path / "image").read_bytes())

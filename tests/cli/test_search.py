@@ -176,8 +176,7 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         (("--search", "lr=0.1..1", "--epoch", 1), ["--epoch", "--epochs"]),
     ],
 )
-def test_what_cannot_work_is_refused(arguments, named, monkeypatch, tmp_path, refused):
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_work_is_refused(arguments, named, stand_in, refused):
     refused(search.main, [*MLP, *arguments], "cifarblocks search: error", *named)
     assert not Path("runs").exists()
 

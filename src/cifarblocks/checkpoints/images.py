@@ -43,6 +43,8 @@ def read_image(path: Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 if image.mode not in MODES:
                     raise ValueError(f"its mode is {image.mode}; convert it to RGB of 8 bits first")
+                # A line at once: joined of blocks of 64 kB, the widest WebP, of some hundred bytes, takes two minutes.
+                image.decodermaxblock = max(image.decodermaxblock, 4 * image.width)
                 image.load()
                 turned = ImageOps.exif_transpose(image)
         except UnidentifiedImageError:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from cifarblocks.checkpoints.files import first_line
 from cifarblocks.training.errors import RunError, UserError
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class Processes:
 
         What it raises in one of them, all of them raise.
         """
-        late = int(os.environ.get("LOCAL_RANK", 0)) > 0
+        late = from_launcher("LOCAL_RANK", 0) > 0
         result: T | None = None
         for late_ones in (False, True) if self.world_size > 1 else (False,):
             error = None
@@ -140,13 +141,25 @@ def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
+def from_launcher(name: str, alone: int) -> int:
+    """Return a number that torchrun puts into the environment; `alone` in a process that nobody launched with others.
+
+    Raises:
+        UserError: If it is no number.
+    """
+    text = os.environ.get(name, str(alone))
+    if not text.isdecimal():
+        raise UserError(f"environment variable {name} must be a number, as torchrun sets it, got {text!r}")
+    return int(text)
+
+
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end."""
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = from_launcher("RANK", 0), from_launcher("WORLD_SIZE", 1)
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        local_rank, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        local_rank, gpus = from_launcher("LOCAL_RANK", 0), torch.cuda.device_count()
         if local_rank >= gpus:
             raise UserError(
                 f"--nproc_per_node must be at most the {gpus} GPUs of a machine, got at least {local_rank + 1}"
@@ -157,7 +170,10 @@ def joined_processes() -> Iterator[Processes]:
         yield Processes(0, 1, device)
         return
     # The others wait while one of them decodes or downloads.
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    except ValueError as error:
+        raise UserError(f"WORLD_SIZE is {world_size}, but the processes cannot meet: {first_line(error)}") from error
     try:
         yield Processes(rank, world_size, device)
     finally:

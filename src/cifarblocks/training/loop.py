@@ -98,9 +98,9 @@ def score(run: Run, model: nn.Module, images: Sized, outcomes: list[Tensor] | No
     """
     scores = evaluate(run.trained(model), run.batches.of_images(images), run.processes, run.autocast, outcomes)
     if not math.isfinite(scores.loss):
-        rate = f"try a smaller --lr than {run.schedule.lr:g}"
         raise RunError(
-            f"the loss on validation or test images is {scores.loss}; {rate}; what was written before is whole"
+            f"the loss on validation or test images is {scores.loss}; try a smaller --lr than {run.schedule.lr:g}; "
+            "what was written before is whole"
         )
     return scores
 

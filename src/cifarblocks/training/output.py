@@ -10,8 +10,9 @@ from cifarblocks.checkpoints.files import first_line
 
 
 def is_first() -> bool:
-    """Return True for process 0, before the processes have met."""
-    return os.environ.get("RANK", "0") == "0"
+    """Return True for process 0, before the processes have met; also where its number is none."""
+    rank = os.environ.get("RANK", "0")
+    return not rank.isdecimal() or int(rank) == 0
 
 
 def open_streams() -> None:

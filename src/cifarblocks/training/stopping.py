@@ -77,7 +77,7 @@ def interrupting_signals() -> AbstractContextManager[None]:
 
     Processes that train together wait for each other in C++, where Python hears no signal: these end there at once.
     """
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
     return handled(
         {
             number: signal.SIG_DFL if several and number != signal.SIGINT else interrupt

@@ -29,19 +29,24 @@ def test_numbers_without_sense_are_refused_by_every_option(text, refused):
         refused(read_options, [flag(name), *values], flag(name), repr(text))
 
 
+# Beside each mistake stands one that is found later, so that none of these trains where the first is not.
+SEARCH = ["--search", "lr=1,2", "--epochs", "none"]
+SWEEP = ["optimizer", "--dry-run"]
+
+
 @pytest.mark.parametrize(
     ("main", "arguments", "named"),
     [
-        (search.main, ["--search", "lr=1,2", "--name", ""], ["--name", "''"]),
-        (search.main, ["--search", "lr=1,2", "--storage="], ["--storage", "''"]),
-        (search.main, ["--search", "lr=1,2", "--share", "nan"], ["--share", "nan"]),
-        (search.main, ["--search", "lr=1,2", "--trials", "inf"], ["--trials", "inf"]),
-        (search.main, ["--search", "lr=1,2", "--search", "lr=3,4"], ["--search", "lr", "twice"]),
-        (search.main, ["--search", "lr=1,2", "--search", "model_argument.a=-1e308..1e308"], ["--search", "1e308"]),
-        (sweep.main, [""], ["''"]),
-        (sweep.main, ["optimizer", "--output", ""], ["--output", "''"]),
-        (sweep.main, ["optimizer", "--jobs", "1000000000000000000"], ["--jobs", 4096]),
-        (sweep.main, ["optimizer", "--set", "lr=1", "--set", "lr=2"], ["--set", "lr", "twice"]),
+        (search.main, [*SEARCH, "--name", ""], ["--name", "''"]),
+        (search.main, [*SEARCH, "--storage="], ["--storage", "''"]),
+        (search.main, [*SEARCH, "--share", "nan"], ["--share", "nan"]),
+        (search.main, [*SEARCH, "--trials", "inf"], ["--trials", "inf"]),
+        (search.main, [*SEARCH, "--search", "lr=3,4"], ["--search", "lr", "twice"]),
+        (search.main, [*SEARCH, "--search", "model_argument.a=-1e308..1e308"], ["--search", "1e308"]),
+        (sweep.main, ["", "--dry-run"], ["''"]),
+        (sweep.main, [*SWEEP, "--output", ""], ["--output", "''"]),
+        (sweep.main, [*SWEEP, "--jobs", "1000000000000000000"], ["--jobs", 4096]),
+        (sweep.main, [*SWEEP, "--set", "lr=1", "--set", "lr=2"], ["--set", "lr", "twice"]),
         (finetune.main, ["--weights", ""], ["--weights", "''"]),
         (finetune.main, ["--weights", "a", "--model="], ["--model", "''"]),
         (predict.main, ["--weights", "a", ""], ["--weights", "''"]),

@@ -169,3 +169,11 @@ def test_neither_reading_nor_writing_takes_the_memory_of_further_copies(tmp_path
         tracemalloc.stop()
     assert peaks[0] < 2.5 * size  # a growing buffer is copied once
     assert peaks[1] < 0.5 * size
+
+
+def test_a_pipe_in_the_place_of_a_checkpoint_is_put_aside_unopened(tmp_path):
+    write_checkpoint(tmp_path, a_checkpoint(1))
+    (tmp_path / CHECKPOINT).rename(tmp_path / PREVIOUS)
+    os.mkfifo(tmp_path / CHECKPOINT)
+    assert read_checkpoint(tmp_path, RUN)["step"] == 1
+    assert (tmp_path / DAMAGED).is_fifo()

@@ -58,7 +58,7 @@ def grid_path(text: str) -> Path:
     if not (Path(text).exists() or shipped.exists()):
         names = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
         raise ArgumentTypeError(f"{text!r} is neither a file nor one of {names}")
-    return Path(text) if Path(text).exists() else shipped
+    return shipped if shipped.exists() and not Path(text).is_file() else Path(text)
 
 
 def read_grid(path: Path, changes: Settings) -> Grid:

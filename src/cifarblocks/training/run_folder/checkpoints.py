@@ -49,6 +49,9 @@ def read_checkpoint(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
         if not path.exists():
             continue
+        if not path.is_file():  # to open a pipe may never end
+            damaged.append((path, "it is not a file"))
+            continue
         with path.open("rb") as file:
             try:
                 checkpoint = load_whole(file)
