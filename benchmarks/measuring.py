@@ -166,7 +166,7 @@ def read_result(path: Path, check: Callable[[Any], object]) -> Any:
         check(result)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
     return result
 

@@ -120,6 +120,12 @@ def test_any_flipped_bit_is_found_or_changes_nothing(tmp_path):
     assert found > 90
 
 
+def test_a_digest_under_another_name_is_missed(tmp_path):
+    path = written(tmp_path / "a.safetensors", sha25="0" * 64)
+    with refuses(ValueError, path, "digest"):
+        load_weights(path)
+
+
 def test_weights_without_a_digest_still_load(tmp_path):
     assert load_weights(written(tmp_path / "a.safetensors"))[1] == CARD
 

@@ -105,18 +105,19 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     Raises:
         ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
+    names = {field.name for field in fields(Card)}
     with reading(path, OWN):
         from safetensors import safe_open  # here: importing cifarblocks imports torch and einops alone
 
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if not metadata.keys() >= {field.name for field in fields(Card)}:
+            if not metadata.keys() >= names:
                 raise ValueError("it does not say of what model and data they are")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        written = metadata.pop(DIGEST, None)  # None: before there were digests
-        if written is not None and written != digest_of(tensors, metadata):
+        older = metadata.keys() <= names | {"format"}  # from before there were digests
+        if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
             raise ValueError("it is damaged: its digest does not fit")
-        values = {field.name: json.loads(metadata[field.name]) for field in fields(Card)}
+        values = {name: json.loads(metadata[name]) for name in names}
         size = values["image_size"]
         card = Card(**values | {"image_size": tuple(size) if isinstance(size, list) else size})
         if not tensors:
