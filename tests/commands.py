@@ -1,8 +1,10 @@
 """How tests run commands, what they do between the steps, and the images that they give them."""
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
@@ -15,6 +17,13 @@ EVERYTHING_RANDOM = (
     "--drop-path", "0.2", "--dropout", "0.1", "--erasing", "0.5", "--mixup", "0.4", "--cutmix", "1", "--ema", "0.9",
     "--policy", "trivial", "--accumulate", "2", "--checkpoint-steps", "2", "--resume",
 )  # fmt: skip
+
+
+def folder_until_exit() -> Path:
+    """Make a temporary folder that is removed when Python ends."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def status_of(main, arguments) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-from commands import EVERYTHING_RANDOM, status_of, write_shades
+from commands import EVERYTHING_RANDOM, folder_until_exit, status_of, write_shades
 from refusals import assert_names
 from run_folders import assert_same_run
 
@@ -57,13 +57,13 @@ def trained() -> tuple[int, str]:
     return status, said.getvalue()
 
 
-kept = TemporaryDirectory()
+KEPT = folder_until_exit()
 
 
 @cache
 def whole() -> Path:
     """Return the folder of a run on a disk that works."""
-    folder = Path(kept.name)
+    folder = KEPT
     with contextlib.chdir(folder):
         write_shades(Path("shades"))
         assert trained()[0] == 0

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from commands import EVERYTHING_RANDOM, write_shades
+from commands import EVERYTHING_RANDOM, folder_until_exit, write_shades
 from run_folders import assert_same_run
 from together import printed, start_together
 
@@ -46,13 +46,13 @@ def run_to_its_end(folder: Path, processes: int) -> None:
     assert [process.exitcode for process in group] == [0] * processes, printed(folder, processes)
 
 
-kept = TemporaryDirectory()
+KEPT = folder_until_exit()
 
 
 @cache
 def whole(processes: int) -> tuple[Path, float]:
     """Return the folder of a run that nobody touched, and the seconds that it took."""
-    folder = Path(kept.name, str(processes))
+    folder = Path(KEPT, str(processes))
     write_shades(folder / "shades")
     began = time.monotonic()
     run_to_its_end(folder, processes)

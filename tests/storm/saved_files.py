@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from commands import status_of, write_shades
+from commands import folder_until_exit, status_of, write_shades
 from image_files import DAMAGES
 from refusals import assert_names
 from run_folders import assert_same
@@ -83,13 +83,13 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-kept = TemporaryDirectory()
+KEPT = folder_until_exit()
 
 
 @cache
 def whole() -> Path:
     """Return the folder of a run that nobody damaged."""
-    with contextlib.chdir(kept.name), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.chdir(KEPT), contextlib.redirect_stdout(io.StringIO()):
         write_shades(Path("shades"))
         assert status_of(main, ARGUMENTS) == 0
-    return Path(kept.name, "runs", "resnet_20", "storm")
+    return Path(KEPT, "runs", "resnet_20", "storm")
