@@ -1,5 +1,5 @@
 # make train: set up and train eca_resnet_20 on the digits.  make test: set up and pass the quick tests.
-# make storm: 20,000 cases of each kind of fault, an hour.
+# make storm: 20,000 cases of each kind of fault, 50 to 200 of those that train: an hour.
 # make docs: the pages, in site/.  All work in .venv, which they make; PYTHON chooses what makes it.
 
 PYTHON ?= python3

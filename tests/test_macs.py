@@ -124,15 +124,19 @@ def test_plain_tensors_of_a_module_are_counted_with():
     assert not model.matrix.is_meta
 
 
-def test_products_with_a_vector_are_counted():
-    matrix, vector, other = torch.randn(5, 4), torch.randn(4), torch.randn(4)
+class Vectors(nn.Module):
+    """A product of a matrix and a vector, alone and with a sum, and two of vectors."""
 
-    class Vectors(nn.Module):
-        def forward(self, x):
-            return (
-                torch.addmv(x[0, :5], matrix.to(x), x[0, :4]).sum()
-                + matrix.to(x) @ vector.to(x)
-                + x[0, :4] @ other.to(x)
-            )
+    def __init__(self, rows, columns):
+        super().__init__()
+        self.matrix, self.sum = torch.randn(rows, columns), torch.randn(rows)
+        self.vector, self.other = torch.randn(columns), torch.randn(columns, dtype=torch.complex64)
 
-    assert cifarblocks.count_macs(Vectors(), (1, 6)) == 20 + 20 + 4
+    def forward(self, x):
+        products = self.matrix @ self.vector, torch.addmv(self.sum, self.matrix, self.vector)
+        return x, products, self.vector @ self.vector, torch.vdot(self.other, self.other)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 4), (1, 7), (0, 7), (7, 0)])
+def test_products_with_a_vector_are_counted(rows, columns):
+    assert cifarblocks.count_macs(Vectors(rows, columns), (1,)) == 2 * rows * columns + 2 * columns

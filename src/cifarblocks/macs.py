@@ -43,13 +43,17 @@ def count_macs_of_parts(module: nn.Module, input_shape: Sequence[int] | None = N
     return {path.partition(".")[2]: macs for path, macs in counts.items() if "." in path}
 
 
-def _with_a_vector(*shapes: Sequence[int], **_: Any) -> int:
-    """Return torch's count of one product of a vector, two for each element of the matrix or of the other vector."""
-    return 2 * max(math.prod(shape) for shape in shapes)
+def _product(first: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(first)  # torch counts a multiplication and an addition as two
+
+
+def _product_and_sum(_: Any, first: Sequence[int], *__: Any, **___: Any) -> int:
+    return 2 * math.prod(first)
 
 
 aten = torch.ops.aten
-LEFT_OUT_BY_TORCH = dict.fromkeys((aten.mv, aten.addmv, aten.dot, aten.vdot), _with_a_vector)
+# Products with a vector, which torch leaves out: by the shape of their first factor.
+WITH_A_VECTOR = {aten.mv: _product, aten.dot: _product, aten.vdot: _product, aten.addmv: _product_and_sum}
 
 
 def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, int]:
@@ -66,7 +70,7 @@ def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, in
     for part in twin.modules():  # `to` leaves plain attributes, such as the weight of a pruned layer, where they are
         vars(part).update({name: value.to("meta") for name, value in vars(part).items() if isinstance(value, Tensor)})
     dtype = next((parameter.dtype for parameter in twin.parameters()), torch.get_default_dtype())
-    counter = FlopCounterMode(display=False, custom_mapping=LEFT_OUT_BY_TORCH)
+    counter = FlopCounterMode(display=False, custom_mapping=WITH_A_VECTOR)
     before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
     with patch.dict(before, clear=True), patch.dict(after, clear=True), counter, torch.no_grad():  # they do not run
         twin(torch.empty(*input_shape, device="meta", dtype=dtype))

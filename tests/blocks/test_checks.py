@@ -49,7 +49,7 @@ def test_numbers_and_rates_end_where_they_say():
             checks.require_rate(drop_path=value)
 
 
-@pytest.mark.parametrize("sizes", [7, "357", None, {3: 5}])
+@pytest.mark.parametrize("sizes", [7, "357", b"3", None, {3: 5}])
 def test_sizes_of_branches_are_a_sequence(sizes):
     with refuses(TypeError, "strips"):
         checks.require_odds(strips=sizes)

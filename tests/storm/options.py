@@ -40,4 +40,4 @@ def case(seed: int) -> None:
     assert result == 2, (arguments, result)
     assert_names(said.getvalue(), "cifarblocks train")
     words = [word for name in chosen for word in (flag(name)[2:].removesuffix("-argument"), *arguments)]
-    assert any(word in said.getvalue() for word in words if word), (arguments, said.getvalue())
+    assert any(repr(word)[1:-1] in said.getvalue() for word in words if word), (arguments, said.getvalue())

@@ -13,6 +13,11 @@ Choice = TypeVar("Choice")
 Size = int | tuple[int, int]  # height and width of a map, or one number for both
 
 
+def is_sequence(value: Any) -> bool:
+    """Return True for a list or tuple, say, and not for text or bytes."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
 def shown(value: Any) -> str:
     """Return a value as Python writes it, on one line that is not long."""
     return shorten(repr(value), 80, placeholder=" ...")
@@ -96,7 +101,7 @@ def require_odds(**sequences: Any) -> None:
     ValueError: strips must have at least one size, got []
     """
     for name, sizes in sequences.items():
-        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        if not is_sequence(sizes):
             raise TypeError(f"{name} must be a sequence of ints, got {shown(sizes)}")
         if not sizes:
             raise ValueError(f"{name} must have at least one size, got {shown(sizes)}")
@@ -141,7 +146,7 @@ def height_and_width(size: Any, name: str = "size") -> tuple[int, int]:
     >>> height_and_width(8), height_and_width((8, 5))
     ((8, 8), (8, 5))
     """
-    both = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+    both = tuple(size) if is_sequence(size) else (size, size)
     if len(both) != 2:
         raise ValueError(f"{name} must be one number or a height and a width, got {size}")
     for side in both:

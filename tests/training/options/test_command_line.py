@@ -1,7 +1,6 @@
 """Values that no option takes, whichever it is: each is refused by its name, with what was given."""
 
 import pytest
-from storm.command_lines import case
 
 from cifarblocks.cli import finetune, list, predict, search, show, sweep
 from cifarblocks.training.options.command_line import Parser, integer, named_value, number
@@ -76,9 +75,3 @@ def test_what_follows_two_dashes_is_no_option(capsys):
     parser = Parser("a.py")
     parser.add_argument("files", nargs="*")
     assert parser.parse_args(["--", "--a=b"]).files == ["--a=b"]
-
-
-@pytest.mark.parametrize("seeds", [range(100), pytest.param(range(100, 3000), marks=pytest.mark.slow)])
-def test_random_command_lines_are_read_or_refused_in_a_line(seeds):
-    for seed in seeds:
-        case(seed)

@@ -109,6 +109,7 @@ def check(options: Options) -> None:
         ),
         f"--share must be above 0, got {options.share}": options.share == 0,
         f"--ema must be below 1, got {options.ema}": options.ema >= 1,
+        f"--drop-path must be below 1, got {options.drop_path}": (options.drop_path or 0) >= 1,
         f"--layer-decay must be above 0, got {options.layer_decay}": options.layer_decay == 0,
     }
     for argument in SET_BY_DATA:
