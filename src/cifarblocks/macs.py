@@ -16,8 +16,8 @@ def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> i
     """Count the multiply-adds of one forward pass in eval mode.
 
     One multiplication and one addition together are one multiply-add, so this is half of what is called FLOPs.
-    Normalisation, activations, pooling, element-wise products and Fourier transforms are not counted. Hooks do not
-    run, so a pruned or weight-normed layer counts as the plain layer.
+    Normalisation, activations, pooling, element-wise products, `nn.Bilinear` and Fourier transforms are not counted.
+    Hooks do not run, so a pruned or weight-normed layer counts as the plain layer.
 
     Args:
         module: Any module, also in DistributedDataParallel or DataParallel; it is not changed.
