@@ -62,6 +62,7 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
         ("a.pth", b""),
         ("empty.safetensors", b""),
         ("text.pth", b"hello"),
+        ("j.pth", b"jkl"),
         ("zip.pth", b"PK\3\4"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -69,6 +70,20 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
             read_published(tmp_path / name, "timm")
     with refuses(ValueError, tmp_path / "a.pth", "empty"):
         read_published(tmp_path / "a.pth", "timm")
+    for name in ("text.pth", "j.pth", "zip.pth"):
+        with refuses(ValueError, tmp_path / name, "damaged"):
+            read_published(tmp_path / name, "timm")
+
+
+def test_a_cut_or_flipped_file_of_torch_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    place = content.index(bytes(4000)) + 2000
+    for damaged in (content[:-100], content[:place], content[:place] + b"\1" + content[place + 1 :]):
+        (tmp_path / "b.pth").write_bytes(damaged)
+        with refuses(ValueError, tmp_path / "b.pth", "damaged"):
+            read_published(tmp_path / "b.pth", "timm")
+    assert torch.equal(read_published(tmp_path / "a.pth", "timm")["a"], torch.zeros(1000))
 
 
 def test_nobody_is_advised_to_load_what_may_run_code(tmp_path):

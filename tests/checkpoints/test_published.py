@@ -161,6 +161,12 @@ def test_files_are_read(suffix, tmp_path):
     assert torch.equal(model.stages[2][1].conv2.weight, state["layer3.1.conv2.weight"])
 
 
+def test_a_model_without_memory_is_refused():
+    model, state = small()
+    with refuses(ValueError, "model", "meta"):
+        cifarblocks.load_published(model.to("meta"), state, "chenyaofo")
+
+
 def test_a_file_of_anything_else_is_not_unpickled(tmp_path):
     model, _ = small()
     path = tmp_path / "weights.pth"

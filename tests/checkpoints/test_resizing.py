@@ -79,3 +79,12 @@ def test_what_does_not_fit_is_named(new_classifier):
     other = cifarblocks.create_model("mlp", num_classes=7, image_size=16).state_dict()
     with refuses(ValueError, "stem.2.weight", (512, 768)):
         fitting(model, other, new_classifier=new_classifier)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(torch.float32, 1e300), (torch.float16, 1e6)])
+def test_numbers_must_be_finite_in_the_type_of_the_model(dtype, value):
+    model = torch.nn.Linear(1, 1, dtype=dtype)
+    weights = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    fitting(model, weights)
+    with refuses(ValueError, "bias", dtype):
+        fitting(model, {**weights, "bias": torch.full((1,), value, dtype=torch.float64)})

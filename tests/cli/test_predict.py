@@ -69,6 +69,17 @@ def test_what_cannot_work_is_refused(weights, image_folder, no_files, tmp_path, 
         refused(predict.main, ["--weights", *arguments], "cifarblocks predict: error", *named)
 
 
+def test_weights_that_give_no_finite_numbers_are_refused(weights, image_folder, monkeypatch, refused):
+    path, model = weights
+    for parameter in model.parameters():
+        parameter.data.fill_(3e38)
+    save_weights(path, model, CARD)
+    monkeypatch.chdir(image_folder.parent)
+    image = next(image_folder.glob("test/*/*.png"))
+    refused(predict.main, ["--weights", path, image], "--weights", path, image)
+    refused(predict.main, ["--weights", path, "--evaluate", "--data", "folder:shades"], "--weights", path, "nan")
+
+
 def test_images_are_named_with_no_package_but_pillow(weights, image_folder, command, tmp_path):
     """The training system's packages and torchvision cannot be imported."""
     path, _ = weights

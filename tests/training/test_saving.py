@@ -1,6 +1,7 @@
 """A run that goes on: its state comes back as it was, and what no run can have saved is refused."""
 
 import math
+from functools import partial
 
 import torch
 from refusals import refuses
@@ -64,6 +65,12 @@ def longer(history):
     return [{**history[0], "epoch": number} for number in range(1, 4)]
 
 
+def with_memory(memory, optimizer):
+    """Change what the optimizer remembers of its first parameter; None takes it away."""
+    others = {number: value for number, value in optimizer["state"].items() if number}
+    return {**optimizer, "state": others if memory is None else {0: memory, **others}}
+
+
 # What is changed in a checkpoint of the second epoch's first step, of two epochs of two, and what is named.
 CHANGES = [
     ({"step": -1}, ["step", -1]),
@@ -72,21 +79,41 @@ CHANGES = [
     ({"step": "1"}, ["step", "'1'"]),
     ({"history": lambda history: longer(history)[:2]}, ["step", 1, "epoch", 2]),
     ({"history": longer, "step": 0}, ["epoch", 3]),
-    ({"history": lambda history: history[0]}, ["list"]),
+    ({"history": lambda history: history[0]}, ["history"]),
     ({"history": lambda history: [history]}, ["table"]),
     ({"history": lambda history: [{**history[0], "epoch": 2}]}, ["epoch", 1, 2]),
     ({"history": lambda history: [{**history[0], "train_loss": "low"}]}, ["train_loss", "low"]),
     ({"history": lambda history: [{"epoch": 1}]}, ["train_loss"]),
+    ({"history": lambda history: [{**history[0], "train_loss": math.nan}]}, ["train_loss", "nan"]),
+    ({"history": lambda history: [*longer(history)[:1], {**history[0], "epoch": 2, "validation_top1": 1.0}], "step": 0},
+     ["validation_top1", "epoch", 2]),
     ({"optimizer": lambda optimizer: {**optimizer, "state": {}}}, ["optimizer"]),
+    *[({"optimizer": partial(with_memory, memory)}, named) for memory, named in [
+        (None, ["optimizer", 5, 6]),
+        ({}, ["parameter", 0, "momentum_buffer"]),
+        ({"moment_buffer": torch.zeros(512, 144)}, ["parameter", 0, "momentum_buffer"]),
+        ({"momentum_buffer": "fast"}, ["parameter", 0, "momentum_buffer", "'fast'"]),
+        ({"momentum_buffer": torch.tensor(0.5)}, ["parameter", 0, "momentum_buffer", ()]),
+        ({"momentum_buffer": torch.zeros(512, 144).int()}, ["parameter", 0, "momentum_buffer", torch.int32]),
+    ]],
     ({"optimizer": lambda optimizer: {**optimizer, "param_groups": []}}, ["optimizer"]),
-    ({"optimizer": lambda optimizer: {**optimizer, "state": {0: {"momentum_buffer": torch.zeros(2, 5)}}}},
-     ["momentum_buffer", (2, 5)]),
+    ({"optimizer": partial(with_memory, {"momentum_buffer": torch.zeros(2, 5)})}, ["momentum_buffer", (2, 5)]),
     ({"optimizer": lambda optimizer: {**optimizer, "state": {99: {"momentum_buffer": torch.zeros(2, 5)}}}}, []),
     ({"sums": lambda sums: sums[:, :2]}, ["sums", (1, 2)]),
     ({"seconds": math.nan}, ["seconds", "nan"]),
+    ({"sums": lambda sums: -1 - sums}, ["sums", -1.0]),
+    ({"sums": lambda sums: sums / 0}, ["sums", "nan"]),
+    ({"sums": lambda sums: sums + 1j}, ["sums"]),
     ({"waited": None}, ["waited", None]),
+    ({"waited": -1.0}, ["waited", -1.0]),
+    ({"seconds": math.inf}, ["seconds", "inf"]),
     ({"model": lambda model: {**model, "more": torch.zeros(1)}}, []),
-    ({"average": lambda average: {}}, []),
+    *[({"model": lambda model, dtype=dtype: {**model, "stem.2.weight": model["stem.2.weight"].to(dtype)}},
+       ["stem.2.weight", dtype]) for dtype in (torch.int32, torch.complex64)],
+    ({"model": lambda model: {**model, "stem.2.weight": model["stem.2.weight"] / 0}}, ["stem.2.weight"]),
+    ({"model": lambda model: {**model, "stem.2.weight": None}}, ["stem.2.weight", None]),
+    ({"average": lambda average: {}}, ["average"]),
+    ({"average": None}, ["average"]),
 ]  # fmt: skip
 
 
@@ -107,7 +134,7 @@ def test_what_no_run_can_have_saved_is_refused_and_nothing_goes_on(prepared):
             resume(run)
     for name in content:
         write_checkpoint(run.folder, {key: value for key, value in content.items() if key != name})
-        with refuses(UserError, "--resume", run.folder / CHECKPOINT):
+        with refuses(UserError, "--resume", run.folder / CHECKPOINT, f"lacks '{name}'"):
             resume(run)
     write_checkpoint(run.folder, content)
     resume(run)

@@ -4,14 +4,15 @@ import hashlib
 import os
 import stat
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
 
+ZIP = b"PK\3\4"
 PIECE = 2**20  # bytes that are hashed at a time
 
 KINDS = {
@@ -68,18 +69,26 @@ def unpickle(file: BinaryIO) -> Any:
     """Load what `torch.save` wrote, on the CPU: tensors and plain values, and nothing else is unpickled.
 
     Raises:
-        ValueError: If the file holds anything else. torch's own message advises to load it all the same.
+        ValueError: If the file is damaged or holds anything else. Its message replaces torch's, some of which advise to
+            unpickle all the same.
     """
     try:
+        if file.read(len(ZIP)) == ZIP:  # torch does not look at the checksums
+            with zipfile.ZipFile(file) as archive:
+                if (part := archive.testzip()) is not None:
+                    raise ValueError(f"the checksum of {part} does not fit")
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive before it refuses it
             return torch.load(file, map_location="cpu", weights_only=True)
     except EOFError:
         raise ValueError("it is empty or cut off") from None
-    except Exception as error:
-        if isinstance(error, UnpicklingError) or "weights_only" in str(error):
-            raise ValueError("it is damaged, or holds more than tensors and plain values") from None
+    except MemoryError:
         raise
+    except Exception:  # a dozen kinds: zlib.error, KeyError, UnpicklingError, RuntimeError
+        raise ValueError(
+            "it is damaged, or not a file of torch.save that holds only tensors and plain values"
+        ) from None
 
 
 def sha256_of(file: BinaryIO, length: int) -> str:

@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.checkpoints.files import reading
-from cifarblocks.checkpoints.resizing import fitting
+from cifarblocks.checkpoints.files import first_line, reading
+from cifarblocks.checkpoints.resizing import FLOATING, fitting
 from cifarblocks.registry import create_model
 
 OWN = "used as weights that cifarblocks train wrote"
@@ -59,8 +58,8 @@ class Card:
             "arguments": ("a table", isinstance(self.arguments, dict)),
             "classes": ("names", isinstance(classes, list) and classes and all(isinstance(c, str) for c in classes)),
             "image_size": (f"two numbers from 1 to {LARGEST}", is_size(size)),
-            "mean": ("three finite numbers", are_three(self.mean)),
-            "std": ("three finite numbers above 0", are_three(self.std) and min(self.std) > 0),
+            "mean": ("three numbers from -1000 to 1000", are_three(self.mean, -1000, 1000)),
+            "std": ("three numbers from 1e-6 to 1000", are_three(self.std, 1e-6, 1000)),
             "precision": (f"one of {', '.join(PRECISIONS)}", self.precision in PRECISIONS),
             "data": ("a name", isinstance(self.data, str)),
             "epoch": ("a whole number of at least 0", type(self.epoch) is int and self.epoch >= 0),
@@ -79,9 +78,9 @@ def is_size(value: Any) -> bool:
     return isinstance(value, tuple) and [type(n) is int and 1 <= n <= LARGEST for n in value] == [True] * 2
 
 
-def are_three(values: Any) -> bool:
-    """Return True for a list of three finite numbers."""
-    return isinstance(values, list) and [type(n) in (int, float) and math.isfinite(n) for n in values] == [True] * 3
+def are_three(values: Any, least: float, most: float) -> bool:
+    """Return True for a list of three numbers in a range."""
+    return isinstance(values, list) and [type(n) in (int, float) and least <= n <= most for n in values] == [True] * 3
 
 
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
@@ -92,9 +91,10 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
     """
     tensors, card = read_weights(path)
     with reading(path, OWN):
-        sketch = create_model(card.model, device="meta", **card.arguments)
+        dtype = floating_type(tensors)
+        sketch = create_model(card.model, device="meta", dtype=dtype, **card.arguments)
         tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory, however much that is
-        model = create_model(card.model, dtype=floating_type(tensors), **card.arguments)
+        model = create_model(card.model, dtype=dtype, **card.arguments)
         model.load_state_dict(tensors)
     return model.eval(), card
 
@@ -117,12 +117,24 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
         older = metadata.keys() <= names | {"format"}  # from before there were digests
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
             raise ValueError("it is damaged: its digest does not fit")
-        values = {name: json.loads(metadata[name]) for name in names}
+        values = {name: read_value(name, metadata[name]) for name in names}
         size = values["image_size"]
         card = Card(**values | {"image_size": tuple(size) if isinstance(size, list) else size})
         if not tensors:
             raise ValueError("it has no tensors")
     return tensors, card
+
+
+def read_value(name: str, text: str) -> Any:
+    """Read a value of a card, written as JSON.
+
+    Raises:
+        ValueError: If it is not JSON; the message names it.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must be JSON: {first_line(error)}") from error
 
 
 def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -137,5 +149,5 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def floating_type(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
-    """Return the type of the first tensor of floating-point numbers; None if there is none."""
-    return next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
+    """Return the type of the first floating-point tensor, in files the largest; None if there is none."""
+    return next((tensor.dtype for tensor in tensors.values() if tensor.dtype in FLOATING), None)

@@ -43,8 +43,9 @@ def load_published(
             them for other numbers of channels, as timm does.
 
     Raises:
-        ValueError: If the source is unknown, the file cannot be read, or a tensor is missing, left over, given twice,
-            of another shape or kind of number, or not finite. The message names it, and nothing was loaded.
+        ValueError: If the model is on the meta device, the source is unknown, the file cannot be read, or a tensor is
+            missing, left over, given twice, of another shape or kind of number, or not finite in the model's type. The
+            message names it, and nothing was loaded.
         TypeError: If the model is none, or `state_dict` neither a mapping of names to tensors nor the path of a file.
 
     >>> import cifarblocks
@@ -54,6 +55,8 @@ def load_published(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(value.is_meta for value in model.state_dict().values()):
+        raise ValueError("model must have memory to load tensors into, got one on the meta device")
     if not isinstance(source, str) or source not in TABLES:
         raise ValueError(f"source must be one of {list(TABLES)}, got {source!r}")
     if isinstance(state_dict, str | Path):

@@ -63,7 +63,8 @@ def unusable(value: Tensor, own: Tensor) -> str | None:
     """Return why the numbers of a tensor cannot take the place of a model's own; None if they can."""
     if value.dtype != own.dtype and (value.dtype not in FLOATING or own.dtype not in FLOATING):
         return f"of {value.dtype}, the model has {own.dtype}"
-    return None if value.isfinite().all() else "with numbers that are not finite"
+    finite = value.to(own.dtype).isfinite().all()  # float64 has numbers that float32 has not
+    return None if finite else f"with numbers that are not finite in {own.dtype}"
 
 
 def resize(name: str, value: Tensor, own: Tensor, model: nn.Module, image_size: tuple[int, int] | None) -> Tensor:

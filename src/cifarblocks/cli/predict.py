@@ -8,6 +8,7 @@ image: the file and its most probable classes; or the accuracy on the test image
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -26,8 +27,10 @@ def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
         pixels = pixels_of(resize_rgb(read_image(path), card.image_size))
         x = ((pixels.double() / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0)
         with torch.inference_mode():
-            probabilities = model(x.to(next(model.parameters()))).softmax(1)[0]
-        best = probabilities.topk(min(options.top or 3, len(card.classes)))
+            logits = model(x.to(next(model.parameters())))[0]
+        if not logits.isfinite().all():
+            raise ValueError(f"--weights {options.weights} gives numbers that are not finite for {path}")
+        best = logits.softmax(0).topk(min(options.top or 3, len(card.classes)))
         named = [f"{card.classes[i]} {100 * p:.1f} %" for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
         print(f"{path}: {', '.join(named)}", flush=True)
 
@@ -44,6 +47,8 @@ def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
     autocast = torch.autocast(parameter.device.type, torch.bfloat16, enabled=card.precision == "bfloat16")
     batches = evaluation_batches(data.test.to(parameter.device), normalise)
     scores = evaluate(model, batches, autocast=autocast)
+    if not math.isfinite(scores.loss):
+        raise UserError(f"--weights {options.weights} gives numbers that are not finite: the loss is {scores.loss}")
     print(f"{data.name}: {scores.accuracies()} on {scores.images:,} test images")
 
 

@@ -1,17 +1,29 @@
 """Saving of a run: weights and metrics each epoch, and checkpoints to go on from."""
 
-import math
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
+from types import NoneType
 from typing import Any
+
+from torch import Tensor
 
 from cifarblocks.checkpoints.files import first_line
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.run import Run
 from cifarblocks.training.run_folder.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
-from cifarblocks.training.run_folder.folder import check_history, write_metrics
+from cifarblocks.training.run_folder.folder import Shape, check_history, check_shape, write_metrics
 from cifarblocks.training.run_folder.same import decisive
 from cifarblocks.training.run_folder.weights import save_weights
+
+SHAPE: Shape = {  # of a checkpoint
+    **dict.fromkeys(("model", "average"), (dict, OrderedDict, NoneType)),
+    "optimizer": {"state": (dict,), "param_groups": (list,)},
+    "history": (list,),
+    "step": (int,),
+    "sums": (Tensor,),
+    **dict.fromkeys(("seconds", "waited"), (float,)),
+}
 
 
 def resume(run: Run) -> None:
@@ -39,17 +51,14 @@ def check_progress(checkpoint: dict[str, Any], epochs: int, steps: int) -> None:
     """Refuse a checkpoint of a moment that a run of so many epochs, each of so many steps, does not have.
 
     Raises:
-        LookupError: If it lacks something.
-        ValueError: If its parts do not fit together.
+        ValueError: If it lacks something, or its parts do not fit together.
     """
+    check_shape(checkpoint, SHAPE)
     history, step = checkpoint["history"], checkpoint["step"]
     check_history(history)
     most = steps if len(history) < epochs else 0  # the step after which an epoch is scored is still of that epoch
-    if type(step) is not int or not 0 <= step <= most or len(history) > epochs:
+    if step > most or len(history) > epochs:
         raise ValueError(f"it is of step {step!r} after epoch {len(history)}, of {epochs} epochs of {steps} steps")
-    for name in ("seconds", "waited"):
-        if not (isinstance(checkpoint[name], float) and math.isfinite(checkpoint[name])):
-            raise ValueError(f"{name} is {checkpoint[name]!r}")
 
 
 def check_finite(run: Run) -> None:

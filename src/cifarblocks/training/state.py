@@ -2,15 +2,17 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cifarblocks.checkpoints.resizing import some, unusable
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.batches import Batch
 from cifarblocks.training.distributed import Processes
@@ -101,17 +103,21 @@ class State:
         """Bring everything to where `state_dict` was called, by as many processes or by others.
 
         Raises:
-            ValueError: If the optimizer's memory, or the sums, are not of this state.
+            ValueError: If the weights, the optimizer's memory or the sums are not of this state.
         """
+        check_alike("the model", content["model"], self.model.state_dict())
         self.model.load_state_dict(content["model"])
         self._load_optimizer(content["optimizer"], begun=bool(content["history"] or content["step"]))
         if self.average is not None:
+            check_alike("the average", content["average"], self.average.state_dict())
             self.average.load_state_dict(content["average"])
         self.history, self.step = content["history"], content["step"]
         self.seconds, self.waited, self.resumed = content["seconds"], content["waited"], time.perf_counter()
         sums = content["sums"]
         if sums.ndim != 2 or sums.shape[1:] != self.sums.shape:
             raise ValueError(f"sums are of shape {tuple(sums.shape)}")
+        if unusable(sums, self.sums) or (sums < 0).any():
+            raise ValueError(f"sums must be finite and at least 0, got {sums.tolist()}")
         if len(sums) != processes.world_size:  # what others have seen is counted by the first process
             sums = torch.zeros(processes.world_size, 3, dtype=sums.dtype).index_put((torch.tensor(0),), sums.sum(0))
         self.sums.copy_(sums[processes.rank])
@@ -122,13 +128,35 @@ class State:
         if [group["params"] for group in content["param_groups"]] != [group["params"] for group in groups]:
             raise ValueError("the optimizer has other groups of parameters")
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if begun and not content["state"]:
-            raise ValueError("the optimizer remembers nothing")
+        if content["state"].keys() != (set(range(len(parameters))) if begun else set()):
+            remembered = f"{len(content['state'])} of {len(parameters)} parameters"
+            raise ValueError(f"the optimizer remembers {remembered} after {'some steps' if begun else 'no step'}")
+        names = ("step", "exp_avg", "exp_avg_sq") if isinstance(self.optimizer, AdamW) else ("momentum_buffer",)
         for number, memory in content["state"].items():
-            for name, value in memory.items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
-                    raise ValueError(f"{name} of parameter {number} is of shape {tuple(value.shape)}")
+            own = {name: torch.zeros(()) if name == "step" else parameters[number] for name in names}
+            check_alike(f"the optimizer's memory of parameter {number}", memory, own)
         self.optimizer.load_state_dict({"state": content["state"], "param_groups": groups})
+
+
+def check_alike(subject: str, tensors: Any, own: Mapping[str, Tensor]) -> None:
+    """Refuse all but tensors of the same names and shapes as those that they replace, of finite numbers.
+
+    Raises:
+        ValueError: Naming the first that is not.
+
+    >>> check_alike("it", {"a": torch.ones(2)}, {"a": torch.zeros(3)})
+    Traceback (most recent call last):
+    ValueError: it has a of shape (2,), expected (3,)
+    """
+    if not isinstance(tensors, Mapping) or tensors.keys() != own.keys():
+        raise ValueError(f"{subject} must have {some(list(own))}, got {shortened(tensors)}")
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{subject} has {name} {shortened(value)}, expected a tensor")
+        if value.shape != own[name].shape:
+            raise ValueError(f"{subject} has {name} of shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
+        if problem := unusable(value, own[name]):
+            raise ValueError(f"{subject} has {name} {problem}")
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,6 +1,7 @@
 """The speeds of networks that a sweep has measured: what it did not write is refused."""
 
 import json
+import math
 
 import pytest
 from refusals import refuses
@@ -9,7 +10,7 @@ from cifarblocks.training.compare.equal_time import measured_speeds
 from cifarblocks.training.errors import UserError
 
 
-@pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf"), "fast", None, True, [1]], ids=repr)
+@pytest.mark.parametrize("speed", [0, -1, 1e-320, 10**400, math.nan, math.inf, "fast", None, True, [1]])
 def test_a_speed_that_is_none_is_refused(tmp_path, speed):
     record = {"machine": {}, "versions": {}, "speeds": {"--model mlp": speed}}
     (tmp_path / "speeds.json").write_text(json.dumps(record))

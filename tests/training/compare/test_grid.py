@@ -26,6 +26,10 @@ MODEL = "model = 'mlp'"
         (f"runs = [{{{MODEL}, lr = 1979-05-27}}]", ["lr"]),
         (f"runs = [{{{MODEL}, lr = [[[1]]]}}]", ["lr"]),
         (f"runs = [{{{MODEL}, model-argument = {{a = {{b = 1}}}}}}]", ["model-argument.a"]),
+        (f"runs = [{{{MODEL}, epochs = {{}}}}]", ["epochs", "empty"]),
+        (f"runs = [{{{MODEL}, epochs = []}}]", ["epochs", "empty"]),
+        (f"runs = [{{{MODEL}, model-argument = {{a = []}}}}]", ["model-argument.a", "empty"]),
+        (f"equal-time = {{}}\nruns = [{{{MODEL}}}]", ["equal-time", "empty"]),
         (f"options = 3\nruns = [{{{MODEL}}}]", ["options", 3]),
         (f"equal-time = 3\nruns = [{{{MODEL}}}]", ["equal-time"]),
         (

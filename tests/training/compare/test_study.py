@@ -70,6 +70,12 @@ def test_a_damaged_study_is_refused(tmp_path, written, damage):
         "UPDATE trial_user_attributes SET key = 'valuet' WHERE key = 'values'",
         "UPDATE study_user_attributes SET value_json = '[1]'",
         "UPDATE trial_params SET distribution_json = '{}'",
+        "UPDATE trial_values SET value = 'x'",
+        "UPDATE trial_values SET value_type = 'INF_POS', value = NULL",
+        "UPDATE trial_intermediate_values SET intermediate_value = 'x'",
+        "DELETE FROM trial_values",
+        "DELETE FROM study_directions",
+        "UPDATE study_directions SET direction = 'MAXIMIZE'",
     ],
 )
 def test_a_study_of_another_shape_is_refused(tmp_path, written, change):

@@ -2,9 +2,11 @@
 
 import getpass
 import json
+import math
 import random
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,27 @@ def test_a_result_of_another_shape_is_refused(tmp_path, key, value):
         read_summary(tmp_path)
 
 
+@pytest.mark.parametrize("value", [10**400, -5, math.nan, math.inf, 1e300], ids=lambda value: str(value)[:5])
+@pytest.mark.parametrize("key", ["parameters", "epochs", "seconds", "test_top1"])
+def test_a_number_that_no_run_has_is_refused(tmp_path, key, value):
+    write(tmp_path / SUMMARY, json.dumps({**RESULT, key: value}, sort_keys=False))
+    with refuses(UserError, tmp_path / SUMMARY, key):
+        read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("gpu", ["H200", 3])
+def test_a_gpu_has_a_name(tmp_path, gpu):
+    write_summary(tmp_path, RESULT | {"configuration": {"machine": {"cpu": "a", "threads": 1, "gpu": gpu}}})
+    with nullcontext() if gpu == "H200" else refuses(UserError, tmp_path / SUMMARY, "gpu", 3):
+        assert read_summary(tmp_path)
+
+
+def test_epochs_are_validated_all_or_none(tmp_path):
+    write_metrics(tmp_path, [LINE, {**LINE, "epoch": 2, "validation_top1": 50.0}])
+    with refuses(UserError, tmp_path / METRICS, "validation_top1", "epoch 2"):
+        read_metrics(tmp_path)
+
+
 def test_any_flipped_bit_of_a_result_is_found_or_changes_nothing(tmp_path):
     write_summary(tmp_path, RESULT)
     content, draw, found = (tmp_path / SUMMARY).read_bytes(), random.Random(0), 0
@@ -93,7 +116,7 @@ def test_a_changed_digit_is_told(tmp_path):
 
 def test_metrics_come_back_as_they_were(tmp_path):
     assert read_metrics(tmp_path) == []
-    for history in ([], [LINE, {**LINE, "epoch": 2, "validation_loss": 1.5, "average_validation_top1": 3}]):
+    for history in ([], [LINE, {**LINE, "epoch": 2, "average_validation_top1": 3}]):
         write_metrics(tmp_path, history)
         assert read_metrics(tmp_path) == history
 

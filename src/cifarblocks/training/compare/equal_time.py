@@ -1,9 +1,9 @@
 """The same training time for every network: how many epochs each gets follows from its measured images/s."""
 
-import math
 import tempfile
 import time
 from pathlib import Path
+from reprlib import repr as shortened
 from statistics import harmonic_mean
 from typing import Any
 
@@ -15,6 +15,7 @@ from cifarblocks.training.errors import RunError, UserError
 from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.run_folder.folder import NUMBER, Shape, read_json, read_metrics, write_json
 
+SLOWEST, FASTEST = 0.1, 1e9  # images/s that can be measured
 IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
 SHAPE: Shape = {"machine": {}, "versions": {}, "speeds": {}}
 
@@ -53,8 +54,9 @@ def read_speeds(path: Path) -> dict[str, Any]:
     """
     record = read_json(path, SHAPE, "read as the speeds of a sweep (move it, or give another --output)")
     for key, speed in record["speeds"].items():
-        if type(speed) not in NUMBER or not 0 < speed < math.inf:
-            raise UserError(f"{path}: the speed of {key} must be a number above 0, got {speed!r}; remove the file")
+        if type(speed) not in NUMBER or not SLOWEST <= speed <= FASTEST:
+            found = f"must be a number from {SLOWEST} to {FASTEST:g}, got {shortened(speed)}"
+            raise UserError(f"{path}: the speed of {key} {found}; remove the file")
     return record
 
 

@@ -80,7 +80,8 @@ def read_grid(path: Path, changes: Settings) -> Grid:
     if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) for block in blocks):
         raise UserError(f"{path}: a grid has a table [[runs]] or several, got {shortened(blocks)}")
     shared = {**flatten(path, content.get("options", {})), **flatten(Path("--set"), changes)}
-    reference = {**flatten(path, {"equal-time": content.get("equal-time", {})}), **pop_times(shared)}
+    times = {key: value for key, value in content.items() if key == "equal-time"}
+    reference = {**flatten(path, times), **pop_times(shared)}
     varied = [{key: value for key, value in flatten(path, block).items() if key not in changes} for block in blocks]
     runs = expand(path, shared, varied)
     return Grid(runs, read_reference(path, reference, runs) if reference else None)
@@ -114,14 +115,16 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
         raise UserError(f"{path}: [options] must be a table, got {table!r}")
     flat: Settings = {}
     for key, value in table.items():
-        inner = value if isinstance(value, dict) else {"": value}
+        inner = value if isinstance(value, dict) and value else {"": value}
         flat |= {tidy(f"{key}.{name}").rstrip("."): each for name, each in inner.items()}
     for key, value in flat.items():
         if key in SET_BY_SWEEP:
             raise UserError(f"{path}: {key} is set by the sweep, got {value!r}")
         # An option of several numbers, such as mean, is a list in the list.
         values = [number for one in as_list(value) for number in as_list(one)]
-        if not values or not all(isinstance(one, str | int | float) for one in values):
+        if values in ([], [{}]):
+            raise UserError(f"{path}: {key} is empty; give it a value, or leave it out")
+        if not all(isinstance(one, str | int | float) for one in values):
             found = shortened(value)
             raise UserError(f"{path}: {key} must be a text, a number, true, false or a list of these, got {found}")
         if any(isinstance(one, str) and "\0" in one for one in values):  # it ends there on a command line

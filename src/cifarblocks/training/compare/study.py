@@ -5,6 +5,7 @@ study says is running, and that no process claims or trains, was cut off: the ne
 """
 
 import json
+import math
 import re
 import secrets
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
 
 from cifarblocks.checkpoints.files import first_line, require_regular
@@ -75,7 +76,15 @@ def check_content(study: Study) -> None:
     """
     if not isinstance(study.user_attrs.get("settings", {}), dict):
         raise ValueError("its settings are no table")
+    if study.directions != [StudyDirection.MINIMIZE]:
+        raise ValueError("it must minimise one value")
     for trial in study.get_trials():
+        scores = trial.values or []
+        for score in [*scores, *trial.intermediate_values.values()]:
+            if not isinstance(score, int | float):
+                raise ValueError(f"trial {trial.number} has the score {score!r}")
+        if trial.state == TrialState.COMPLETE and [math.isfinite(score) for score in scores] != [True]:
+            raise ValueError(f"trial {trial.number} is complete with the scores {scores}")
         folder = trial.user_attrs.get("folder", "trial-0000")
         values = trial.user_attrs.get("values", None if trial.state == TrialState.COMPLETE else {})
         if not re.fullmatch(r"trial-\d{4,}", str(folder)):

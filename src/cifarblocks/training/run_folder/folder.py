@@ -23,6 +23,7 @@ DIGEST = "sha256"  # of everything else in a summary
 
 # Shapes of what a run writes: the types that the value under a key may have, or the shape of the table there.
 NUMBER, OPTIONAL = (int, float), (int, float, NoneType)
+ABSENT = type(...)  # of the value under a key that may be missing
 Shape = Mapping[str, Any]
 CONFIGURATION_SHAPE: Shape = {"options": {}, "data": {"fingerprint": (str,), "classes": (list,)}}
 LINE_SHAPE: Shape = {
@@ -36,7 +37,7 @@ SUMMARY_SHAPE: Shape = {
     **dict.fromkeys(("test_top1", "seconds"), NUMBER),
     "validation_top1": OPTIONAL,
     "versions": {"torch": (str,)},
-    "configuration": {"machine": {"cpu": (str,), "threads": (int,)}},
+    "configuration": {"machine": {"cpu": (str,), "threads": (int,), "gpu": (str, ABSENT)}},
 }
 
 
@@ -155,7 +156,7 @@ def read_json(path: Path, shape: Shape | None = None, done: str = "read as what 
 
 
 def check_shape(content: Any, shape: Shape) -> None:
-    """Refuse what lacks a key of a shape, or has a value of another type there.
+    """Refuse what lacks a key of a shape, or has a value of another type, or a number not from 0 to 1e300, there.
 
     Raises:
         ValueError: Naming the first.
@@ -163,12 +164,13 @@ def check_shape(content: Any, shape: Shape) -> None:
     if not isinstance(content, dict):
         raise ValueError(f"expected a table, got {shortened(content)}")
     for key, kinds in shape.items():
-        if key not in content:
+        value = content.get(key, ...)
+        if value is ... and ABSENT not in kinds:
             raise ValueError(f"it lacks {key!r}")
         if isinstance(kinds, Mapping):
-            check_shape(content[key], kinds)
-        elif type(content[key]) not in kinds:
-            raise ValueError(f"{key!r} is {shortened(content[key])}")
+            check_shape(value, kinds)
+        elif type(value) not in kinds or (type(value) in NUMBER and not 0 <= value < 1e300):
+            raise ValueError(f"{key!r} is {shortened(value)}")
 
 
 def write_summary(folder: Path, content: dict[str, Any]) -> None:
@@ -213,18 +215,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return history
 
 
-def check_history(history: Any) -> None:
+def check_history(history: list[Any]) -> None:
     """Refuse what are not the lines of metrics.jsonl, one for each epoch.
 
     Raises:
         ValueError: Naming the first that is none.
     """
-    if not isinstance(history, list):
-        raise ValueError(f"expected a list of epochs, got {shortened(history)}")
     for number, line in enumerate(history, start=1):
         check_shape(line, LINE_SHAPE)
         if line["epoch"] != number:
             raise ValueError(f"epoch {number} is called {line['epoch']}")
+        for key in ("validation_loss", "validation_top1"):
+            if (line[key] is None) != (history[0][key] is None):
+                raise ValueError(f"{key!r} is {line[key]} in epoch {number}, unlike in epoch 1")
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:

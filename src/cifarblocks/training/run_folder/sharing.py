@@ -4,14 +4,23 @@ import hashlib
 import re
 from typing import Any
 
+BEGIN = r"(?<![^\s=:,'\"])"  # of a path: where the text, or a word of it, begins
+SERVER = r"://(?:\S*@)?[^\s/'\"]*"  # user, password and host of a URL
+HOME = BEGIN + r"(?:~|((?:\.\./)*\.\.)?/(?:home|Users)/)[^\s/=:,'\"]*"
+FOLDERS = BEGIN + r"(?:~|\.\.)?/(?:[^=:]*/)?(?=[^/=:])"
+
 
 def without_folders(text: str) -> str:
-    """Shorten every absolute path in an argument to its last part.
+    """Shorten every path in an argument that begins at the root, at home or above this folder to its last part.
 
     >>> without_folders("folder:/home/ann/flowers"), without_folders("--output=~/runs"), without_folders("runs/first")
     ('folder:.../flowers', '--output=.../runs', 'runs/first')
+    >>> without_folders("../../home/ann/flowers"), without_folders("'/home/ann'")
+    ('.../flowers', "'.../~'")
+    >>> without_folders("postgresql://ann:secret@host/studies")
+    'postgresql:.../studies'
     """
-    return re.sub(r"(?<![^=:])[~/](?:[^=:]*/)?(?=[^/=:])", ".../", text)
+    return re.sub(FOLDERS, ".../", re.sub(HOME, r"\1/~", re.sub(SERVER, "://", text)))
 
 
 def shareable(options: dict[str, Any]) -> dict[str, Any]:
