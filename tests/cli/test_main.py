@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from PIL import Image
 from refusals import assert_names
 
 import cifarblocks
-from cifarblocks.cli import list as list_command
 from cifarblocks.cli.main import COMMANDS, main
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -112,9 +112,19 @@ def test_what_a_terminal_cannot_show_is_escaped(weights, monkeypatch):
     assert main(weights) == 0
 
 
-def test_too_little_memory_is_told_in_a_line(monkeypatch, refused):
-    monkeypatch.setattr(list_command, "list_models", lambda _: torch.empty(2**60))
-    refused(main, ["list"], "out of memory", "--image-size", "--batch-size", status=1)
+@pytest.mark.parametrize(
+    ("arguments", "named", "unnamed"),
+    [
+        (["list"], [], "--"),
+        (["predict", "--evaluate", "--image-size=99"], ["--image-size 99"], "--batch-size"),
+        (["train", "--model", "mlp", "--image-size", "9"], ["--model mlp --image-size 9", "--batch-size"], "None"),
+    ],
+)
+def test_too_little_memory_is_told_in_a_line(arguments, named, unnamed, monkeypatch, refused):
+    command = import_module(f"cifarblocks.cli.{arguments[0]}")
+    monkeypatch.setattr(command, "main", lambda _: torch.empty(2**60))
+    told = refused(main, arguments, f"cifarblocks {arguments[0]}: error", "out of memory", *named, status=1)
+    assert unnamed not in told
 
 
 @pytest.mark.parametrize("name", COMMANDS)
