@@ -39,8 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         tell(program, out_of_memory(rest, training=name in ("train", "finetune")), once=False)
-    except UnicodeEncodeError as error:
-        tell(program, f"{error.object!r} is not {error.encoding}; rename it")
     return 1
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
 from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.command_line import Parser, integer, new_path
 
 
 def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help="digits, cifar10, cifar100 or folder:PATH (default: digits)")
-    add("--data-dir", type=Path, help="holds CIFAR and decoded folders (default: data)")
+    add("--data-dir", type=new_path, help="holds CIFAR and decoded folders (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):

@@ -79,12 +79,27 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def new_path(text: str) -> Path:
+    r"""Read a path to write to: text, for libraries take no other bytes in the names of weights and metrics.
+
+    >>> new_path("caf\udcff")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: must be utf-8, the encoding of the locale, got 'caf\udcff'
+    """
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):  # what Python makes of bytes that it cannot decode
+        raise argparse.ArgumentTypeError(
+            f"must be {sys.getfilesystemencoding()}, the encoding of the locale, got {text!r}"
+        )
+    return Path(text)
+
+
 def folder_name(text: str) -> str:
     """Read the name of one folder, which cannot lead to another place.
 
     >>> folder_name("first")
     'first'
     """
+    new_path(text)
     if text in ("", "..") or Path(text).name != text or "\\" in text or not text.isprintable():
         raise argparse.ArgumentTypeError(f"must be the name of one folder, got {text!r}")
     return text
