@@ -171,6 +171,8 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         (("--search", "lr=0.1..1", "--lr=1"), ["--search", "lr", "--lr"]),
         (("--search", "mirror=true,false", "--no-mirror"), ["--search", "mirror"]),
         (("--search", "model-argument.dropout=0..1", "--model-argument", "dropout=0"), ["--search", "dropout"]),
+        (("--search", "drop_path=0..0.3", "--search", "model-argument.drop_path=0..0.2"), ["drop-path", "drop_path"]),
+        (("--search", "model-argument.dropout=0.1", "--search", "dropout=0.1,0.2"), ["--search", "dropout"]),
         *((("--search", f"{name}=1,2"), ["--search", name]) for name in UNSEARCHED),
         (("--search", "lr=0.1..1", "--final"), ["--final"]),
         (("--search", "lr=0.1..1", "--epoch", 1), ["--epoch", "--epochs"]),

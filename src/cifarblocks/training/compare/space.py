@@ -53,6 +53,8 @@ def check_space(space: Space, arguments: list[str]) -> Options:
     given = vars(option_parser().parse_args(arguments))
     for key, distribution in space.items():
         check_key(key, given)
+        if (same := f"model-argument.{key.replace('-', '_')}") in space and key in ("drop-path", "dropout"):
+            raise UserError(f"--search {key} and --search {same} are the same rate; give one of them")
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
         for value in map(typed, ends):
             parse([*arguments, *command_line({key: value})], f"--search {key}={value}: ")
