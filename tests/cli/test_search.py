@@ -162,6 +162,8 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
     [
         ((), ["--search", "NAME=LOW..HIGH"]),
         (("--search", "lr"), ["--search", "NAME=ONE,OTHER", "'lr'"]),
+        (("--search", "lr=1,"), ["--search", "'lr=1,'", "empty"]),
+        (("--search", "policy=none,none"), ["--search", "'policy=none,none'", "'none'", "twice"]),
         (("--search", "lr=3..1"), ["--search", "lr=3..1"]),
         (("--search", "lr=-1..1"), ["--search", "lr=-1", "--lr", 0]),
         (("--search", "speed=0..1"), ["--search", "speed=0", "--speed"]),

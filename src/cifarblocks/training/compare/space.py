@@ -32,7 +32,12 @@ def read_range(text: str) -> tuple[str, BaseDistribution]:
     if not (key and equals and values):
         raise ArgumentTypeError(f"must be NAME=LOW..HIGH or NAME=ONE,OTHER, got {text!r}")
     if ".." not in values:
-        return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in values.split(",")])
+        choices = values.split(",")
+        for value in choices:
+            if not value or choices.count(value) > 1:
+                wrong = f"the choice {value!r} twice" if value else "an empty choice"
+                raise ArgumentTypeError(f"must be NAME=ONE,OTHER, got {wrong} in {text!r}")
+        return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in choices])
     try:
         low, high = map(float, values.split(".."))
         if not (low < high and math.isfinite(high - low)):
