@@ -84,9 +84,10 @@ def weights(tmp_path, monkeypatch):
 QUICK = ["train", "--model", "mlp", "--epochs", "1", "--share", "0.1", "--image-size", "8"]
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--help"], ["predict"], QUICK])
-def test_a_full_disk_under_the_output_is_told_in_a_line(command, weights, monkeypatch, refused):
-    with open("/dev/full", "w") as output:
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("command", [["list"], ["list", "--help"], ["train", "--help"], ["predict"], QUICK])
+def test_a_full_disk_under_the_output_is_told_in_a_line(command, at_once, weights, monkeypatch, refused):
+    with io.TextIOWrapper(open("/dev/full", "wb", 0 if at_once else -1), write_through=at_once) as output:
         monkeypatch.setattr(sys, "stdout", output)
         refused(main, weights if command == ["predict"] else command, "output", os.strerror(errno.ENOSPC), status=1)
 

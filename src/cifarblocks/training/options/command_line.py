@@ -55,6 +55,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"argument {option}: {next(name for name in names if names.count(name) > 1)} is given twice")
         return found
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help; argparse itself would pass over an output that cannot be written."""
+        print(message, end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
         unknown, _, rest = message.partition("unrecognized arguments: ")
