@@ -17,6 +17,7 @@ from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
 from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import Parser, integer, new_path
+from cifarblocks.training.output import one_line
 
 
 def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
@@ -29,7 +30,7 @@ def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
             probabilities = model(x.to(next(model.parameters()))).softmax(1)[0]
         best = probabilities.topk(min(options.top or 3, len(card.classes)))
         named = [f"{card.classes[i]} {100 * p:.1f} %" for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
-        print(f"{path}: {', '.join(named)}", flush=True)
+        print(one_line(f"{path}: {', '.join(named)}"), flush=True)
 
 
 def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cifarblocks.checkpoints.files import reading
 from cifarblocks.training.atomic import write_atomically
+from cifarblocks.training.output import one_line
 
 
 def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -36,7 +37,7 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
                 raise ValueError("its content is not what was written")
             return tensors
     except ValueError as error:
-        print(f"cache {error}", file=sys.stderr)
+        print(one_line(f"cache {error}"), file=sys.stderr)
     return None
 
 
