@@ -14,10 +14,11 @@ TYPED = {name: told["arguments"] for name, told in DECLARED.items() if told["kin
 NUMBERS = [name for name in TYPED if any(kind in str(Options.__annotations__[name]) for kind in ("int", "float"))]
 
 
-@pytest.mark.parametrize("value", ["", "--", "a\0b"])
-def test_a_value_that_is_none_is_refused_by_every_option(value, refused):
+@pytest.mark.parametrize(("value", "wrong"), [("", "be empty"), ("--", "be '--'"), ("a\0b", "have a null character")])
+def test_a_value_that_is_none_is_refused_by_every_option(value, wrong, refused):
     for name in TYPED:
-        refused(read_options, [f"{flag(name)}={value}"], "cifarblocks train: error", flag(name), repr(value))
+        about = f"argument {flag(name)}: must not {wrong}, got {value!r}"
+        refused(read_options, [f"{flag(name)}={value}"], "cifarblocks train: error", about)
     for name in ("recipe", "mean"):
         if value != "--":  # argparse says by itself that this is no value
             refused(read_options, [flag(name), value], flag(name), repr(value))

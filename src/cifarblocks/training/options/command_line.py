@@ -42,9 +42,10 @@ class Parser(argparse.ArgumentParser):
                 option, equals, value = argument.partition("=")
                 if not equals:
                     continue
-            if value in ("", "--") or "\0" in value:
-                where = f"argument {option}: must" if option else "an argument must"
-                self.error(f"{where} not be empty, be '--' or have a null character, got {value!r}")
+            wrong = {"": "be empty", "--": "be '--'"}.get(value, "have a null character" if "\0" in value else "")
+            if wrong:
+                where = f"argument {option}:" if option else "an argument"
+                self.error(f"{where} must not {wrong}, got {value!r}")
         return super().parse_known_args(arguments, namespace)
 
     def by_name(self, option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
