@@ -18,6 +18,7 @@ from cifarblocks.training.compare.trial import remove_weights
 from cifarblocks.training.run_folder.folder import write_metrics
 
 MLP = ("--model", "mlp")
+ECA = ("--model", "eca_resnet_20")  # with --drop-path
 
 
 # What places a run, or makes trials measure something else.
@@ -173,8 +174,10 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         (("--search", "lr=0.1..1", "--lr=1"), ["--search", "lr", "--lr"]),
         (("--search", "mirror=true,false", "--no-mirror"), ["--search", "mirror"]),
         (("--search", "model-argument.dropout=0..1", "--model-argument", "dropout=0"), ["--search", "dropout"]),
-        (("--search", "drop_path=0..0.3", "--search", "model-argument.drop_path=0..0.2"), ["drop-path", "drop_path"]),
-        (("--search", "model-argument.dropout=0.1", "--search", "dropout=0.1,0.2"), ["--search", "dropout"]),
+        *(
+            ((*ECA, "--search", f"{name}=0..0.3", "--search", f"model-argument.{name}=0,0.2"), ["the same rate", name])
+            for name in ("drop_path", "dropout")
+        ),
         *((("--search", f"{name}=1,2"), ["--search", name]) for name in UNSEARCHED),
         (("--search", "lr=0.1..1", "--final"), ["--final"]),
         (("--search", "lr=0.1..1", "--epoch", 1), ["--epoch", "--epochs"]),
