@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from PIL import Image
 from refusals import assert_names
 
 import cifarblocks
-from cifarblocks.cli import list as list_command
 from cifarblocks.cli.main import COMMANDS, main
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -84,9 +84,10 @@ def weights(tmp_path, monkeypatch):
 QUICK = ["train", "--model", "mlp", "--epochs", "1", "--share", "0.1", "--image-size", "8"]
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--help"], ["predict"], QUICK])
-def test_a_full_disk_under_the_output_is_told_in_a_line(command, weights, monkeypatch, refused):
-    with open("/dev/full", "w") as output:
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("command", [["list"], ["list", "--help"], ["train", "--help"], ["predict"], QUICK])
+def test_a_full_disk_under_the_output_is_told_in_a_line(command, at_once, weights, monkeypatch, refused):
+    with io.TextIOWrapper(open("/dev/full", "wb", 0 if at_once else -1), write_through=at_once) as output:
         monkeypatch.setattr(sys, "stdout", output)
         refused(main, weights if command == ["predict"] else command, "output", os.strerror(errno.ENOSPC), status=1)
 
@@ -112,9 +113,19 @@ def test_what_a_terminal_cannot_show_is_escaped(weights, monkeypatch):
     assert main(weights) == 0
 
 
-def test_too_little_memory_is_told_in_a_line(monkeypatch, refused):
-    monkeypatch.setattr(list_command, "list_models", lambda _: torch.empty(2**60))
-    refused(main, ["list"], "out of memory", "--image-size", "--batch-size", status=1)
+@pytest.mark.parametrize(
+    ("arguments", "named", "unnamed"),
+    [
+        (["list"], [], "--"),
+        (["predict", "--evaluate", "--image-size=99"], ["--image-size 99"], "--batch-size"),
+        (["train", "--model", "mlp", "--image-size", "9"], ["--model mlp --image-size 9", "--batch-size"], "None"),
+    ],
+)
+def test_too_little_memory_is_told_in_a_line(arguments, named, unnamed, monkeypatch, refused):
+    command = import_module(f"cifarblocks.cli.{arguments[0]}")
+    monkeypatch.setattr(command, "main", lambda _: torch.empty(2**60))
+    told = refused(main, arguments, f"cifarblocks {arguments[0]}: error", "out of memory", *named, status=1)
+    assert unnamed not in told
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,20 @@ def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, c
         printed = dict(re.findall(r"(dark|light) ([\d.]+) %", line))
         assert line.startswith(f"{file}: {CARD.classes[int(expected.argmax())]}")
         assert float(printed["light"]) == pytest.approx(expected[1].item(), abs=0.051)
+
+
+def test_names_from_a_file_do_not_reach_the_terminal_as_they_are(weights, image_folder, command, tmp_path):
+    """Of weights and images of a stranger: names that clear the screen, or look like further lines."""
+    path, model = weights
+    save_weights(path, model, replace(CARD, classes=["\x1b[2J", "a\nb"], data="\x1b[31m"))
+    image = next(image_folder.glob("test/*/*.png")).rename(tmp_path / "a\n猫.png")
+    (line,) = command("predict", "--weights", path, image).stdout.splitlines()
+    assert line.isprintable()
+    assert_names(line, "a\\n猫.png", "a\\nb", "x1b[2J")
+    tuned = command(
+        "finetune", "--weights", path, "--freeze", "--data", "folder:shades", "--epochs", 1, "--batch-size", 8
+    )
+    assert r"(\x1b[31m, 6x8, 2 classes)" in tuned.stdout
 
 
 def test_scores_the_weights_as_train_did(command, image_folder, tmp_path):

@@ -18,6 +18,7 @@ from cifarblocks.training.compare.trial import remove_weights
 from cifarblocks.training.run_folder.folder import write_metrics
 
 MLP = ("--model", "mlp")
+ECA = ("--model", "eca_resnet_20")  # with --drop-path
 
 
 # What places a run, or makes trials measure something else.
@@ -162,6 +163,8 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
     [
         ((), ["--search", "NAME=LOW..HIGH"]),
         (("--search", "lr"), ["--search", "NAME=ONE,OTHER", "'lr'"]),
+        (("--search", "lr=1,"), ["--search", "'lr=1,'", "empty"]),
+        (("--search", "policy=none,none"), ["--search", "'policy=none,none'", "'none'", "twice"]),
         (("--search", "lr=3..1"), ["--search", "lr=3..1"]),
         (("--search", "lr=-1..1"), ["--search", "lr=-1", "--lr", 0]),
         (("--search", "speed=0..1"), ["--search", "speed=0", "--speed"]),
@@ -171,6 +174,10 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
         (("--search", "lr=0.1..1", "--lr=1"), ["--search", "lr", "--lr"]),
         (("--search", "mirror=true,false", "--no-mirror"), ["--search", "mirror"]),
         (("--search", "model-argument.dropout=0..1", "--model-argument", "dropout=0"), ["--search", "dropout"]),
+        *(
+            ((*ECA, "--search", f"{name}=0..0.3", "--search", f"model-argument.{name}=0,0.2"), ["the same rate", name])
+            for name in ("drop_path", "dropout")
+        ),
         *((("--search", f"{name}=1,2"), ["--search", name]) for name in UNSEARCHED),
         (("--search", "lr=0.1..1", "--final"), ["--final"]),
         (("--search", "lr=0.1..1", "--epoch", 1), ["--epoch", "--epochs"]),

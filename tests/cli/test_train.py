@@ -196,6 +196,7 @@ def test_a_diverging_run_stops_with_a_sentence(command, refused):
         (("--epochs", "ten"), ["--epochs", "ten"]),
         (("--lr", "nan"), ["--lr", 0, "nan"]),
         (("--share", 0.001), ["--batch-size", 64, "--share", 0.001]),
+        (("--share", 1e-9), ["--share", "1e-09 is too small"]),
         (("--label-smoothing", 2), ["--label-smoothing", 0, 1, 2]),
         (("--warmup-epochs", 20), ["--warmup-epochs", "--epochs", 20, 20.0]),
         (("--batch-size", 5000), ["--batch-size", 5000, 1294]),

@@ -28,7 +28,7 @@ from cifarblocks.training.loop import train
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.options.declared import DECLARED, Options, flag
 from cifarblocks.training.options.parse import read_options
-from cifarblocks.training.output import is_first
+from cifarblocks.training.output import is_first, one_line
 from cifarblocks.training.run import Run, prepare
 from cifarblocks.training.stopping import run_command
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def build(name: str, given: dict[str, Any], data: DataSet) -> tuple[Classifier, dict[str, Any]]:
         if is_first():
-            print(start.describe(data))
+            print(one_line(start.describe(data)))
         return start.build(name, given, data)
 
     def prepared(options: Options, processes: Processes) -> Run:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 import cifarblocks
-from cifarblocks.training.errors import OUT_OF_MEMORY, is_out_of_memory
+from cifarblocks.training.errors import is_out_of_memory, out_of_memory
 from cifarblocks.training.output import open_streams, tell, tell_unwritten
 
 # Name → the package that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
@@ -26,25 +26,24 @@ def main(arguments: list[str] | None = None) -> int:
     The status is 1 if the output cannot be written, or the memory does not suffice.
     """
     open_streams()
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    program = f"cifarblocks {name}" if name in COMMANDS else "cifarblocks"
     try:
         try:
-            return run(sys.argv[1:] if arguments is None else arguments)
+            return run(name, rest)
         finally:
             sys.stdout.flush()
     except OSError as error:
-        tell_unwritten("cifarblocks", error)
+        tell_unwritten(program, error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        tell("cifarblocks", OUT_OF_MEMORY, once=False)
-    except UnicodeEncodeError as error:
-        tell("cifarblocks", f"{error.object!r} is not {error.encoding}; rename it")
+        tell(program, out_of_memory(rest, training=name in ("train", "finetune")), once=False)
     return 1
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command that is named first."""
-    name, *rest = arguments or ["--help"]
+def run(name: str, arguments: list[str]) -> int:
+    """Run a command, or answer --help or --version."""
     if name in ("-h", "--help"):
         print(overview())
         return 0
@@ -58,7 +57,7 @@ def run(arguments: list[str]) -> int:
         return 2
     package, _ = COMMANDS[name]
     try:
-        return import_module(f"cifarblocks.cli.{name}").main(rest)
+        return import_module(f"cifarblocks.cli.{name}").main(arguments)
     except ModuleNotFoundError as error:
         if not package or (error.name or "").startswith("cifarblocks"):
             raise

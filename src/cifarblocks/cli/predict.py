@@ -17,7 +17,8 @@ from torch import nn
 from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
 from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.command_line import Parser, integer, new_path
+from cifarblocks.training.output import one_line
 
 
 def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
@@ -32,7 +33,7 @@ def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
             raise ValueError(f"--weights {options.weights} gives numbers that are not finite for {path}")
         best = logits.softmax(0).topk(min(options.top or 3, len(card.classes)))
         named = [f"{card.classes[i]} {100 * p:.1f} %" for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
-        print(f"{path}: {', '.join(named)}", flush=True)
+        print(one_line(f"{path}: {', '.join(named)}"), flush=True)
 
 
 def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help="digits, cifar10, cifar100 or folder:PATH (default: digits)")
-    add("--data-dir", type=Path, help="holds CIFAR and decoded folders (default: data)")
+    add("--data-dir", type=new_path, help="holds CIFAR and decoded folders (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):

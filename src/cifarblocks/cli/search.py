@@ -23,7 +23,7 @@ import optuna
 from cifarblocks.training.compare.launch import TRAIN
 from cifarblocks.training.compare.search import Plan, search
 from cifarblocks.training.compare.space import read_range
-from cifarblocks.training.options.command_line import Parser, folder_name, integer, number
+from cifarblocks.training.options.command_line import Parser, folder_name, integer, new_path, number
 from cifarblocks.training.stopping import exit_status
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="a trial ends after so many epochs without a lower validation loss (default: %(default)s)")  # fmt: skip
     add("--seed", type=integer(0, 2**31), default=0, help="of training and of the search (default: %(default)s)")
     add("--name", type=folder_name, help="of the study (default: the model's)")
-    add("--output", type=Path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
+    add("--output", type=new_path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
     add("--storage", metavar="URL",
         help="where Optuna keeps the study: the path of a journal file, or a database such as "
         "postgresql://HOST/DATABASE; any number of processes may share it (default: OUTPUT/NAME/study.db)")  # fmt: skip

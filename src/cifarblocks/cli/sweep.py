@@ -16,7 +16,7 @@ from pathlib import Path
 from cifarblocks.training.compare.grid import GRIDS, grid_path, read_grid, read_value
 from cifarblocks.training.compare.launch import command_line, parse
 from cifarblocks.training.compare.sweep import plan, sweep
-from cifarblocks.training.options.command_line import Parser, integer
+from cifarblocks.training.options.command_line import Parser, integer, new_path
 from cifarblocks.training.output import escaped
 from cifarblocks.training.stopping import exit_status
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="runs at a time; they share the CPU's cores, or take the GPUs in turn (default: %(default)s)")  # fmt: skip
     add("--no-wait", action="store_true",
         help="end when no run is left to begin, instead of waiting for those that other processes train")  # fmt: skip
-    add("--output", type=Path, help="where all is written (default: runs/ and the name of the grid)")
+    add("--output", type=new_path, help="where all is written (default: runs/ and the name of the grid)")
     add("--dry-run", action="store_true",
         help="print the command of each run, without epochs that are to be measured first, and leave")  # fmt: skip
     options = parser.parse_args(arguments)

@@ -1,11 +1,12 @@
 """Errors that are told in one clear sentence, without a traceback."""
 
-from collections.abc import Iterator
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cifarblocks.checkpoints.files import first_line
 
-OUT_OF_MEMORY = "out of memory; a smaller --batch-size, --image-size or --model takes less"
+TAKE_MEMORY = ("--model", "--image-size", "--batch-size")
 
 
 class UserError(Exception):
@@ -51,3 +52,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     said = ("out of memory", "DefaultCPUAllocator", "bad_alloc")
     return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
+def out_of_memory(arguments: Sequence[str], *, training: bool) -> str:
+    """Return what to say of too little memory: the options that take it, as they were typed.
+
+    Args:
+        arguments: What was typed after the command.
+        training: True for a command that has all of these options.
+
+    >>> out_of_memory(["--evaluate", "--image-size=2000"], training=False)
+    'out of memory with --image-size 2000; a smaller --image-size takes less'
+    """
+    reader = ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in TAKE_MEMORY:
+        reader.add_argument(name, dest=name)
+    given = {name: value for name, value in vars(reader.parse_known_args(arguments)[0]).items() if value is not None}
+    typed = "".join(f" {name} {value}" for name, value in given.items())
+    remedy = " or ".join(TAKE_MEMORY if training else given)
+    return "out of memory" + (f" with{typed}" if typed else "") + (f"; a smaller {remedy} takes less" if remedy else "")

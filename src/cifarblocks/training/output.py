@@ -37,6 +37,15 @@ def escaped(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def one_line(text: object) -> str:
+    r"""Return a text from a file with nothing in it that moves the cursor, colours the terminal or ends the line.
+
+    >>> one_line("red\x1b[31m\ncat")
+    'red\\x1b[31m\\ncat'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+
 def tell(program: str, sentence: str, *, once: bool = True) -> None:
     """Print an error on stderr in one line; a stderr that cannot be written is left alone.
 
@@ -48,8 +57,7 @@ def tell(program: str, sentence: str, *, once: bool = True) -> None:
     if once and not is_first():
         return
     try:
-        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
-        print(f"{program}: error: {line}", file=sys.stderr, flush=True)
+        print(f"{program}: error: {one_line(sentence)}", file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)
 

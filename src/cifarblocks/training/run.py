@@ -239,6 +239,8 @@ def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Cl
     if not (options.final or len(batches.validation)):
         n = len(data.train)
         raise UserError(f"{n} training images are too few to hold a tenth out to select with; --final takes all")
+    if not images:
+        raise UserError(f"--share {options.share:g} is too small: it leaves no training image")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
     if batch_size > images:
         left = f" that --share {options.share:g} leaves" if options.share < 1 else ""

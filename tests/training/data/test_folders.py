@@ -145,13 +145,21 @@ def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, file, named
 def test_what_programs_leave_beside_images_is_skipped_and_counted_in_one_line(image_folder, tmp_path, capsys):
     expected = load_folder(image_folder, tmp_path / "cache")
     assert capsys.readouterr().err == ""
-    for name in ("Thumbs.db", "desktop.ini", "dark/.DS_Store", "dark/._0.png", "dark/notes.txt", "light/LICENSE"):
+    for name in (
+        "A\nB",
+        "Thumbs.db",
+        "desktop.ini",
+        "dark/.DS_Store",
+        "dark/._0.png",
+        "dark/notes.txt",
+        "light/LICENSE",
+    ):
         (image_folder / "train" / name).write_bytes(b"not an image")
     for name in ("__MACOSX", ".ipynb_checkpoints", "light/__MACOSX"):
         (image_folder / "test" / name).mkdir()
     (image_folder / "train" / "dark" / "0.png").rename(image_folder / "train" / "dark" / "0.PNG")
     found = load_folder(image_folder, tmp_path / "cache")
-    assert_names(capsys.readouterr().err, 9, image_folder / "train" / "Thumbs.db")
+    assert_names(capsys.readouterr().err, 10, image_folder / "train" / r"A\nB")
     assert found[3] == expected[3]
     for part in (1, 2):
         assert torch.equal(found[part][0], expected[part][0])

@@ -1,5 +1,8 @@
 """Values that no option takes, whichever it is: each is refused by its name, with what was given."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from cifarblocks.cli import finetune, list, predict, search, show, sweep
@@ -11,13 +14,20 @@ TYPED = {name: told["arguments"] for name, told in DECLARED.items() if told["kin
 NUMBERS = [name for name in TYPED if any(kind in str(Options.__annotations__[name]) for kind in ("int", "float"))]
 
 
-@pytest.mark.parametrize("value", ["", "--", "a\0b"])
-def test_a_value_that_is_none_is_refused_by_every_option(value, refused):
+@pytest.mark.parametrize(("value", "wrong"), [("", "be empty"), ("--", "be '--'"), ("a\0b", "have a null character")])
+def test_a_value_that_is_none_is_refused_by_every_option(value, wrong, refused):
     for name in TYPED:
-        refused(read_options, [f"{flag(name)}={value}"], "cifarblocks train: error", flag(name), repr(value))
+        about = f"argument {flag(name)}: must not {wrong}, got {value!r}"
+        refused(read_options, [f"{flag(name)}={value}"], "cifarblocks train: error", about)
     for name in ("recipe", "mean"):
         if value != "--":  # argparse says by itself that this is no value
             refused(read_options, [flag(name), value], flag(name), repr(value))
+
+
+def test_what_is_no_text_is_no_place_to_write_to(refused):
+    for name in ("output", "data_dir", "name"):
+        refused(read_options, [flag(name), NO_TEXT], flag(name), repr(NO_TEXT), "utf-8")
+    assert read_options(["--output", "ü 猫"]).output == Path("ü 猫")
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e308", "1e400", "1,5"])
@@ -31,6 +41,7 @@ def test_numbers_without_sense_are_refused_by_every_option(text, refused):
 # Beside each mistake stands one that is found later, so that none of these trains where the first is not.
 SEARCH = ["--search", "lr=1,2", "--epochs", "none"]
 SWEEP = ["optimizer", "--dry-run"]
+NO_TEXT = os.fsdecode(b"\xff")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +61,10 @@ SWEEP = ["optimizer", "--dry-run"]
         (finetune.main, ["--weights", "a", "--model="], ["--model", "''"]),
         (predict.main, ["--weights", "a", ""], ["--weights", "''"]),
         (predict.main, ["--weights", "a", "a.png", "--top", "nan"], ["--top", "nan"]),
+        (search.main, [*SEARCH, "--output", NO_TEXT], ["--output", repr(NO_TEXT), "utf-8"]),
+        (search.main, [*SEARCH, "--name", NO_TEXT], ["--name", repr(NO_TEXT), "utf-8"]),
+        (sweep.main, [*SWEEP, "--output", NO_TEXT], ["--output", repr(NO_TEXT), "utf-8"]),
+        (predict.main, ["--weights", "a", "--evaluate", "--data-dir", NO_TEXT], ["--data-dir", repr(NO_TEXT), "utf-8"]),
         (show.main, [""], ["''"]),
         (list.main, [""], ["''"]),
     ],

@@ -32,7 +32,12 @@ def read_range(text: str) -> tuple[str, BaseDistribution]:
     if not (key and equals and values):
         raise ArgumentTypeError(f"must be NAME=LOW..HIGH or NAME=ONE,OTHER, got {text!r}")
     if ".." not in values:
-        return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in values.split(",")])
+        choices = values.split(",")
+        for value in choices:
+            if not value or choices.count(value) > 1:
+                wrong = f"the choice {value!r} twice" if value else "an empty choice"
+                raise ArgumentTypeError(f"must be NAME=ONE,OTHER, got {wrong} in {text!r}")
+        return tidy(key), CategoricalDistribution([SWITCHED.get(value, value) for value in choices])
     try:
         low, high = map(float, values.split(".."))
         if not (low < high and math.isfinite(high - low)):
@@ -53,6 +58,8 @@ def check_space(space: Space, arguments: list[str]) -> Options:
     given = vars(option_parser().parse_args(arguments))
     for key, distribution in space.items():
         check_key(key, given)
+        if (same := f"model-argument.{key.replace('-', '_')}") in space and key in ("drop-path", "dropout"):
+            raise UserError(f"--search {key} and --search {same} are the same rate; give one of them")
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
         for value in map(typed, ends):
             parse([*arguments, *command_line({key: value})], f"--search {key}={value}: ")

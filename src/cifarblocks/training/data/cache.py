@@ -5,17 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from cifarblocks.checkpoints.files import reading
 from cifarblocks.training.atomic import write_atomically
+from cifarblocks.training.output import one_line
 
 
 def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write the tensors, atomically, with a hash of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # An error of torch's here, because safetensors copies them twice and panics or aborts where memory ends.
+    torch.empty(2 * sum(tensor.nbytes for tensor in tensors.values()), dtype=torch.uint8)
     write_atomically(path, save(tensors, metadata={"sha256": hash_tensors(tensors)}))
 
 
@@ -36,7 +40,7 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
                 raise ValueError("its content is not what was written")
             return tensors
     except ValueError as error:
-        print(f"cache {error}", file=sys.stderr)
+        print(one_line(f"cache {error}"), file=sys.stderr)
     return None
 
 

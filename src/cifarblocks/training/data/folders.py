@@ -15,7 +15,7 @@ from cifarblocks.checkpoints.images import SUFFIXES, pixels_of, read_image, resi
 from cifarblocks.training.data.cache import read_cache, write_cache
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import check_memory
-from cifarblocks.training.output import escaped, is_first
+from cifarblocks.training.output import escaped, is_first, one_line
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
@@ -37,7 +37,7 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
     classes, files, skipped = _list_files(root)
     if skipped and is_first():
         what = f"{len(skipped):,} files or folders that are hidden or not named as images"
-        print(f"{root}: skipped {what}; the first is {skipped[0]}", file=sys.stderr)
+        print(one_line(f"{root}: skipped {what}; the first is {skipped[0]}"), file=sys.stderr)
     try:
         key = _content_key(root, [path for path, _ in files["train"] + files["test"]], image_size)
         path = cache / f"{key}.safetensors"

@@ -42,9 +42,10 @@ class Parser(argparse.ArgumentParser):
                 option, equals, value = argument.partition("=")
                 if not equals:
                     continue
-            if value in ("", "--") or "\0" in value:
-                where = f"argument {option}: must" if option else "an argument must"
-                self.error(f"{where} not be empty, be '--' or have a null character, got {value!r}")
+            wrong = {"": "be empty", "--": "be '--'"}.get(value, "have a null character" if "\0" in value else "")
+            if wrong:
+                where = f"argument {option}:" if option else "an argument"
+                self.error(f"{where} must not {wrong}, got {value!r}")
         return super().parse_known_args(arguments, namespace)
 
     def by_name(self, option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,6 +55,10 @@ class Parser(argparse.ArgumentParser):
             names = [name for name, _ in pairs]
             self.error(f"argument {option}: {next(name for name in names if names.count(name) > 1)} is given twice")
         return found
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help; argparse itself would pass over an output that cannot be written."""
+        print(message, end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
@@ -79,12 +84,27 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def new_path(text: str) -> Path:
+    r"""Read a path to write to: text, for libraries take no other bytes in the names of weights and metrics.
+
+    >>> new_path("caf\udcff")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: must be utf-8, the encoding of the locale, got 'caf\udcff'
+    """
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):  # what Python makes of bytes that it cannot decode
+        raise argparse.ArgumentTypeError(
+            f"must be {sys.getfilesystemencoding()}, the encoding of the locale, got {text!r}"
+        )
+    return Path(text)
+
+
 def folder_name(text: str) -> str:
     """Read the name of one folder, which cannot lead to another place.
 
     >>> folder_name("first")
     'first'
     """
+    new_path(text)
     if text in ("", "..") or Path(text).name != text or "\\" in text or not text.isprintable():
         raise argparse.ArgumentTypeError(f"must be the name of one folder, got {text!r}")
     return text

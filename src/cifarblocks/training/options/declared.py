@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarblocks.training.data.policies import policy_name
-from cifarblocks.training.options.command_line import folder_name, integer, named_value, number
+from cifarblocks.training.options.command_line import folder_name, integer, named_value, new_path, number
 
 # Options of the run, of the data, those that a recipe may set too, and what a run begins from decide its result. Places
 # (where the run is, whether it is resumed and tested) and upkeep may change when it is resumed.
@@ -70,12 +70,12 @@ class Options:
     no_test: bool = option("place", False, "leave the test images alone; repeat without it to test", **FLAG)
 
     data: str = option("data", "digits", "digits, cifar10, cifar100 or folder:PATH", group="data")
-    data_dir: Path = option("upkeep", Path("data"), "holds CIFAR and decoded folders", Path)
+    data_dir: Path = option("upkeep", Path("data"), "holds CIFAR and decoded folders", new_path)
     image_size: int | None = option("data", None, "make images RGB of that size (default: their own)", integer(1, 4096))
     mean: list[float] | None = option("run", None, "subtracted (default: of the images)", number(0, 1), **RGB)
     std: list[float] | None = option("run", None, "divided by (default: of the images)", number(1 / 255, 1), **RGB)
 
-    output: Path = option("place", Path("runs"), "the run is written to OUTPUT/MODEL/NAME", Path, group="files")
+    output: Path = option("place", Path("runs"), "the run is written to OUTPUT/MODEL/NAME", new_path, group="files")
     name: str | None = option("place", None, "name of the run (default: the date and time)", folder_name)
     resume: bool = option("place", False, "go on with the run of that --name, or begin it", **FLAG)
     checkpoint_steps: int = option("upkeep", 0, "steps between checkpoints (default: 0, one each epoch)", integer(0))
