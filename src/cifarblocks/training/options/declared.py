@@ -92,7 +92,7 @@ class Options:
     schedule: str = of_recipe("cosine", "after the warm-up", choices=("cosine", "constant"))
     warmup_epochs: float = of_recipe(None, "linear warm-up (default: 1, or a tenth of under 10 epochs)", number(0))
     layer_decay: float = of_network(1.0, "rate of a block, as a share of that of the next", number(0, 1))
-    weight_decay: float = of_optimizer(None, "of filters and matrices (default: 0.0005, adamw 0.05)", number(0))
+    weight_decay: float = of_optimizer(None, "of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10))
     clip: float = of_recipe(0.0, "largest norm of the gradient (default: 0, not clipped)", number(0))
     ema: float = of_recipe(0.0, "decay a step of an average of the weights (default: 0, none)", number(0, 1))
 
