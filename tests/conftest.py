@@ -48,10 +48,11 @@ def without_gpus(monkeypatch):
 
 @pytest.fixture
 def signals():
-    """Ctrl-C is heard even where a shell's & has it ignored; afterwards all is as it was."""
+    """Ctrl-C and the end of the terminal are heard where & or nohup ignores them; afterwards all is as it was."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     kept = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
