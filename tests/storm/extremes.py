@@ -38,4 +38,4 @@ def case(seed: int) -> None:
     if status:
         last = message.splitlines()[-1]
         assert_names(last, "cifarblocks train")
-        assert flag(name) in last or flag("lr") in last, last
+        assert flag(name) in last or name in last or flag("lr") in last, last
