@@ -13,7 +13,7 @@ from run_folders import assert_same_run
 from together import printed, start_together
 
 RARE = 400  # too slow for the quick tests; tests/training/test_survival.py has some
-COMMAND = ["train", *EVERYTHING_RANDOM, "--name", "storm"]
+COMMAND = ["train", *EVERYTHING_RANDOM, "--batch-size", "8", "--name", "storm"]  # so that each of two has two images
 RUN = Path("runs", "eca_resnet_20", "storm")
 SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
