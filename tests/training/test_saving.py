@@ -61,6 +61,17 @@ def test_how_the_optimizer_learns_is_what_the_options_say():
     assert other.optimizer.param_groups[0]["weight_decay"] == 0.01
 
 
+def test_the_last_rate_comes_back_for_a_run_that_is_saved_before_its_next_step():
+    content, other = a_trained_state().state_dict(ALONE), a_state()
+    content["optimizer"]["param_groups"][0]["lr"] = 0.125
+    other.load_state_dict(content, ALONE)
+    assert other.state_dict(ALONE)["optimizer"]["param_groups"][0]["lr"] == 0.125
+    for rate in (math.nan, "fast"):
+        content["optimizer"]["param_groups"][0]["lr"] = rate
+        with refuses(ValueError, "rate"):
+            a_state().load_state_dict(content, ALONE)
+
+
 def longer(history):
     return [{**history[0], "epoch": number} for number in range(1, 4)]
 

@@ -123,7 +123,10 @@ class State:
         self.sums.copy_(sums[processes.rank])
 
     def _load_optimizer(self, content: dict[str, Any], *, begun: bool) -> None:
-        """Load what the optimizer remembers of each parameter; how it learns is what the options say."""
+        """Load what the optimizer remembers of each parameter, and its last rates; how it learns the options say.
+
+        A run that was stopped after the last step of an epoch takes no step before it is saved again.
+        """
         groups = self.optimizer.state_dict()["param_groups"]
         if [group["params"] for group in content["param_groups"]] != [group["params"] for group in groups]:
             raise ValueError("the optimizer has other groups of parameters")
@@ -135,6 +138,10 @@ class State:
         for number, memory in content["state"].items():
             own = {name: torch.zeros(()) if name == "step" else parameters[number] for name in names}
             check_alike(f"the optimizer's memory of parameter {number}", memory, own)
+        for group, saved in zip(groups, content["param_groups"], strict=True):
+            if not (isinstance(saved["lr"], float) and math.isfinite(saved["lr"])):
+                raise ValueError(f"the optimizer's rate is {shortened(saved['lr'])}")
+            group["lr"] = saved["lr"]
         self.optimizer.load_state_dict({"state": content["state"], "param_groups": groups})
 
 
