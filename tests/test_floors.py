@@ -21,6 +21,7 @@ FLOORS = {
     "accelerating": 3,
     "fusing": 3,
     "checkpoints": 3,
+    "pretrained": 3,
     "__init__": 3,
     "training": 4,
     "cli": 5,
