@@ -21,13 +21,14 @@ FLOORS = {
     "accelerating": 3,
     "fusing": 3,
     "checkpoints": 3,
+    "creating": 3,
     "pretrained": 3,
     "__init__": 3,
     "training": 4,
     "cli": 5,
     "__main__": 5,
 }
-OPEN_ROOMS = tuple(f"cifarblocks.{room}" for room in ("blocks", "checkpoints", "training", "cli"))
+OPEN_ROOMS = tuple(f"cifarblocks.{room}" for room in ("blocks", "checkpoints", "pretrained", "training", "cli"))
 
 
 def imports(path: Path) -> set[str]:

@@ -57,7 +57,7 @@ def test_the_readme_predicts_with_the_weights_that_it_trains(tmp_path, monkeypat
     folder.mkdir(parents=True)
     digits = {"arguments": {"num_classes": 10}, "classes": [str(digit) for digit in range(10)], "image_size": (32, 32)}
     card = replace(CARD, model=options.model, data=options.data, **digits)
-    save_weights(folder / "last.safetensors", create_model(options.model, num_classes=10), card)
+    save_weights(folder / "last.safetensors", create_model(options.model, num_classes=10).state_dict(), card)
     monkeypatch.chdir(tmp_path)
     assert main(predict) == 0
     assert capsys.readouterr().out.startswith("digits ")

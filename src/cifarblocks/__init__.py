@@ -6,9 +6,12 @@ from cifarblocks import leaving  # noqa: F401 - first, so that Ctrl-C is answere
 from cifarblocks import blocks, models
 from cifarblocks.accelerating import accelerate, restore
 from cifarblocks.checkpoints.published import load_published
+from cifarblocks.checkpoints.trained import load
+from cifarblocks.creating import create_model
 from cifarblocks.fusing import fuse
 from cifarblocks.macs import count_macs
-from cifarblocks.registry import create_model, list_models, register_model
+from cifarblocks.pretrained import list_weights
+from cifarblocks.registry import list_models, register_model
 
 __version__ = "0.1.0"
 
@@ -20,6 +23,8 @@ __all__ = [
     "create_model",
     "fuse",
     "list_models",
+    "list_weights",
+    "load",
     "load_published",
     "models",
     "register_model",

@@ -1,7 +1,7 @@
 """Names of classifiers → the functions that build them."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -66,43 +66,24 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
             raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")
 
 
-def create_model(
+def instantiate(
     name: str,
     *,
-    features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Build the classifier of that name, or its backbone.
-
-    Args:
-        name: one of `list_models()`.
-        features_only: return the backbone, which gives a list of maps and has no head.
-        out_indices: stages whose maps the backbone gives, negative ones counted from the end; by default all.
-        device: where it is built, "meta" included; by default torch's default device.
-        dtype: floating-point type of its parameters and buffers; by default torch's default type.
-        arguments: `num_classes=100, in_channels=3, image_size=32, drop_path=0.0, dropout=0.0` and the model's own.
+    """Build the classifier of that name with its first weights, as `create_model` does.
 
     Raises:
-        ValueError: if the name is unknown; the message suggests near ones. If `out_indices` does not name stages, or
-            is given without `features_only`; if `features_only` is asked of a network that has no maps.
-        TypeError: if the model has no such argument; the message suggests the nearest.
-
-    >>> create_model("eca_resnet_20", num_classes=10)(torch.randn(2, 3, 32, 32)).shape
-    torch.Size([2, 10])
-    >>> backbone = create_model("resnet_18", features_only=True, out_indices=(1, 3))
-    >>> [tuple(x.shape) for x in backbone(torch.randn(2, 3, 32, 32))]
-    [(2, 128, 16, 16), (2, 512, 4, 4)]
+        ValueError: If the name is unknown; the message suggests near ones.
+        TypeError: If the model has no such argument; the message suggests the nearest.
     """
-    if out_indices is not None and not features_only:
-        raise ValueError(f"out_indices needs features_only=True, got out_indices={out_indices!r} without it")
     factory = find_model(name)
     check_arguments(factory, arguments)
     with nullcontext() if device is None else torch.device(device):
-        model: Any = factory(**arguments)
-    return (model.backbone(out_indices) if features_only else model).to(dtype=dtype)
+        model = factory(**arguments)
+    return model.to(dtype=dtype)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -156,7 +156,7 @@ def test_weights_that_cannot_be_scored_are_refused(results, refused):
     before = contents(results)
     arguments = {"num_classes": 10, "image_size": [32, 32]}
     card = Card("cnn", arguments, list("abcdefghij"), (32, 32), [0.5] * 3, [0.25] * 3, "float32", "letters", 1)
-    save_weights(Path("letters.safetensors"), cifarblocks.create_model("cnn", **arguments), card)
+    save_weights(Path("letters.safetensors"), cifarblocks.create_model("cnn", **arguments).state_dict(), card)
     Path("text.safetensors").write_text("no weights")
     for arguments, named in (
         ("--weights none.safetensors --data digits", ["--weights", "none.safetensors"]),

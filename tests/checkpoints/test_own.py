@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ from run_folders import assert_same
 from safetensors.torch import load_file, save_file
 
 import cifarblocks
-from cifarblocks.checkpoints.own import LARGEST, load_weights, read_weights
+from cifarblocks.checkpoints.own import LARGEST, load_weights, metadata_of, read_weights
 from cifarblocks.training.run_folder.weights import save_weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_come_back_with_their_card(tmp_path, dtype):
     model = cifarblocks.create_model(CARD.model, **CARD.arguments).to(dtype).eval()
-    save_weights(tmp_path / "weights.safetensors", model, CARD)
+    save_weights(tmp_path / "weights.safetensors", model.state_dict(), CARD)
     loaded, card = load_weights(tmp_path / "weights.safetensors")
     assert card == CARD
     x = torch.randn(2, 3, 6, 8, dtype=dtype)
@@ -30,7 +30,8 @@ def test_weights_come_back_with_their_card(tmp_path, dtype):
 def written(path, **changes):
     """A file of a model, its card changed: a value of None leaves the entry out."""
     model = cifarblocks.create_model(CARD.model, **CARD.arguments)
-    card = {key: json.dumps(value) for key, value in (asdict(CARD) | changes).items() if value is not None}
+    changed = {key: json.dumps(value) for key, value in changes.items()}
+    card = {key: value for key, value in (metadata_of(CARD) | changed).items() if value != "null"}
     save_file(model.state_dict(), path, card)
     return path
 
@@ -72,7 +73,7 @@ def tensors():
 @pytest.mark.parametrize(("name", "value"), STRANGE, ids=[f"{name} {value[:20]!r}" for name, value in STRANGE])
 def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, tensors, name, value):
     path = tmp_path / "a.safetensors"
-    save_file(tensors, path, {key: json.dumps(known) for key, known in asdict(CARD).items()} | {name: value})
+    save_file(tensors, path, metadata_of(CARD) | {name: value})
     with refuses(ValueError, path, *([] if name in ("model", "arguments", "classes") else [name])) as caught:
         load_weights(path)
     assert len(str(caught.value)) < 500
@@ -96,14 +97,14 @@ def test_a_model_that_does_not_fit_takes_no_memory(tmp_path):
     size, path = (4096, 4096), tmp_path / "a.safetensors"
     model = cifarblocks.create_model("mlp", num_classes=2, image_size=(6, 8))
     card = replace(CARD, model="mlp", arguments={"num_classes": 2, "image_size": size}, image_size=size)
-    save_weights(path, model, card)
+    save_weights(path, model.state_dict(), card)
     with refuses(ValueError, path, "stem.2.weight", (512, 3 * 4096**2)):
         load_weights(path)
 
 
 def test_any_flipped_bit_is_found_or_changes_nothing(tmp_path):
     path = tmp_path / "a.safetensors"
-    save_weights(path, cifarblocks.create_model(CARD.model, **CARD.arguments), CARD)
+    save_weights(path, cifarblocks.create_model(CARD.model, **CARD.arguments).state_dict(), CARD)
     content, whole = path.read_bytes(), read_weights(path)
     header = 8 + int.from_bytes(content[:8], "little")
     draw, found = random.Random(0), 0
@@ -136,7 +137,7 @@ def test_weights_without_a_digest_still_load(tmp_path):
 def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     model = cifarblocks.create_model(CARD.model, **CARD.arguments)
     model.stages[0][1].conv2.weight.data[0, 0, 0, 0] = value
-    save_weights(tmp_path / "a.safetensors", model, CARD)
+    save_weights(tmp_path / "a.safetensors", model.state_dict(), CARD)
     with refuses(ValueError, tmp_path / "a.safetensors", "stages.0.1.conv2.weight"):
         load_weights(tmp_path / "a.safetensors")
 
@@ -144,7 +145,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
 def test_a_file_of_several_types_is_loaded_in_the_largest(tmp_path):
     model = cifarblocks.create_model(CARD.model, **CARD.arguments)
     model.head.classifier.double().bias.data[0] = 1e300
-    save_weights(tmp_path / "a.safetensors", model, CARD)
+    save_weights(tmp_path / "a.safetensors", model.state_dict(), CARD)
     loaded, _ = load_weights(tmp_path / "a.safetensors")
     assert loaded.head.classifier.bias[0] == 1e300
     assert loaded.stem[0].weight.dtype == torch.float64
@@ -158,7 +159,7 @@ def test_a_file_of_several_types_is_loaded_in_the_largest(tmp_path):
 ])  # fmt: skip
 def test_tensors_that_do_not_fit_are_named(tmp_path, change):
     path = written(tmp_path / "a.safetensors")
-    save_file(change(load_file(path)), path, {key: json.dumps(value) for key, value in asdict(CARD).items()})
+    save_file(change(load_file(path)), path, metadata_of(CARD))
     with refuses(ValueError, path) as caught:
         load_weights(path)
     assert "stem.0.weight" in str(caught.value) or "more" in str(caught.value)
@@ -166,7 +167,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, change):
 
 def test_a_file_without_tensors_or_of_something_else_is_refused(tmp_path):
     empty, text = tmp_path / "empty.safetensors", tmp_path / "text.safetensors"
-    save_file({}, empty, {key: json.dumps(value) for key, value in asdict(CARD).items()})
+    save_file({}, empty, metadata_of(CARD))
     text.write_text("not weights")
     for path, named in ((empty, "tensors"), (text, text), (tmp_path / "none", "none")):
         with refuses(ValueError, path, named):

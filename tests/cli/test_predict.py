@@ -21,7 +21,7 @@ from cifarblocks.training.run_folder.weights import save_weights
 def weights(tmp_path):
     """A file of random weights, and the model it was written from."""
     model = cifarblocks.create_model(CARD.model, **CARD.arguments).eval()
-    save_weights(tmp_path / "weights.safetensors", model, CARD)
+    save_weights(tmp_path / "weights.safetensors", model.state_dict(), CARD)
     return tmp_path / "weights.safetensors", model
 
 
@@ -43,7 +43,7 @@ def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, c
 def test_names_from_a_file_do_not_reach_the_terminal_as_they_are(weights, image_folder, command, tmp_path):
     """Of weights and images of a stranger: names that clear the screen, or look like further lines."""
     path, model = weights
-    save_weights(path, model, replace(CARD, classes=["\x1b[2J", "a\nb"], data="\x1b[31m"))
+    save_weights(path, model.state_dict(), replace(CARD, classes=["\x1b[2J", "a\nb"], data="\x1b[31m"))
     image = next(image_folder.glob("test/*/*.png")).rename(tmp_path / "a\n猫.png")
     (line,) = command("predict", "--weights", path, image).stdout.splitlines()
     assert line.isprintable()
@@ -88,7 +88,7 @@ def test_weights_that_give_no_finite_numbers_are_refused(weights, image_folder, 
     path, model = weights
     for parameter in model.parameters():
         parameter.data.fill_(3e38)
-    save_weights(path, model, CARD)
+    save_weights(path, model.state_dict(), CARD)
     monkeypatch.chdir(image_folder.parent)
     image = next(image_folder.glob("test/*/*.png"))
     refused(predict.main, ["--weights", path, image], "--weights", path, image)

@@ -15,7 +15,8 @@ import saved_files
 from refusals import assert_names
 from safetensors.torch import load_file, save_file
 
-from cifarblocks.checkpoints.own import load_weights
+from cifarblocks.checkpoints.own import DIGEST, digest_of, load_weights, read_weights
+from cifarblocks.pretrained import find_weights
 from cifarblocks.training.compare.equal_time import read_speeds
 from cifarblocks.training.compare.grid import read_grid
 from cifarblocks.training.errors import UserError
@@ -95,11 +96,15 @@ def toml(value: Any) -> str:
 
 def as_card(path: Path, content: Any) -> None:
     metadata = {key: json.dumps(value) for key, value in content.items()}
-    save_file(load_file(saved_files.whole() / "last.safetensors"), path, metadata)
+    tensors = load_file(saved_files.whole() / "last.safetensors")
+    save_file(tensors, path, metadata | {DIGEST: digest_of(tensors, metadata)})
 
 
 def card() -> Any:
-    return asdict(load_weights(saved_files.whole() / "last.safetensors")[1])
+    """The card of a run's weights, with the facts of shipped ones."""
+    _, shipped = read_weights(find_weights("eca_resnet_20.digits"))
+    _, own = read_weights(saved_files.whole() / "last.safetensors")
+    return asdict(shipped) | {name: value for name, value in asdict(own).items() if value is not None}
 
 
 def summary() -> Any:

@@ -41,17 +41,36 @@ def read_image(path: Path) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             with Image.open(path, formats=FORMATS) as image:
-                if image.mode not in MODES:
-                    raise ValueError(f"its mode is {image.mode}; convert it to RGB of 8 bits first")
+                require_mode(image)
                 # A line at once: joined of blocks of 64 kB, the widest WebP, of some hundred bytes, takes two minutes.
                 image.decodermaxblock = max(image.decodermaxblock, 4 * image.width)
                 image.load()
-                turned = ImageOps.exif_transpose(image)
+                return upright(image)
         except UnidentifiedImageError:
             raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise ValueError(f"it has more than {most:,} pixels, Pillow's limit; make it smaller first") from None
+
+
+def require_mode(image: Image.Image) -> None:
+    """Refuse an image that is not of 8 bits, or has no RGB.
+
+    Raises:
+        ValueError: If its mode is not in `MODES`.
+    """
+    if image.mode not in MODES:
+        raise ValueError(f"its mode is {image.mode}; convert it to RGB of 8 bits first")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return a copy of an image, turned upright by its EXIF orientation.
+
+    Raises:
+        ValueError: If its mode is not in `MODES`.
+    """
+    require_mode(image)
+    turned = ImageOps.exif_transpose(image)
     turned.info.pop("transparency", None)  # `resize_rgb` leaves it out, and `convert` would warn of that
     return turned
 

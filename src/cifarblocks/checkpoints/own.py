@@ -4,7 +4,8 @@ import ctypes
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import reduce
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from cifarblocks.checkpoints.files import first_line, reading
 from cifarblocks.checkpoints.resizing import FLOATING, fitting
-from cifarblocks.registry import create_model
+from cifarblocks.registry import instantiate
 
 OWN = "used as weights that cifarblocks train wrote"
 DIGEST = "sha256"
 PRECISIONS = ("bfloat16", "float32", "float64")
 LARGEST = 4096  # the largest --image-size
+TEXTS = ("command", "machine", "licence", "limits")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class Card:
         precision: bfloat16, float32 or float64, in which it was trained and tested.
         data: Name of the data set.
         epoch: Number of epochs that the weights were trained.
+        accuracy: Accuracy on the test images, in percent, with the number of images, runs and their seeds.
+        recipe: Options of the training that decide its result.
+        command: Command that trained them.
+        machine: Hardware that they were trained on.
+        hours: Wall-clock time of the training.
+        licence: Licence of the weights.
+        limits: What they are not for.
+
+    The last seven are None in the files of a run.
 
     Raises:
         ValueError: If a value is of another type, not finite or out of range; the message names it.
@@ -50,6 +61,13 @@ class Card:
     precision: str
     data: str
     epoch: int
+    accuracy: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
+    command: str | None = None
+    machine: str | None = None
+    hours: float | None = None
+    licence: str | None = None
+    limits: str | None = None
 
     def __post_init__(self) -> None:
         classes, size = self.classes, self.image_size
@@ -63,6 +81,9 @@ class Card:
             "precision": (f"one of {', '.join(PRECISIONS)}", self.precision in PRECISIONS),
             "data": ("a name", isinstance(self.data, str)),
             "epoch": ("a whole number of at least 0", type(self.epoch) is int and self.epoch >= 0),
+            **{name: ("a table", is_optional(getattr(self, name), dict)) for name in ("accuracy", "recipe")},
+            **{name: ("a text", is_optional(getattr(self, name), str)) for name in TEXTS},
+            "hours": ("a number from 0 to 1e6", self.hours is None or is_number(self.hours, 0, 1e6)),
         }
         for name, (wanted, right) in rules.items():
             if not right:
@@ -80,7 +101,17 @@ def is_size(value: Any) -> bool:
 
 def are_three(values: Any, least: float, most: float) -> bool:
     """Return True for a list of three numbers in a range."""
-    return isinstance(values, list) and [type(n) in (int, float) and least <= n <= most for n in values] == [True] * 3
+    return isinstance(values, list) and [is_number(n, least, most) for n in values] == [True] * 3
+
+
+def is_number(value: Any, least: float, most: float) -> bool:
+    """Return True for a number in a range."""
+    return type(value) in (int, float) and least <= value <= most
+
+
+def is_optional(value: Any, kind: type) -> bool:
+    """Return True for None or a value of a kind."""
+    return value is None or isinstance(value, kind)
 
 
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
@@ -92,9 +123,9 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
     tensors, card = read_weights(path)
     with reading(path, OWN):
         dtype = floating_type(tensors)
-        sketch = create_model(card.model, device="meta", dtype=dtype, **card.arguments)
+        sketch = instantiate(card.model, device="meta", dtype=dtype, **card.arguments)
         tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory, however much that is
-        model = create_model(card.model, dtype=dtype, **card.arguments)
+        model = instantiate(card.model, dtype=dtype, **card.arguments)
         model.load_state_dict(tensors)
     return model.eval(), card
 
@@ -106,23 +137,29 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
         ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
     names = {field.name for field in fields(Card)}
+    required = {field.name for field in fields(Card) if field.default is MISSING}
     with reading(path, OWN):
         from safetensors import safe_open  # here: importing cifarblocks imports torch and einops alone
 
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if not metadata.keys() >= names:
+            if not metadata.keys() >= required:
                 raise ValueError("it does not say of what model and data they are")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        older = metadata.keys() <= names | {"format"}  # from before there were digests
+        older = metadata.keys() <= required | {"format"}  # from before there were digests
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
             raise ValueError("it is damaged: its digest does not fit")
-        values = {name: read_value(name, metadata[name]) for name in names}
+        values = {name: read_value(name, metadata[name]) for name in names & metadata.keys()}
         size = values["image_size"]
         card = Card(**values | {"image_size": tuple(size) if isinstance(size, list) else size})
         if not tensors:
             raise ValueError("it has no tensors")
     return tensors, card
+
+
+def metadata_of(card: Card) -> dict[str, str]:
+    """Return a card as the metadata of a file, values as JSON, without those that are None."""
+    return {name: json.dumps(value) for name, value in asdict(card).items() if value is not None}
 
 
 def read_value(name: str, text: str) -> Any:
@@ -149,5 +186,6 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def floating_type(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
-    """Return the type of the first floating-point tensor, in files the largest; None if there is none."""
-    return next((tensor.dtype for tensor in tensors.values() if tensor.dtype in FLOATING), None)
+    """Return the smallest floating-point type that holds the numbers of all tensors; None if there are none."""
+    types = {tensor.dtype for tensor in tensors.values()} & set(FLOATING)
+    return reduce(torch.promote_types, types) if types else None

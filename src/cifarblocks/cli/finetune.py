@@ -1,6 +1,6 @@
 """Go on from trained weights: with other classes, other images, another image size.
 
-    cifarblocks finetune --weights runs/MODEL/NAME/last.safetensors --data folder:PATH
+    cifarblocks finetune --weights eca_resnet_20.cifar10_jpeg --data folder:PATH
     cifarblocks finetune --weights runs/MODEL/NAME/last.safetensors --data folder:PATH --freeze
     cifarblocks finetune --weights FILE --source timm --model vit_tiny_16 --data folder:PATH --image-size 224
 
@@ -39,7 +39,12 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
     """Read the weights and the command line, which goes on where what the weights say of themselves ends."""
     parser = Parser(PROGRAM, __doc__, usage="--weights FILE [options]")
     group = parser.add_argument_group("weights", "and every option of `cifarblocks train`")
-    group.add_argument("--weights", type=Path, required=True, help="a file of a run, or of a --source")
+    group.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="a file or folder of a run, a name of the package, or a file of a --source",
+    )
     group.add_argument("--source", choices=tuple(TABLES), help="the library that published the weights")
     group.add_argument("--model", help="the network that they are of, with its --model-argument, for a --source")
     group.add_argument("--freeze", action="store_true", help="train the last layer alone")

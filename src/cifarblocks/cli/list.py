@@ -1,5 +1,7 @@
-"""`cifarblocks list [PATTERN]`: the names of models, all or those that match a shell wildcard."""
+"""`cifarblocks list [PATTERN]`: the names of models or, with --weights, of the trained weights in the package."""
 
+from cifarblocks.checkpoints.own import read_weights
+from cifarblocks.pretrained import find_weights, list_weights
 from cifarblocks.registry import list_models
 from cifarblocks.training.options.command_line import Parser
 
@@ -8,9 +10,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the names, one a line; the exit status is 0, or 2 for a pattern that none matches."""
     parser = Parser("cifarblocks list", "Print the names of models, one a line.")
     parser.add_argument("pattern", nargs="?", default="*", help='for example "eca_*" (default: all)')
-    pattern = parser.parse_args(arguments).pattern
-    names = list_models(pattern)
+    parser.add_argument("--weights", action="store_true", help="print trained weights, their data, accuracy and size")
+    options = parser.parse_args(arguments)
+    names = (list_weights if options.weights else list_models)(options.pattern)
     if not names:
-        parser.error(f"no model is called {pattern!r}")
-    print("\n".join(names))
+        parser.error(f"no {'weights are' if options.weights else 'model is'} called {options.pattern!r}")
+    print(table_of_weights(names) if options.weights else "\n".join(names))
     return 0
+
+
+def table_of_weights(names: list[str]) -> str:
+    """Return name, data, accuracy on the test images and size of each weight, one a line."""
+    rows = [("weights", "data", "top-1", "size")]
+    for name in names:
+        path = find_weights(name)
+        _, card = read_weights(path)
+        top1 = "" if card.accuracy is None else f"{card.accuracy['top1']:.2f} %"
+        rows.append((name, card.data, top1, f"{path.stat().st_size / 1e6:.2f} MB"))
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"{name:{first}}  {data:{second}}  {top1:>8}  {size:>8}" for name, data, top1, size in rows)

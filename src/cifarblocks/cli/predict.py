@@ -1,10 +1,12 @@
 """Use trained weights: name what is on images, or score them on a data set.
 
+    cifarblocks predict --weights eca_resnet_20.cifar10_jpeg IMAGE...
     cifarblocks predict --weights runs/MODEL/NAME/last.safetensors IMAGE...
     cifarblocks predict --weights runs/MODEL/NAME/last.safetensors --evaluate --data cifar10
 
-The weights file alone says which model it is for, its classes, and how images are normalised. It prints a line an
-image: the file and its most probable classes; or the accuracy on the test images of the data set. Takes seconds.
+Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints. They say which model they are for,
+its classes, and how images are normalised. It prints a line an image: the file and its most probable classes; or the
+accuracy on the test images of the data set. Takes seconds.
 """
 
 import argparse
@@ -12,36 +14,36 @@ import math
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from cifarblocks.checkpoints.images import pixels_of, read_image, resize_rgb
-from cifarblocks.checkpoints.own import Card, load_weights
+from cifarblocks.checkpoints.trained import Trained, load
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import Parser, integer, new_path
 from cifarblocks.training.output import one_line
 
 
-def predict(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
-    """Print the most probable classes of each image file; a file that cannot be read raises ValueError."""
-    mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+def predict(options: argparse.Namespace, trained: Trained) -> None:
+    """Print the most probable classes of each image file.
+
+    Raises:
+        ValueError: If a file cannot be read.
+        UserError: If the weights give numbers that are not finite.
+    """
     for path in options.images:
-        pixels = pixels_of(resize_rgb(read_image(path), card.image_size))
-        x = ((pixels.double() / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0)
-        with torch.inference_mode():
-            logits = model(x.to(next(model.parameters())))[0]
-        if not logits.isfinite().all():
-            raise ValueError(f"--weights {options.weights} gives numbers that are not finite for {path}")
-        best = logits.softmax(0).topk(min(options.top or 3, len(card.classes)))
-        named = [f"{card.classes[i]} {100 * p:.1f} %" for p, i in zip(*map(torch.Tensor.tolist, best), strict=True)]
+        try:
+            predictions = trained.predict(path, options.top or 3)
+        except FloatingPointError as error:
+            raise UserError(f"--weights {options.weights} gives numbers that are not finite for {path}") from error
+        named = [f"{label} {100 * probability:.1f} %" for label, probability in predictions]
         print(one_line(f"{path}: {', '.join(named)}"), flush=True)
 
 
-def score(options: argparse.Namespace, model: nn.Module, card: Card) -> None:
+def score(options: argparse.Namespace, trained: Trained) -> None:
     """Print the accuracy on the test images of a data set of the same classes and size, with `cifarblocks[train]`."""
     from cifarblocks.training.data.batches import Normalisation, evaluation_batches
     from cifarblocks.training.evaluation import evaluate
     from cifarblocks.training.run_folder.weights import load_data_for
 
+    model, card = trained.model, trained.card
     data = load_data_for(card, options.data or "digits", options.data_dir or Path("data"), options.image_size)
     parameter = next(model.parameters())
     normalise = Normalisation(card.mean, card.std, parameter.device, parameter.dtype)
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cifarblocks predict", __doc__, usage="--weights FILE (IMAGE... | --evaluate) [options]")
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE")
-    add("--weights", type=Path, required=True, help="a file that `cifarblocks train` wrote")
+    add("--weights", required=True, help="a file or folder that `cifarblocks train` wrote, or a name of the package")
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help="digits, cifar10, cifar100 or folder:PATH (default: digits)")
@@ -71,13 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(options, name) is not None:
             parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
     try:
-        model, card = load_weights(options.weights)
+        trained = load(options.weights)
     except ValueError as error:
         parser.error(f"--weights {error}")
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
+    trained.model.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
     try:
-        (score if options.evaluate else predict)(options, model, card)
+        (score if options.evaluate else predict)(options, trained)
     except ModuleNotFoundError:
+        if not options.evaluate:
+            raise
         parser.error("--evaluate needs more packages: pip install 'cifarblocks[train]'")
     except (UserError, ValueError) as error:
         parser.error(str(error))

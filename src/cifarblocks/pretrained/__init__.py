@@ -1,11 +1,14 @@
 """Trained weights in the package: a folder each, `model.weights`, with the file, a card to read and a test vector."""
 
+import os
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+WHICH = ("last", "average", "best")
 FOLDER = Path(__file__).parent
 FILE = "model.safetensors"
+TEST_VECTOR = "test_vector.safetensors"  # an image, and the logits that it must give
 
 
 def list_weights(pattern: str = "*") -> list[str]:
@@ -13,28 +16,53 @@ def list_weights(pattern: str = "*") -> list[str]:
 
     A name is that of the model and that of its weights, with a dot between them: see `load` and `create_model`.
 
-    >>> list_weights("no_such_*")
-    []
+    >>> list_weights("eca_resnet_20.d*")
+    ['eca_resnet_20.digits']
     """
     names = (path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
-def find_weights(path_or_name: str | Path) -> Path:
+def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
     """Return the path of a weights file; a path that exists wins over a name of `list_weights`.
+
+    Args:
+        path_or_name: A file, a run folder or a name.
+        which: Weights of a run folder: "last", "average" or "best".
 
     Raises:
         TypeError: If it is neither a string nor a path.
-        ValueError: If there is neither such a file nor such a name; the message suggests near names.
+        ValueError: If there is neither such a file nor such a name, and the message suggests near names; or if the
+            folder has no such weights.
     """
     if not isinstance(path_or_name, str | Path):
         raise TypeError(f"path_or_name must be a string or a path, got {path_or_name!r}")
-    path = Path(path_or_name)
-    if path.exists():
+    if which not in WHICH:
+        raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}")
+    path, names = Path(path_or_name), list_weights()
+    if path.is_dir():
+        return file_in(path, which)
+    if which != "last":
+        raise ValueError(f"which is for run folders, got which={which!r} for {path}")
+    if os.path.lexists(path):
         return path
-    names = list_weights()
     if str(path_or_name) in names:
         return FOLDER / str(path_or_name) / FILE
     near = get_close_matches(str(path_or_name), names, n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_weights() has the names"
     raise ValueError(f"{str(path_or_name)!r} is neither a file nor the name of trained weights; {hint}")
+
+
+def file_in(folder: Path, which: str) -> Path:
+    """Return the weights file in a run folder, or in a folder of weights such as those of the package.
+
+    Raises:
+        ValueError: If it is not there; the message says what is.
+    """
+    path = folder / f"{which}.safetensors"
+    if which == "last" and not path.exists() and (folder / FILE).exists():
+        return folder / FILE
+    if not path.exists():
+        found = ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))) or "no weights"
+        raise ValueError(f"{folder} has no {path.name}; there is {found}")
+    return path

@@ -90,8 +90,8 @@ def _write_epoch(run: Run, content: dict[str, Any]) -> None:
     *before, line = state.history
     best = line["validation_top1"] is None or all(line["validation_top1"] > old["validation_top1"] for old in before)
     for name in ("last", "best") if best else ("last",):
-        save_weights(run.folder / f"{name}.safetensors", state.model, card)
+        save_weights(run.folder / f"{name}.safetensors", state.model.state_dict(), card)
     if state.average is not None:
-        save_weights(run.folder / "average.safetensors", state.average.module, card)
+        save_weights(run.folder / "average.safetensors", state.average.module.state_dict(), card)
     write_metrics(run.folder, state.history)
     write_checkpoint(run.folder, content)

@@ -40,7 +40,7 @@ def write_weights(path, name="resnet_20", classes=("dark", "light"), image_size=
     arguments = {**arguments, "num_classes": len(classes), "image_size": image_size}
     model = randomise(cifarblocks.create_model(name, **arguments)).eval()
     card = Card(name, arguments, list(classes), image_size, [0.5] * 3, [0.25] * 3, "float32", "shades", 1)
-    save_weights(path, model, card)
+    save_weights(path, model.state_dict(), card)
     return model
 
 

@@ -11,6 +11,7 @@ from cifarblocks.checkpoints.own import Card, floating_type, read_weights
 from cifarblocks.checkpoints.published import load_published, read_published
 from cifarblocks.checkpoints.resizing import fitting
 from cifarblocks.models.classifier import Classifier
+from cifarblocks.pretrained import find_weights
 from cifarblocks.training.data.datasets import DataSet
 from cifarblocks.training.errors import UserError, refusing
 from cifarblocks.training.models import build_model
@@ -26,7 +27,7 @@ class Start:
     """The weights that a network starts from.
 
     Attributes:
-        path: Path of the file.
+        path: Path of the file, or its name in the package.
         digest: Hash of its content.
         tensors: Tensors by their names in the file.
         source: The source that published them; None for a run of cifarblocks train.
@@ -91,7 +92,8 @@ def read_start(path: Path, source: str | None = None) -> Start:
     """Read the weights to start from.
 
     Args:
-        path: A safetensors file, or for a source a state dict that `torch.load` reads too.
+        path: A safetensors file, a run folder or a name of the package; for a source, a file of a state dict that
+            `torch.load` may read too.
         source: The source that published them, e.g. timm; None if cifarblocks train wrote them.
 
     Raises:
@@ -100,9 +102,10 @@ def read_start(path: Path, source: str | None = None) -> Start:
     if source is not None and is_own(path):
         raise UserError(f"--source {source}: cifarblocks train wrote --weights {path}; leave out --source and --model")
     with refusing("--weights "):
-        tensors, card = read_weights(path) if source is None else (read_published(path, source), None)
-    with path.open("rb") as file:
-        digest = sha256_of(file, path.stat().st_size)[:16]
+        file = path if source else find_weights(path)
+        tensors, card = read_weights(file) if source is None else (read_published(file, source), None)
+    with file.open("rb") as opened:
+        digest = sha256_of(opened, file.stat().st_size)[:16]
     return Start(path, digest, tensors, source, card)
 
 

@@ -1,22 +1,21 @@
 """Write trained weights, and read the data set that they are scored on."""
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor
 
-from cifarblocks.checkpoints.own import DIGEST, Card, digest_of
+from cifarblocks.checkpoints.own import DIGEST, Card, digest_of, metadata_of
 from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.data.datasets import DataSet, load_data
 from cifarblocks.training.errors import UserError
 
 
-def save_weights(path: Path, model: nn.Module, card: Card) -> None:
+def save_weights(path: Path, state_dict: Mapping[str, Tensor], card: Card) -> None:
     """Write the weights, their card and a digest of both, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {key: json.dumps(value) for key, value in asdict(card).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    metadata = metadata_of(card)
     write_atomically(path, save(tensors, metadata={**metadata, DIGEST: digest_of(tensors, metadata)}))
 
 

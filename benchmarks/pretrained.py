@@ -1,0 +1,170 @@
+"""Put weights of finished runs into the package, and measure what storing them in float16 costs.
+
+    python benchmarks/pretrained.py runs/MODEL/NAME... --data DATA [--data-dir PATH]
+
+The weights `last` of runs/MODEL/NAME become src/cifarblocks/pretrained/MODEL.NAME: model.safetensors with its card,
+README.md, which says the same to read, and test_vector.safetensors, one image and its logits. Weights of convolutions
+and linear layers are stored in float16, everything else as it is. Both are scored on the test images of --data, in
+float32 and in the precision of the run. Takes a minute for a network; writes benchmarks/results/pretrained.json and
+pretrained.md.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import RESULTS, markdown, read_record, read_result, write
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import cifarblocks
+from cifarblocks.checkpoints.own import Card
+from cifarblocks.checkpoints.trained import Trained
+from cifarblocks.pretrained import FILE, FOLDER, TEST_VECTOR
+from cifarblocks.training.atomic import write_atomically
+from cifarblocks.training.data.batches import Normalisation, evaluation_batches
+from cifarblocks.training.data.datasets import DataSet
+from cifarblocks.training.evaluation import evaluate
+from cifarblocks.training.options.command_line import Parser
+from cifarblocks.training.run_folder.weights import load_data_for, save_weights
+from cifarblocks.training.stopping import exit_status
+
+HALVED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+LICENCE = "MIT"
+LIMITS = {
+    "CIFAR-10 (JPEG copies)": "Trained and tested on JPEG copies of CIFAR-10: the accuracy on the original files was "
+    "not measured. For photos of 32×32 pixels of these ten classes, and to start from; not for decisions about people.",
+    "digits (UCI, 8x8)": "For scanned digits of 8×8 pixels as in the UCI data set, to try things on; it was not "
+    "measured on other handwriting.",
+}
+COLUMNS = ("weights", "top-1 of the run", "float32", "float32, stored", "bfloat16", "bfloat16, stored", "size")
+
+
+def halved(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict with the weights of convolutions and linear layers in float16."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, HALVED)]
+    weights = {f"{name}.weight" for name in layers}
+    return {name: value.half() if name in weights else value for name, value in model.state_dict().items()}
+
+
+def full_card(card: Card, summary: dict[str, Any]) -> Card:
+    """Return the card of a run's weights with the facts of its summary."""
+    configuration = summary["configuration"]
+    machine = configuration["machine"]
+    return replace(
+        card,
+        accuracy={
+            "top1": summary["test_top1"],
+            "top5": summary["test_top5"],
+            "images": summary["test_images"],
+            "runs": 1,
+            "seeds": [summary["seed"]],
+        },
+        recipe=configuration["options"],
+        command=configuration["command"],
+        machine=machine.get("gpu", f"{machine['cpu']}, {machine['cores']} cores"),
+        hours=round(summary["seconds"] / 3600, 2),
+        licence=LICENCE,
+        limits=LIMITS[card.data],
+    )
+
+
+def page(name: str, card: Card) -> str:
+    """Return the card as a Markdown page."""
+    accuracy = card.accuracy or {}
+    mean, std = ([round(value, 4) for value in values] for values in (card.mean, card.std))
+    facts = {
+        "accuracy": f"top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % on {accuracy['images']:,} test "
+        f"images; last epoch, {accuracy['runs']} run, seed {', '.join(map(str, accuracy['seeds']))}",
+        "data": card.data,
+        "classes": ", ".join(card.classes),
+        "images": f"{card.image_size[0]}×{card.image_size[1]}, RGB from 0 to 1, minus {mean}, divided by {std}",
+        "training": f"{card.epoch} epochs in {card.hours} hours on {card.machine}, in {card.precision}",
+        "command": f"`{card.command}`",
+        "licence": card.licence,
+        "limits": card.limits,
+    }
+    rows = [(key, str(value)) for key, value in facts.items()]
+    example = f'>>> cifarblocks.load("{name}").predict("photo.jpg")'
+    return f"# {name}\n\n```python\n{example}\n```\n\n{markdown(('', ''), rows)}"
+
+
+def test_vector(trained: Trained, data: DataSet) -> dict[str, Tensor]:
+    """Return the first test image, (1, 3, h, w) uint8, and its logits in float32."""
+    image = data.test.pixels[:1].permute(0, 3, 1, 2).contiguous()
+    with torch.inference_mode():
+        return {"image": image, "logits": trained.model(trained.preprocess(image))}
+
+
+def top1(trained: Trained, data: DataSet, dtype: torch.dtype) -> float:
+    """Return the accuracy on the test images under autocast to a type."""
+    normalise = Normalisation(trained.card.mean, trained.card.std, torch.device("cpu"), torch.float32)
+    autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    return evaluate(trained.model, evaluation_batches(data.test, normalise), autocast=autocast).top1
+
+
+def ship(run: Path, source: str, directory: Path) -> dict[str, Any]:
+    """Write the folder of one run's weights and return the row of the table."""
+    before = cifarblocks.load(run)
+    summary = read_result(run / "summary.json", lambda found: full_card(before.card, found))
+    card = full_card(before.card, summary)
+    name = f"{card.model}.{run.name}"
+    data = load_data_for(card, source, directory)
+    folder = FOLDER / name
+    folder.mkdir(exist_ok=True)
+    save_weights(folder / FILE, halved(before.model), card)
+    after = cifarblocks.load(folder)
+    write_atomically(folder / TEST_VECTOR, save(test_vector(after, data)))
+    write_atomically(folder / "README.md", page(name, card).encode())
+    scores = {
+        f"{kind}_{type_name}": top1(trained, data, dtype)
+        for kind, trained in (("run", before), ("stored", after))
+        for type_name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+    return {"name": name, "top1": summary["test_top1"], "bytes": (folder / FILE).stat().st_size, **scores}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the page."""
+    rows = [
+        [
+            f"`{row['name']}`",
+            *(
+                f"{row[key]:.2f} %"
+                for key in ("top1", "run_float32", "stored_float32", "run_bfloat16", "stored_bfloat16")
+            ),
+            f"{row['bytes'] / 1e6:.2f} MB",
+        ]
+        for row in record.values()
+    ]
+    return f"""# Weights of the package
+
+Made by `python benchmarks/pretrained.py`: top-1 accuracy on the test images of each weight's data, of the weights of
+the run and of the stored ones, whose convolutions and linear layers are in float16. bfloat16 is autocast.
+
+{markdown(COLUMNS, rows)}"""
+
+
+def main() -> int:
+    """Run the command line and return the exit status."""
+    parser = Parser(Path(sys.argv[0]).name, __doc__, usage="RUN... --data DATA [--data-dir PATH]")
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
+    parser.add_argument("--data", required=True, help="digits or folder:PATH, as the runs had it")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="holds decoded folders (default: data)")
+    options = parser.parse_args()
+
+    def work() -> None:
+        record = read_record("pretrained") if (RESULTS / "pretrained.json").exists() else {}
+        for run in options.runs:
+            row = ship(run, options.data, options.data_dir)
+            record = dict(sorted({**record, row["name"]: row}.items()))
+            write("pretrained", record, table(record))
+            print(f"wrote {row['name']}", flush=True)
+
+    return exit_status(parser.prog, work, "the same command writes all")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

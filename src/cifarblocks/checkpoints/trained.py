@@ -1,0 +1,194 @@
+"""Use trained weights: `load` a file, a run folder, or weights of the package by name, and predict."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarblocks.blocks.checks import require_int, shown
+from cifarblocks.checkpoints.own import Card, load_weights
+from cifarblocks.pretrained import find_weights
+
+BATCH = 256  # images that `predict` runs at a time
+
+
+class Prediction(NamedTuple):
+    """Name of a class and its softmax probability, which is not calibrated."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier and what it needs to be used.
+
+    Attributes:
+        model: The classifier, in eval mode.
+        card: Description of the weights: data, classes, normalisation and, where they are known, accuracy, recipe,
+            licence and limits.
+    """
+
+    model: nn.Module
+    card: Card
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        return self.card.classes
+
+    def preprocess(self, images: Any) -> Tensor:
+        """Resize and normalise one or more images as in training.
+
+        Every image is resized bilinearly to `card.image_size` without keeping its shape, as in training.
+
+        Args:
+            images: One image, or a sequence of them: a path or a PIL image (both need Pillow and are turned upright),
+                an array (h, w), (h, w, c) or (n, h, w, c), or a tensor (h, w), (c, h, w) or (n, c, h, w). Arrays and
+                tensors are uint8, or floating-point from 0 to 1; c is 1, 3 or 4, of which the fourth, transparency, is
+                left out.
+
+        Returns:
+            A tensor (n, 3, h, w) on the device and of the type of the model.
+
+        Raises:
+            ValueError: If an image cannot be read, or is of another shape or range.
+            TypeError: If it is of another type.
+            ModuleNotFoundError: If a path or PIL image is given without Pillow.
+        """
+        several = list(images) if isinstance(images, list | tuple) else [images]
+        resized = [self._resize(image) for image in several]
+        size = self.card.image_size
+        pixels = torch.cat(resized) if resized else torch.empty(0, 3, *size)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (self.card.mean, self.card.std)
+        )
+        return ((pixels.double() - mean) / std).to(next(self.model.parameters()))
+
+    @torch.inference_mode()
+    def predict(self, images: Any, top: int = 3) -> list[Any]:
+        """Return the most probable classes of one or more images, the best first.
+
+        The probabilities are the softmax of the logits. They are not calibrated.
+
+        Args:
+            images: Whatever `preprocess` takes.
+            top: Number of classes of each image; all if there are fewer.
+
+        Returns:
+            A list of `Prediction(label, probability)` for one image; a list of such lists for a sequence or a batch.
+
+        Raises:
+            ValueError: If `top` is below 1, or an image cannot be used.
+            TypeError: If an image is of another type.
+            FloatingPointError: If a logit is not finite.
+
+        >>> import cifarblocks
+        >>> trained = cifarblocks.load("eca_resnet_20.digits")
+        >>> [label for label, probability in trained.predict(torch.zeros(3, 32, 32), top=1)]
+        ['1']
+        """
+        require_int(1, top=top)
+        inputs = self.preprocess(images)
+        logits = torch.cat([self.model(part) for part in inputs.split(BATCH)]).double()
+        if not logits.isfinite().all():
+            raise FloatingPointError("the model gives numbers that are not finite for these images")
+        best = logits.softmax(1).topk(min(top, len(self.classes)))
+        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        predictions = [
+            [Prediction(self.classes[index], value) for value, index in zip(*row, strict=True)] for row in rows
+        ]
+        return predictions if is_several(images) else predictions[0]
+
+    def _resize(self, image: Any) -> Tensor:
+        """Return an image, or a batch, as (n, 3, h, w) of the card's size, from 0 to 1."""
+        size = self.card.image_size
+        if isinstance(image, str | Path) or is_pillow(image):
+            images = import_images()
+            opened = images.read_image(Path(image)) if isinstance(image, str | Path) else images.upright(image)
+            return images.pixels_of(images.resize_rgb(opened, size)).permute(2, 0, 1).unsqueeze(0) / 255
+        maps = as_maps(image)
+        if maps.shape[2:] == size:
+            return maps
+        return F.interpolate(maps, size, mode="bilinear", antialias=True)
+
+
+def load(path_or_name: str | Path, *, which: str = "last") -> Trained:
+    """Load trained weights with all that is needed to use them, in eval mode on the CPU.
+
+    Nothing is unpickled and nothing is downloaded.
+
+    Args:
+        path_or_name: A weights file or run folder of `cifarblocks train` or `finetune`, or a name of `list_weights()`.
+            A path that exists wins over a name.
+        which: Weights of a run folder: "last", "average" (with --ema) or "best".
+
+    Raises:
+        ValueError: If there is no such file or name, or the file is damaged or of another kind.
+        TypeError: If `path_or_name` is neither a string nor a path.
+
+    >>> trained = load("eca_resnet_20.digits")
+    >>> trained.classes
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
+    >>> len(trained.predict(torch.rand(5, 3, 32, 32)))
+    5
+    """
+    return Trained(*load_weights(find_weights(path_or_name, which)))
+
+
+def import_images() -> ModuleType:
+    """Import the module that reads image files, which needs Pillow."""
+    try:
+        from cifarblocks.checkpoints import images
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("image files and PIL images need Pillow: pip install pillow", name="PIL") from error
+    return images
+
+
+def is_several(images: Any) -> bool:
+    """Return True for a sequence of images or a batch, whose predictions are a list of lists."""
+    return isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
+
+
+def is_pillow(image: Any) -> bool:
+    """Return True for a PIL image, without importing Pillow."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def as_maps(image: Any) -> Tensor:
+    """Return the pixels of an array or tensor, one image or a batch, as (n, 3, h, w) from 0 to 1.
+
+    Raises:
+        TypeError: If it is neither, or its numbers are neither uint8 nor floating-point.
+        ValueError: If it is of another shape, empty, or has numbers out of range.
+    """
+    is_array = hasattr(image, "__array_interface__")
+    if not isinstance(image, Tensor) and not is_array:
+        raise TypeError(f"image must be a path, a PIL image, an array or a tensor, got {shown(image)}")
+    pixels = image if isinstance(image, Tensor) else torch.as_tensor(image.copy())  # a copy may be written to
+    layout = "(h, w), (h, w, c) or (n, h, w, c)" if is_array else "(h, w), (c, h, w) or (n, c, h, w)"
+    shape = tuple(pixels.shape)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None] if is_array else pixels[None]
+    if pixels.ndim == 3:
+        pixels = pixels[None]
+    if pixels.ndim == 4 and is_array:
+        pixels = pixels.permute(0, 3, 1, 2)
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3, 4) or 0 in pixels.shape[1:]:
+        kind = "an array" if is_array else "a tensor"
+        raise ValueError(f"image must be {layout} with c of 1, 3 or 4 as {kind}, got the shape {shape}")
+    if pixels.dtype == torch.uint8:
+        pixels = pixels.float() / 255
+    elif not pixels.is_floating_point():
+        raise TypeError(f"image must be uint8, or floating-point from 0 to 1, got {pixels.dtype}")
+    elif not (pixels >= 0).all() or not (pixels <= 1).all():
+        least, most = pixels.min().item(), pixels.max().item()
+        raise ValueError(f"image must be from 0 to 1 where it is floating-point, got {least:g} to {most:g}")
+    channels = pixels[:, :3].to("cpu", torch.float32)
+    return channels.expand(-1, 3, -1, -1)
