@@ -5,8 +5,8 @@
 The weights `last` of runs/MODEL/NAME become src/cifarblocks/pretrained/MODEL.NAME: model.safetensors with its card,
 README.md, which says the same to read, and test_vector.safetensors, one image and its logits. Weights of convolutions
 and linear layers are stored in float16, everything else as it is. Both are scored on the test images of --data, in
-float32 and in the precision of the run. Takes a minute for a network; writes benchmarks/results/pretrained.json and
-pretrained.md.
+float32 and in bfloat16. Takes a minute for a network; writes benchmarks/results/pretrained.json, pretrained.md and
+accuracy.md.
 """
 
 import sys
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import accuracy
 import torch
 from measuring import RESULTS, markdown, read_record, read_result, write
 from safetensors.torch import save
@@ -73,11 +74,11 @@ def full_card(card: Card, summary: dict[str, Any]) -> Card:
 
 def page(name: str, card: Card) -> str:
     """Return the card as a Markdown page."""
-    accuracy = card.accuracy or {}
+    scores = card.accuracy or {}
     mean, std = ([round(value, 4) for value in values] for values in (card.mean, card.std))
     facts = {
-        "accuracy": f"top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % on {accuracy['images']:,} test "
-        f"images; last epoch, {accuracy['runs']} run, seed {', '.join(map(str, accuracy['seeds']))}",
+        "accuracy": f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} % on {scores['images']:,} test "
+        f"images; last epoch, {scores['runs']} run, seed {', '.join(map(str, scores['seeds']))}",
         "data": card.data,
         "classes": ", ".join(card.classes),
         "images": f"{card.image_size[0]}×{card.image_size[1]}, RGB from 0 to 1, minus {mean}, divided by {std}",
@@ -161,6 +162,7 @@ def main() -> int:
             row = ship(run, options.data, options.data_dir)
             record = dict(sorted({**record, row["name"]: row}.items()))
             write("pretrained", record, table(record))
+            accuracy.main([])
             print(f"wrote {row['name']}", flush=True)
 
     return exit_status(parser.prog, work, "the same command writes all")
