@@ -1,5 +1,6 @@
 """Trained weights in the package: a folder each, `model.weights`, with the file, a card to read and a test vector."""
 
+import os
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,7 +31,7 @@ def find_weights(path_or_name: str | Path) -> Path:
     if not isinstance(path_or_name, str | Path):
         raise TypeError(f"path_or_name must be a string or a path, got {path_or_name!r}")
     path = Path(path_or_name)
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises an OSError for a name that is too long
         return path
     names = list_weights()
     if str(path_or_name) in names:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cifarblocks.checkpoints.files import sha256_of
+from cifarblocks.checkpoints.files import file_digest
 from cifarblocks.checkpoints.own import Card, floating_type, read_weights
 from cifarblocks.checkpoints.published import load_published, read_published
 from cifarblocks.checkpoints.resizing import fitting
@@ -101,9 +101,7 @@ def read_start(path: Path, source: str | None = None) -> Start:
         raise UserError(f"--source {source}: cifarblocks train wrote --weights {path}; leave out --source and --model")
     with refusing("--weights "):
         tensors, card = read_weights(path) if source is None else (read_published(path, source), None)
-    with path.open("rb") as file:
-        digest = sha256_of(file, path.stat().st_size)[:16]
-    return Start(path, digest, tensors, source, card)
+    return Start(path, file_digest(path), tensors, source, card)
 
 
 def is_own(path: Path) -> bool:
