@@ -45,7 +45,7 @@ class Fixed(nn.Module):
         self.logits = logits
 
     def forward(self, images):
-        return self.logits
+        return 1 * self.logits
 
 
 def labels_loss(images, logits, targets):
@@ -87,13 +87,13 @@ def test_at_high_temperatures_logits_are_matched_whatever_the_temperature(temper
     torch.testing.assert_close(student.grad, (student.detach() - taught) / 10, rtol=0, atol=1 / temperature)
 
 
-def test_its_gradient_is_that_of_softened_probabilities():
-    student, taught = torch.randn(2, 4, 10, dtype=torch.float64)
-    student.requires_grad_()
+def test_its_gradient_is_that_of_softened_probabilities_and_the_teacher_has_none():
+    student, taught = map(nn.Parameter, torch.randn(2, 4, 10, dtype=torch.float64))
     images = torch.zeros(4, 3, 2, 2, dtype=torch.float64)
     Distillation(Fixed(taught), labels_loss, 1.0, 3.0)(images, student, torch.zeros(4).long()).backward()
     q, p = (logits.detach().div(3).softmax(1) for logits in (student, taught))
     torch.testing.assert_close(student.grad, 3 * (q - p))
+    assert taught.grad is None
 
 
 def test_it_is_computed_in_the_precision_of_the_images():
@@ -144,7 +144,7 @@ def test_a_teacher_stays_as_it_is_and_sees_the_batches_of_its_student(teacher, p
         {name: tensor for name, tensor in before.items() if name.startswith("model.")},
     )  # fmt: skip
     assert not any(module.training for module in taught.modules())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in taught.parameters())
+    assert all(parameter.grad is None for parameter in taught.parameters())
 
 
 def test_a_share_of_0_is_training_without_a_teacher_and_of_1_without_labels(teacher, fitted):

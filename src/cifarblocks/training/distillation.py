@@ -93,7 +93,7 @@ def load_teacher(
     *,
     accelerate: bool,
 ) -> nn.Module:
-    """Return a teacher for some images: frozen, in eval mode, on the CPU.
+    """Return a teacher for some images, in eval mode, on the CPU.
 
     Args:
         path_or_name: Its weights: a file of `cifarblocks train`, or a name of `list_weights`.
@@ -116,4 +116,4 @@ def load_teacher(
         raise UserError(f"--teacher {path_or_name} is for the {own}, and the data have the {given}, in this order")
     if accelerate:
         model = cifarblocks.accelerate(cifarblocks.fuse(model))
-    return Renormalised(model, card, mean, std).eval().requires_grad_(False)
+    return Renormalised(model, card, mean, std).eval()
