@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import cifarblocks
 from cifarblocks.checkpoints.files import file_digest, reading
 from cifarblocks.checkpoints.own import OWN, Card, load_weights
 from cifarblocks.pretrained import find_weights
@@ -52,21 +51,20 @@ class Renormalised(nn.Module):
 
     Args:
         model: The network.
-        card: What its weights file says of it.
-        mean: Mean of each channel by which the images were normalised, in units of 0 to 1.
-        std: Standard deviation of each.
+        own: Card of the network, with the mean and standard deviation that it knows.
+        given: Card with those of the images.
     """
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, model: nn.Module, card: Card, mean: list[float], std: list[float]) -> None:
+    def __init__(self, model: nn.Module, own: Card, given: Card) -> None:
         super().__init__()
         self.model = model
-        own_mean, own_std, given_mean, given_std = torch.tensor([card.mean, card.std, mean, std], dtype=torch.float64)
-        # 1 and 0, exactly, where both are the same.
-        self.register_buffer("scale", (given_std / own_std).view(-1, 1, 1))
-        self.register_buffer("offset", ((given_mean - own_mean) / own_std).view(-1, 1, 1))
+        values = torch.tensor([own.mean, own.std, given.mean, given.std], dtype=torch.float64)
+        own_mean, own_std, given_mean, given_std = values.view(4, 3, 1, 1)
+        self.register_buffer("scale", given_std / own_std)  # 1 and 0, exactly, where both cards say the same
+        self.register_buffer("offset", (given_mean - own_mean) / own_std)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images * self.scale + self.offset)
@@ -84,36 +82,22 @@ def teacher_digest(path_or_name: str) -> str:
             return file_digest(path)
 
 
-def load_teacher(
-    path_or_name: str,
-    classes: list[str],
-    image_size: tuple[int, int],
-    mean: list[float],
-    std: list[float],
-    *,
-    accelerate: bool,
-) -> nn.Module:
-    """Return a teacher for some images, in eval mode, on the CPU.
+def load_teacher(path_or_name: str, student: Card) -> nn.Module:
+    """Return a teacher for a student's images, in eval mode, on the CPU.
 
     Args:
         path_or_name: Its weights: a file of `cifarblocks train`, or a name of `list_weights`.
-        classes: Names of the classes, in the order of the labels.
-        image_size: Height and width of the images.
-        mean: Mean of each channel by which the images are normalised, in units of 0 to 1.
-        std: Standard deviation of each.
-        accelerate: Fuse and accelerate its layers.
+        student: What the student's weights files say of its classes and images.
 
     Raises:
         UserError: If it cannot be read, or was trained on other classes or images of another size.
     """
     with refusing("--teacher "):
         model, card = load_weights(find_weights(path_or_name))
-    if card.image_size != image_size:
-        own, given = ("x".join(map(str, size)) for size in (card.image_size, image_size))
+    if card.image_size != student.image_size:
+        own, given = ("x".join(map(str, each.image_size)) for each in (card, student))
         raise UserError(f"--teacher {path_or_name} is for images of {own}, and those of the run are {given}")
-    if card.classes != classes:
-        own, given = (f"{len(names)} classes {shortened(names)}" for names in (card.classes, classes))
+    if card.classes != student.classes:
+        own, given = (f"{len(each.classes)} classes {shortened(each.classes)}" for each in (card, student))
         raise UserError(f"--teacher {path_or_name} is for the {own}, and the data have the {given}, in this order")
-    if accelerate:
-        model = cifarblocks.accelerate(cifarblocks.fuse(model))
-    return Renormalised(model, card, mean, std).eval()
+    return Renormalised(model, card, student).eval()

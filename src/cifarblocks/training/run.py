@@ -111,7 +111,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     model, arguments = build(options.model, options.arguments, data)
     check_fits(options, data, batches, model, processes)
     card = describe_weights(options, arguments, data)
-    loss = build_loss(options, data, device, dtype)
+    loss = build_loss(options, card, device, dtype)
     record = configuration(options.recorded(), data, processes) | {"teacher": options.teacher_name}
     folder = processes.first_decides(
         lambda: make_run_folder(options.output, options.model, options.name, resume=options.resume)
@@ -162,7 +162,7 @@ def describe_weights(options: Options, arguments: dict[str, Any], data: DataSet)
         )
 
 
-def build_loss(options: Options, data: DataSet, device: torch.device, dtype: torch.dtype) -> Loss:
+def build_loss(options: Options, card: Card, device: torch.device, dtype: torch.dtype) -> Loss:
     """Return the loss: cross-entropy with the labels or, with a teacher, distillation.
 
     Raises:
@@ -176,14 +176,9 @@ def build_loss(options: Options, data: DataSet, device: torch.device, dtype: tor
         return cross_entropy
     assert options.distillation is not None
     assert options.temperature is not None
-    teacher = load_teacher(
-        options.teacher,
-        data.classes,
-        data.image_size,
-        options.mean or [],
-        options.std or [],
-        accelerate=bool(options.accelerate),
-    )
+    teacher = load_teacher(options.teacher, card)
+    if options.accelerate:
+        teacher = cifarblocks.accelerate(cifarblocks.fuse(teacher))
     teacher = teacher.to(device, dtype).to(memory_format=torch.channels_last)
     return Distillation(teacher, cross_entropy, options.distillation, options.temperature)
 
