@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import accuracy
+import distillation
 import fused_accuracy
 import generative
 import measuring
@@ -15,6 +16,7 @@ import speedruns
 import sweeps
 
 import cifarblocks
+from cifarblocks.checkpoints.files import file_digest
 from cifarblocks.checkpoints.own import Card
 from cifarblocks.training.run_folder.weights import save_weights
 from cifarblocks.training.stopping import exit_status
@@ -125,6 +127,34 @@ def test_runs_are_copied_once_all_of_them_are_read(results, refused, module, mod
     assert main_of(module)([str(run)]) == 0
     assert "77" in (results / f"{module.__name__}.md").read_text()
     assert record.keys() <= measuring.read_record(module.__name__).keys()
+
+
+def test_a_run_with_a_teacher_is_compared_with_that_of_its_seed_without_one(results, refused):
+    summary = measuring.read_record("accuracy")["eca_resnet_20_cifar10_jpeg_5_epochs"]
+    plain = summary["configuration"]["options"]
+
+    def write_run(name, model, seed, top1, weights, **taught):
+        folder = Path("runs") / model / name
+        folder.mkdir(parents=True)
+        (folder / "last.safetensors").write_text(weights)
+        configuration = {"options": plain | {"model": model, "seed": seed} | taught, "teacher": "last.safetensors"}
+        found = summary | {"model": model, "test_top1": top1, "configuration": summary["configuration"] | configuration}
+        (folder / "summary.json").write_text(json.dumps(found))
+        return folder
+
+    big = write_run("big", "resnet_56", 0, 94.5, "the teacher")
+    taught = {"teacher_weights": file_digest(big / "last.safetensors"), "distillation": 0.9, "temperature": 4.0}
+    runs = [write_run(f"plain_{seed}", "resnet_20", seed, 90 + seed, "") for seed in (0, 1)]
+    runs += [write_run(f"taught_{seed}", "resnet_20", seed, 90.5 + 2 * seed, "", **taught) for seed in (0, 1)]
+    assert main_of(distillation)([big, *runs]) == 0
+    page = (results / "distillation.md").read_text()
+    assert "| resnet_20 | none |  |  | 90.50 ± 0.71 % |  |  | 0, 1 |" in page
+    assert "| resnet_20 | resnet_56, 94.50 % | 0.9 | 4.0 | 91.50 ± 1.41 % | +1.00 | +0.50, +1.50 | 0, 1 |" in page
+
+    before, other = contents(results), write_run("other", "resnet_20", 2, 92, "", **taught)
+    refused(main_of(distillation), [*runs, other], "distillation.py: error", "resnet_20/other", "seed")
+    refused(main_of(distillation), [*runs, Path("none")], "distillation.py: error", "none/summary.json")
+    assert contents(results) == before
 
 
 def test_a_sweep_is_a_record_once_all_of_its_runs_are_complete(results, refused):

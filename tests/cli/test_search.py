@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from cards import write_weights
 from PIL import Image
 from run_folders import metrics, summary
 
@@ -47,6 +48,15 @@ def test_the_learning_rate_of_the_lowest_loss_is_found(stand_in, capsys):
     assert len(trials) == 25
     best = min(trials, key=lambda trial: trial.value or 99)
     assert command[command.index("--lr") + 1] == str(best.user_attrs["values"]["lr"])
+
+
+def test_a_study_does_not_go_on_with_another_teacher(stand_in, refused):
+    arguments = ("--search", "temperature=1..20", "--trials", 1, "--epochs", 1, "--teacher")
+    for seed, name in enumerate(("one.safetensors", "other.safetensors")):
+        write_weights(Path(name), seed)
+    Path("elsewhere.safetensors").write_bytes(Path("one.safetensors").read_bytes())
+    assert run(*arguments, "one.safetensors") == run(*arguments, "elsewhere.safetensors") == 0
+    refused(search.main, [*MLP, *arguments, "other.safetensors"], "teacher_weights")
 
 
 def test_no_trial_may_test_and_all_have_the_share(stand_in):

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cards import write_weights
 from commands import status_of, write_shades
 from refusals import assert_names
 
@@ -22,6 +23,7 @@ NUMERIC = [
 ]
 WITH = {"muon_share": ["--optimizer", "muon", "--model", "resnet_20"], "eps": ["--optimizer", "adamw"]}
 WITH |= {"mix_probability": ["--mixup", "0.2"]}
+WITH |= {name: ["--teacher", "teacher.safetensors"] for name in ("distillation", "temperature")}
 
 
 def case(seed: int) -> None:
@@ -31,6 +33,7 @@ def case(seed: int) -> None:
     said = io.StringIO()
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_shades(Path("shades"))
+        write_weights(Path("teacher.safetensors"))
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             status = status_of(main, [*SMALL, *WITH.get(name, []), flag(name), number])
     message = said.getvalue()

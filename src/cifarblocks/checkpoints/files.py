@@ -91,6 +91,12 @@ def unpickle(file: BinaryIO) -> Any:
         ) from None
 
 
+def file_digest(path: Path) -> str:
+    """Return the first 16 digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return sha256_of(file, path.stat().st_size)[:16]
+
+
 def sha256_of(file: BinaryIO, length: int) -> str:
     """Return the SHA-256 of the first bytes of a file; no more than a piece of it is in memory."""
     digest = hashlib.sha256()

@@ -40,7 +40,7 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
     if which not in WHICH:
         raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}")
     path, names = Path(path_or_name), list_weights()
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
         return file_in(path, which)
     if which != "last":
         raise ValueError(f"which is for run folders, got which={which!r} for {path}")

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.training.data.seeds import random_stream
@@ -48,8 +47,7 @@ def fit(run: Run) -> Iterator[dict[str, Any]]:
                     with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
                         with run.autocast:
                             logits = network(images)
-                            smoothing = run.label_smoothing
-                            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+                            loss = run.loss(images, logits, targets)  # summed over the images
                         # It averages over processes: so this is the mean over the images of the global batch.
                         (loss * processes.world_size / batches.batch_size).backward()
                     state.count(loss, logits, targets)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import cifarblocks
 from cifarblocks.checkpoints.own import Card
@@ -17,6 +18,7 @@ from cifarblocks.training.data.datasets import DataSet, Images, hold_out, load_d
 from cifarblocks.training.data.mixing import Mixing
 from cifarblocks.training.data.policies import build_policy
 from cifarblocks.training.data.seeds import random_stream
+from cifarblocks.training.distillation import Distillation, Loss, load_teacher
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import UserError, refusing
 from cifarblocks.training.hardware import supports_bfloat16
@@ -46,7 +48,7 @@ class Run:
         state: What changes.
         schedule: The learning rate of each step.
         autocast: The precision to compute in.
-        label_smoothing: Of the loss.
+        loss: The loss of a batch, summed over its images.
         accumulate: Parts of a batch that are computed one by one.
         clip: Largest norm of the gradient; 0 for none.
         checkpoint_steps: Steps between checkpoints; 0 for one each epoch.
@@ -64,7 +66,7 @@ class Run:
     state: State
     schedule: Schedule
     autocast: torch.autocast
-    label_smoothing: float
+    loss: Loss
     accumulate: int
     clip: float
     checkpoint_steps: int
@@ -109,7 +111,8 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     model, arguments = build(options.model, options.arguments, data)
     check_fits(options, data, batches, model, processes)
     card = describe_weights(options, arguments, data)
-    record = configuration(options.recorded(), data, processes)
+    loss = build_loss(options, card, device, dtype)
+    record = configuration(options.recorded(), data, processes) | {"teacher": options.teacher_name}
     folder = processes.first_decides(
         lambda: make_run_folder(options.output, options.model, options.name, resume=options.resume)
     )
@@ -134,7 +137,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
             shape=options.schedule,
         ),
         autocast=torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"),
-        label_smoothing=options.label_smoothing,
+        loss=loss,
         accumulate=options.accumulate,
         clip=options.clip,
         checkpoint_steps=options.checkpoint_steps,
@@ -157,6 +160,27 @@ def describe_weights(options: Options, arguments: dict[str, Any], data: DataSet)
             data=data.name,
             epoch=0,
         )
+
+
+def build_loss(options: Options, card: Card, device: torch.device, dtype: torch.dtype) -> Loss:
+    """Return the loss: cross-entropy with the labels or, with a teacher, distillation.
+
+    Raises:
+        UserError: If the teacher cannot be read, or is for other classes or images of another size.
+    """
+
+    def cross_entropy(_: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, label_smoothing=options.label_smoothing, reduction="sum")
+
+    if options.teacher is None:
+        return cross_entropy
+    assert options.distillation is not None
+    assert options.temperature is not None
+    teacher = load_teacher(options.teacher, card)
+    if options.accelerate:
+        teacher = cifarblocks.accelerate(cifarblocks.fuse(teacher))
+    teacher = teacher.to(device, dtype).to(memory_format=torch.channels_last)
+    return Distillation(teacher, cross_entropy, options.distillation, options.temperature)
 
 
 def place(model: Classifier, options: Options, device: torch.device, dtype: torch.dtype) -> Classifier:

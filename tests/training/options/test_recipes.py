@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cards import write_weights
 from refusals import refuses
 
 import cifarblocks
@@ -161,6 +162,8 @@ def test_an_unknown_recipe_is_answered_with_near_ones(answer):
         (("--model", "mlp", "--optimizer", "muon"), ["--optimizer", "muon", "mlp"]),
         (("--schedule", "constant", "--final-lr", 0.1), ["--final-lr", 0.1, "--schedule", "constant"]),
         (("--mix-probability", 0.5), ["--mix-probability", 0.5, "--mixup", "--cutmix"]),
+        (("--distillation", 0.5), ["--distillation", 0.5, "--teacher"]),
+        (("--temperature", 2), ["--temperature", 2.0, "--teacher"]),
         (("--ema", 1), ["--ema", 1.0]),
         (("--layer-decay", 0), ["--layer-decay", 0.0]),
         (("--policy", "rand-2-31"), ["--policy", "trivial", "rand-2-31"]),
@@ -196,9 +199,17 @@ CHANGES = {
     "mixup": 1,
     "cutmix": 1,
     "mix_probability": 0.3,
+    "distillation": 0.2,
+    "temperature": 1,
     "precision": "float32",
 }
-COMPANIONS = {"eps": ("--optimizer", "adamw"), "mix_probability": ("--mixup", 1)}
+TAUGHT = ("--teacher", "teacher.safetensors")
+COMPANIONS = {
+    "eps": ("--optimizer", "adamw"),
+    "mix_probability": ("--mixup", 1),
+    "distillation": TAUGHT,
+    "temperature": TAUGHT,
+}
 # These change how a run is computed, not what it comes to: other tests have them.
 SAME_RESULT = {"accelerate", "accumulate", "ema", "sync_batchnorm", "gradient_checkpointing", "compile"}
 
@@ -214,7 +225,8 @@ def weights_without():
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_option_changes_the_weights(name, fitted, weights_without):
+def test_each_option_changes_the_weights(name, fitted, weights_without, tmp_path):
+    write_weights(tmp_path / "teacher.safetensors")
     companions = COMPANIONS.get(name, ())
     if companions not in weights_without:
         weights_without[companions] = fitted(*companions, "--name", "base").state.model.state_dict()
@@ -246,13 +258,19 @@ def test_true_and_false_become_switches():
     assert RECIPES.name == "recipes.toml"
 
 
-def test_the_commands_of_the_guide_have_options_that_exist():
+def test_the_commands_of_the_guide_have_options_that_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[3] / "docs" / "training.md").read_text().replace("\\\n", " ")
     commands = [line.partition("cifarblocks train")[2] for line in text.splitlines() if "cifarblocks train " in line]
     assert len(commands) >= 8
     for command in commands:
         if "--recipe resnet_cifar100_sgd" not in command or "300_epochs" in command:  # the misspelt one
-            assert parse(*shlex.split(command)).epochs >= 1
+            words = shlex.split(command)
+            if "--teacher" in words:  # the weights that another command trains
+                teacher = Path(words[words.index("--teacher") + 1])
+                teacher.parent.mkdir(parents=True)
+                write_weights(teacher)
+            assert parse(*words).epochs >= 1
 
 
 def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(prepared):

@@ -38,7 +38,8 @@ def search(plan: Plan, arguments: list[str]) -> list[str]:
     folder = plan.output / (plan.name or trained.model)
     folder.mkdir(parents=True, exist_ok=True)
     own = {"share": plan.share, "patience": plan.patience, "seed": plan.seed}
-    settings = {**trained.recorded("run", "data", "recipe"), **own}
+    learnt = {"teacher_weights": trained.teacher_weights}
+    settings = {**trained.recorded("run", "data", "recipe"), **learnt, **own}
     study = open_study(folder, plan.storage, settings, space, trained.epochs)
     print(f"on {100 * plan.share:g} % of the training images, patience {plan.patience} epochs", flush=True)
     print(describe_space(space), flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cifarblocks.checkpoints.files import sha256_of
+from cifarblocks.checkpoints.files import file_digest
 from cifarblocks.checkpoints.own import Card, floating_type, read_weights
 from cifarblocks.checkpoints.published import load_published, read_published
 from cifarblocks.checkpoints.resizing import fitting
@@ -104,9 +104,7 @@ def read_start(path: Path, source: str | None = None) -> Start:
     with refusing("--weights "):
         file = path if source else find_weights(path)
         tensors, card = read_weights(file) if source is None else (read_published(file, source), None)
-    with file.open("rb") as opened:
-        digest = sha256_of(opened, file.stat().st_size)[:16]
-    return Start(path, digest, tensors, source, card)
+    return Start(path, file_digest(file), tensors, source, card)
 
 
 def is_own(path: Path) -> bool:

@@ -53,6 +53,7 @@ OPTIMIZERS = ("adamw", "muon", "sgd")
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 REPEATED: dict[str, Any] = {"action": "append", "metavar": "NAME=VALUE"}
 METAVARS = {"int": "N", "float": "X", "Path": "PATH"}
+TEACHER: dict[str, Any] = {"group": "distillation", "frozen": False, "metavar": "NAME_OR_FILE"}
 RGB: dict[str, Any] = {"nargs": 3, "metavar": ("R", "G", "B")}
 
 
@@ -107,6 +108,11 @@ class Options:
     cutmix: float = of_network(0.0, "alpha of CutMix, in half of the batches with mixup (default: 0, none)", number(0))
     mix_probability: float = of_network(1.0, "share of the batches that are mixed", number(0, 1))
 
+    teacher: str | None = option("upkeep", None, "weights to learn from: a file or a name", **TEACHER)
+    teacher_weights: str | None = option("begun", None, "")  # a hash of the file, wherever it lies
+    distillation: float | None = of_network(None, "share of the teacher in the loss (default: 0.9)", number(0, 1))
+    temperature: float | None = of_network(None, "divides the logits of both (default: 4)", number(0.01, 1000))
+
     precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS, group="hardware")
     sync_batchnorm: bool = of_network(False, "BatchNorm over the batches of all GPUs", **SWITCH)
     gradient_checkpointing: bool = of_network(False, "compute blocks again to save memory", **SWITCH)
@@ -123,6 +129,11 @@ class Options:
         """Arguments of the model: those of --model-argument, and --drop-path and --dropout where given."""
         rates = {"drop_path": self.drop_path, "dropout": self.dropout}
         return {**self.model_argument, **{name: rate for name, rate in rates.items() if rate is not None}}
+
+    @property
+    def teacher_name(self) -> str | None:
+        """Name of the teacher, or of its file without the folders."""
+        return None if self.teacher is None else Path(self.teacher).name
 
     def recorded(self, *kinds: str) -> dict[str, Any]:
         """Return the options of some kinds, of those that decide the result by default."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cifarblocks.training.distillation import teacher_digest
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.models import SET_BY_DATA, has_batch_norm, sketch_model
 from cifarblocks.training.optim.groups import filters_without_biases
@@ -14,6 +15,7 @@ from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.options.declared import DECLARED, Options, add_options, flag
 from cifarblocks.training.options.recipes import RECIPES, as_arguments, find_recipe, load_recipes, recipe_of_family
 
+DISTILLATION = {"distillation": 0.9, "temperature": 4.0}
 WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05}
 
 
@@ -49,6 +51,8 @@ def complete(typed: dict[str, Any]) -> Options:
         UserError: If there is no such recipe or model, or the values do not go together.
     """
     values = combine(read_recipe(typed.get("recipe"), typed.get("model", DECLARED["model"]["default"])), typed)
+    if values["teacher"] is not None:
+        values["teacher_weights"] = teacher_digest(values["teacher"])
     options = Options(**values)
     check(options)
     network = sketch_model(options.model, options.arguments)
@@ -73,6 +77,10 @@ def combine(recipe: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
         recipe = {name: value for name, value in recipe.items() if not DECLARED[name]["of_optimizer"]}
     if "epochs" in typed and "epochs" in recipe and "warmup_epochs" in recipe:
         recipe = {**recipe, "warmup_epochs": recipe["warmup_epochs"] * typed["epochs"] / recipe["epochs"]}
+    if "teacher" in typed:
+        recipe = {**DISTILLATION, **recipe}
+    else:
+        recipe = {name: value for name, value in recipe.items() if name not in DISTILLATION}
     values = {**{name: told["default"] for name, told in DECLARED.items()}, **recipe, **typed}
     values["model_argument"] = dict(values["model_argument"])
     if values["muon_share"] is None and values["optimizer"] == "muon":
@@ -106,6 +114,12 @@ def check(options: Options) -> None:
         ),
         f"--mix-probability {options.mix_probability} is of --mixup or --cutmix, and neither is given": (
             options.mix_probability < 1 and not (options.mixup or options.cutmix)
+        ),
+        f"--distillation {options.distillation} is of --teacher, and none is given": (
+            options.distillation is not None and options.teacher is None
+        ),
+        f"--temperature {options.temperature} is of --teacher, and none is given": (
+            options.temperature is not None and options.teacher is None
         ),
         f"--share must be above 0, got {options.share}": options.share == 0,
         f"--ema must be below 1, got {options.ema}": options.ema >= 1,

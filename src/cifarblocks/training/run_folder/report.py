@@ -15,6 +15,7 @@ from cifarblocks.training.distributed import Processes
 from cifarblocks.training.evaluation import Scores
 from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.options.declared import Options
+from cifarblocks.training.output import one_line
 from cifarblocks.training.run_folder.sharing import shareable, without_folders
 
 
@@ -83,6 +84,7 @@ def describe_run(options: Options, data: DataSet, model: nn.Module, training_ima
     """Return what is about to be trained, human-readable."""
     validation_images = 0 if options.final else count_held_out(len(data.train))
     recipe = {name: value for name, value in options.recorded("recipe").items() if value is not None}
+    teacher = f"\nteacher {one_line(options.teacher_name)} ({options.teacher_weights})" if options.teacher else ""
     values = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in recipe.items())
     return (
         f"{textwrap.fill(f'recipe {options.recipe}: {values}', 120, subsequent_indent='  ', break_on_hyphens=False)}\n"
@@ -92,7 +94,7 @@ def describe_run(options: Options, data: DataSet, model: nn.Module, training_ima
         f"{len(data.test):,} to test{'; of 1 class, so every answer is right' if len(data.classes) == 1 else ''}\n"
         f"{processes.world_size} x {processes.device.type} in {options.precision}, "
         f"{'accelerated layers' if options.accelerate else 'the layers of torch'}, batches of {options.batch_size}, "
-        f"learning rate {options.lr * options.batch_size / 256:g} ({options.lr:g} per 256 images)"
+        f"learning rate {options.lr * options.batch_size / 256:g} ({options.lr:g} per 256 images){teacher}"
     )
 
 

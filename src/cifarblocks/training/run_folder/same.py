@@ -10,7 +10,8 @@ from cifarblocks.training.errors import UserError
 def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the result of a run, in plain values that JSON and a checkpoint can hold."""
     data = configuration["data"]
-    chosen = {**configuration["options"], "data": data["fingerprint"], "classes": data["classes"]}
+    untaught = {"teacher_weights": None}  # what runs from before there were teachers do not say
+    chosen = {**untaught, **configuration["options"], "data": data["fingerprint"], "classes": data["classes"]}
     return json.loads(json.dumps(chosen))
 
 
