@@ -289,7 +289,7 @@ def teachers(tmp_path, image_folder, monkeypatch):
         ("--teacher none.safetensors", ["--teacher", "none.safetensors"]),
         ("--teacher text.safetensors", ["--teacher", "text.safetensors"]),
         ("--teacher damaged.safetensors", ["--teacher", "damaged.safetensors", "digest"]),
-        ("--teacher shades", ["--teacher", "shades", "folder"]),
+        ("--teacher shades", ["--teacher", "shades", "last.safetensors"]),
         (f"--teacher {'x' * 300}", ["--teacher", "x" * 300]),
         (f"--teacher {TEACHER} --temperature 0", ["--temperature", 0]),
         (f"--teacher {TEACHER} --distillation 1.5", ["--distillation", 1.5]),

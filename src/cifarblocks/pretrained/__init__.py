@@ -64,5 +64,5 @@ def file_in(folder: Path, which: str) -> Path:
         return folder / FILE
     if not path.exists():
         found = ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))) or "no weights"
-        raise ValueError(f"{folder} has no {path.name}; there is {found}")
+        raise ValueError(f"{folder} has no {path.name}; it has {found}")
     return path
