@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from refusals import refuses
+from refusals import assert_names, refuses
 from torch import nn
 
 import cifarblocks
@@ -39,6 +39,30 @@ def test_an_unknown_name_suggests_near_ones():
         cifarblocks.create_model("eca_resnet20")
     with refuses(ValueError, "?", "list_models"):
         cifarblocks.create_model("?")
+
+
+def test_a_name_without_wildcards_that_finds_nothing_warns_with_them():
+    with pytest.warns(UserWarning) as caught:
+        assert cifarblocks.list_models("resnet") == []
+    assert_names(str(caught[0].message), "'resnet'", '"*resnet*"')
+    assert cifarblocks.is_model("resnet_18")
+    assert not cifarblocks.is_model("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "meaning"),
+    [
+        ("in_chans", "in_channels", "channels of the images"),
+        ("img_size", "image_size", "Height and width"),
+        ("drop_rate", "dropout", "Dropout rate"),
+        ("drop_path_rate", "drop_path", "Drop path rate"),
+        ("num_class", "num_classes", "Number of classes"),
+        ("global_pool", "num_classes", "image_size"),
+    ],
+)
+def test_words_of_timm_are_answered_with_ours_and_what_they_take(theirs, ours, meaning):
+    with refuses(TypeError, "resnet_18", theirs, ours, meaning):
+        cifarblocks.create_model("resnet_18", **{theirs: 1})
 
 
 def test_names_are_sorted_and_match_wildcards():

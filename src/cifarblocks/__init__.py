@@ -11,7 +11,7 @@ from cifarblocks.creating import create_model
 from cifarblocks.fusing import fuse
 from cifarblocks.macs import count_macs
 from cifarblocks.pretrained import list_weights
-from cifarblocks.registry import list_models, register_model
+from cifarblocks.registry import is_model, list_models, register_model
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,7 @@ __all__ = [
     "count_macs",
     "create_model",
     "fuse",
+    "is_model",
     "list_models",
     "list_weights",
     "load",

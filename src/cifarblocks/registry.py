@@ -1,6 +1,7 @@
 """Names of classifiers → the functions that build them."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -12,8 +13,15 @@ from torch import nn
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
-# timm's words for arguments → ours
-OURS = {"in_chans": "in_channels", "img_size": "image_size", "drop_path_rate": "drop_path", "drop_rate": "dropout"}
+# Words of timm and torchvision for arguments → ours
+OURS = {
+    "in_chans": "in_channels",
+    "img_size": "image_size",
+    "drop_path_rate": "drop_path",
+    "stochastic_depth_prob": "drop_path",
+    "drop_rate": "dropout",
+    "num_class": "num_classes",
+}
 
 _factories: dict[str, Callable[..., nn.Module]] = {}
 
@@ -54,7 +62,7 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
     """Refuse arguments that the signature of a model's function does not have.
 
     Raises:
-        TypeError: if there is one; the message suggests the nearest that the function has.
+        TypeError: if there is one; the message suggests the nearest that the function has, and says what it takes.
     """
     parameters = inspect.signature(factory).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -62,8 +70,19 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
     for name, value in arguments.items():
         if name not in parameters:
             near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(parameters)}"
+            hint = f"did you mean {described(factory, near[0])}?" if near else f"it has {', '.join(parameters)}"
             raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")
+
+
+def meaning_of(factory: Callable[..., nn.Module], name: str) -> str:
+    """Return the meaning of an argument of a model's function, that of `Annotated[type, meaning]`; "" without one."""
+    return getattr(factory.__annotations__.get(name), "__metadata__", ("",))[0]
+
+
+def described(factory: Callable[..., nn.Module], name: str) -> str:
+    """Return an argument of a model's function, with its meaning in parentheses."""
+    meaning = meaning_of(factory, name).partition(";")[0].rstrip(".")
+    return f"{name!r} ({meaning})" if meaning else repr(name)
 
 
 def instantiate(
@@ -87,9 +106,26 @@ def instantiate(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The sorted names that match a shell wildcard.
+    """Return the sorted names that match a shell wildcard; warn if only `"*pattern*"` matches any.
 
     >>> list_models("eca_resnet_*")
     ['eca_resnet_20', 'eca_resnet_32', 'eca_resnet_56']
     """
+    names = matching_models(pattern)
+    if not names and (wider := matching_models(f"*{pattern}*")):
+        warnings.warn(f'no model is called {pattern!r}; "*{pattern}*" matches {len(wider)}', stacklevel=2)
+    return names
+
+
+def matching_models(pattern: str) -> list[str]:
+    """Return the sorted names of models that match a shell wildcard."""
     return sorted(name for name in _factories if fnmatchcase(name, pattern))
+
+
+def is_model(name: str) -> bool:
+    """Return True for the name of a classifier.
+
+    >>> is_model("resnet_18"), is_model("resnet18")
+    (True, False)
+    """
+    return name in _factories

@@ -58,6 +58,22 @@ def test_feature_maps_are_what_feature_info_says(name):
 
 
 @pytest.mark.parametrize("name", walk())
+def test_the_last_layer_is_found_as_in_timm(name):
+    model = small(name, num_classes=5).eval()
+    x = images(model, dtype=torch.float32)
+    features = model.forward_features(x)
+    pooled = model.forward_head(features, pre_logits=True)
+    assert pooled.shape == (2, model.head.hidden_features)
+    assert torch.equal(model.get_classifier()(pooled), model(x))
+    assert model.num_classes == 5
+    model.reset_classifier(0)
+    assert model.num_classes == 0
+    assert torch.equal(model(x), pooled)
+    assert model.feature_info.channels() == [info.channels for info in model.feature_info]
+    assert model.feature_info.reduction() == [info.stride for info in model.feature_info]
+
+
+@pytest.mark.parametrize("name", walk())
 def test_reset_classifier_replaces_the_last_layer_alone(name):
     model = small(name, num_classes=5).eval()
     x = images(model, dtype=torch.float32)

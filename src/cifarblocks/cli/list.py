@@ -2,7 +2,7 @@
 
 from cifarblocks.checkpoints.own import read_weights
 from cifarblocks.pretrained import find_weights, list_weights
-from cifarblocks.registry import list_models
+from cifarblocks.registry import matching_models
 from cifarblocks.training.options.command_line import Parser
 
 
@@ -12,9 +12,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("pattern", nargs="?", default="*", help='for example "eca_*" (default: all)')
     parser.add_argument("--weights", action="store_true", help="print trained weights, their data, accuracy and size")
     options = parser.parse_args(arguments)
-    names = (list_weights if options.weights else list_models)(options.pattern)
+    pattern, matching = options.pattern, list_weights if options.weights else matching_models
+    names = matching(pattern)
     if not names:
-        parser.error(f"no {'weights are' if options.weights else 'model is'} called {options.pattern!r}")
+        wider = len(matching(f"*{pattern}*"))
+        hint = f'; "*{pattern}*" matches {wider}' if wider else ""
+        parser.error(f"no {'weights are' if options.weights else 'model is'} called {pattern!r}{hint}")
     print(table_of_weights(names) if options.weights else "\n".join(names))
     return 0
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from cifarblocks.macs import count_macs, count_macs_of_parts
 from cifarblocks.models.classifier import Classifier
-from cifarblocks.registry import find_model
+from cifarblocks.registry import find_model, meaning_of
 from cifarblocks.training.options.command_line import Parser
 
 
@@ -42,8 +42,7 @@ def table_of_arguments(factory: Callable[..., nn.Module]) -> str:
     rows = [("argument", "default", "meaning")]
     for name, parameter in inspect.signature(factory).parameters.items():
         default = "" if parameter.default is parameter.empty else repr(parameter.default)
-        meaning = getattr(factory.__annotations__.get(name), "__metadata__", ("",))[0]
-        rows.append((name, default, str(meaning)))
+        rows.append((name, default, meaning_of(factory, name)))
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"{name:{first}}  {default:{second}}  {meaning}".rstrip() for name, default, meaning in rows)
 

@@ -19,11 +19,34 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
+class Stages(list[FeatureInfo]):
+    """Channels and stride of several maps, in order; `channels` and `reduction` are timm's way to ask."""
+
+    def channels(self) -> list[int]:
+        """Return the channels of each map.
+
+        >>> Stages([FeatureInfo(16, 1), FeatureInfo(32, 2)]).channels()
+        [16, 32]
+        """
+        return [info.channels for info in self]
+
+    def reduction(self) -> list[int]:
+        """Return the stride of each map."""
+        return [info.stride for info in self]
+
+
 class Head(nn.Module):
     """Base of all heads, features → (b, num_classes): `classifier` is the last layer, and sees `hidden_features`."""
 
     classifier: nn.Module
     hidden_features: int
+
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """Features → (b, hidden_features), the input of the last layer."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pre_logits(x))
 
 
 class Classifier(nn.Module):
@@ -64,7 +87,7 @@ class Classifier(nn.Module):
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.head = head
-        self.feature_info = list(feature_info)
+        self.feature_info = Stages(feature_info)
         self.num_features = feature_info[-1].channels if num_features is None else num_features
         self.in_channels = in_channels
         self.image_size = height_and_width(image_size, "image_size")
@@ -95,9 +118,9 @@ class Classifier(nn.Module):
             x = self._run(stage, x)
         return x
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """The output of `forward_features` → (b, num_classes)."""
-        return self.head(features)
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """The output of `forward_features` → (b, num_classes) or, with `pre_logits`, the input of the last layer."""
+        return self.head.pre_logits(features) if pre_logits else self.head(features)
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """(b, in_channels, h, w) → the map of each stage, as `feature_info` says.
@@ -117,6 +140,15 @@ class Classifier(nn.Module):
     def backbone(self, out_indices: Sequence[int] | None = None) -> "Backbone":
         """Return the part of this network that gives the maps of some stages: `Backbone`, on the same parameters."""
         return Backbone(self, out_indices)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without a last layer."""
+        return getattr(self.head.classifier, "out_features", 0)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer; `nn.Identity` for 0 classes."""
+        return self.head.classifier
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features that it would see.
@@ -138,6 +170,10 @@ class Classifier(nn.Module):
         if enabled and not self.stages:
             raise ValueError("gradient checkpointing computes stages of blocks again, and this network has none")
         self.gradient_checkpointing = enabled
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Call `set_gradient_checkpointing`, under timm's name."""
+        self.set_gradient_checkpointing(enable)
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
@@ -172,7 +208,7 @@ class Backbone(nn.Module):
         self.stem = model.stem
         self.stages = model.stages[: max(self.out_indices) + 1]
         self.as_map = model.as_map
-        self.feature_info = [model.feature_info[index] for index in self.out_indices]
+        self.feature_info = Stages(model.feature_info[index] for index in self.out_indices)
         self.in_channels = model.in_channels
         self.image_size = model.image_size
 
@@ -255,9 +291,9 @@ class PooledHead(Head):
         self.dropout = nn.Dropout(dropout)
         self.classifier = last_layer(self.hidden_features, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pre_logits(self, x: Tensor) -> Tensor:
         x = self.after(self.before(x).mean((2, 3)))
-        return self.classifier(self.dropout(x))
+        return self.dropout(x)
 
 
 class FixedSize(nn.Module):

@@ -29,8 +29,8 @@ class FlatHead(Head):
         self.dropout = nn.Dropout(dropout)
         self.classifier = last_layer(hidden_features, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.hidden(x)))
+    def pre_logits(self, x: Tensor) -> Tensor:
+        return self.dropout(self.hidden(x))
 
 
 class LSTM(nn.Module):
@@ -58,8 +58,8 @@ class LastTokenHead(Head):
         self.dropout = nn.Dropout(dropout)
         self.classifier = last_layer(hidden_features, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.hidden(x[:, -1])))
+    def pre_logits(self, x: Tensor) -> Tensor:
+        return self.dropout(self.hidden(x[:, -1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,8 +156,8 @@ class ClassTokenHead(Head):
         self.norm = norm
         self.classifier = last_layer(channels, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.norm(x[:, 0]))
+    def pre_logits(self, x: Tensor) -> Tensor:
+        return self.norm(x[:, 0])
 
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)  # as in the authors' code
