@@ -32,7 +32,11 @@ OPEN_ROOMS = tuple(f"cifarblocks.{room}" for room in ("blocks", "checkpoints", "
 
 
 # Files of the core that need more, and that the door does not import.
-MORE = {"checkpoints/images.py": {"PIL"}, "checkpoints/onnx_files.py": {"onnxruntime"}}
+MORE = {
+    "checkpoints/hub.py": {"huggingface_hub"},
+    "checkpoints/images.py": {"PIL"},
+    "checkpoints/onnx_files.py": {"onnxruntime"},
+}
 
 
 def imports(path: Path) -> set[str]:

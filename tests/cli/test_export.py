@@ -241,7 +241,7 @@ def test_without_onnxruntime_it_says_what_to_install(weights, monkeypatch, refus
     "name", [slow(name) for name in NAMES if name in ONE_A_KIND or name.endswith(("_cifar", "_custom_enhanced"))]
 )
 def test_every_family_is_exported(name, tmp_path, command):
-    arguments = {"num_classes": 2, "image_size": 32}
+    arguments = {"num_classes": 2, "image_size": [32, 32]}
     card = replace(CARD, model=name, arguments=arguments, image_size=(32, 32))
     save_weights(tmp_path / "a.safetensors", cifarblocks.create_model(name, **arguments).state_dict(), card)
     trained = cifarblocks.load(tmp_path / "a.safetensors")

@@ -182,6 +182,15 @@ def metadata_of(card: Card) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in asdict(card).items() if value is not None}
 
 
+def as_file(state_dict: Mapping[str, Tensor], card: Card) -> bytes:
+    """Return a weights file: tensors, their card and a digest of both."""
+    from safetensors.torch import save  # here: importing cifarblocks imports torch and einops alone
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    metadata = metadata_of(card)
+    return save(tensors, metadata={**metadata, DIGEST: digest_of(tensors, metadata)})
+
+
 def read_value(name: str, text: str) -> Any:
     """Read a value of a card, written as JSON.
 
