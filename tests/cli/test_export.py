@@ -114,6 +114,9 @@ def test_load_takes_images_of_any_kind(exported):
     images = torch.rand(3, 3, 40, 20, dtype=torch.float64)
     expected = [[label for label, _ in row] for row in trained.predict(images)]
     assert [[label for label, _ in row] for row in fast.predict(images)] == expected
+    pixels = torch.randint(1, 255, (2, 3, 32, 32))
+    for shift in (-0.4, 0.4):  # to the nearest of 256 levels
+        assert torch.equal(fast.model((pixels + shift) / 255), fast.model(pixels / 255))
     fast.model.double()
     assert fast.model(fast.preprocess(images)).dtype == torch.float64
 
@@ -186,6 +189,7 @@ def test_what_cannot_work_is_refused(weights, refused):
         ((weights, "model.bin"), ["OUTPUT", ".onnx", ".pt2", "model.bin"]),
         ((weights, "model"), ["OUTPUT", ".onnx", ".pt2", "model"]),
         ((weights, "model.onnx", "--format", "pt2"), ["OUTPUT", ".pt2", "model.onnx"]),
+        ((weights, weights, "--format", "onnx"), ["OUTPUT", ".onnx", "last.safetensors"]),
         ((weights, "none/model.onnx"), ["OUTPUT", "none/model.onnx"]),
         ((weights, "folder.onnx"), ["OUTPUT", "folder.onnx"]),
         ((weights, "model.onnx", "--format", "jit"), ["--format", "jit"]),

@@ -92,15 +92,12 @@ def write_folder(folder: Path, path: Path, repo_id: str, *, licence: str | None 
     tensors, card = read_weights(path)
     summary = path.with_name("summary.json")
     source = summary if path.name == "last.safetensors" and summary.exists() else path
-    example = (
-        f'>>> from cifarblocks.checkpoints.hub import load_from_hub\n>>> load_from_hub("{repo_id}").predict("a.jpg")'
-    )
     name = repo_id.rpartition("/")[2]
     with reading(source, "used for a model card"):
         if source is summary:
             card = with_result(card, json.loads(summary.read_text()))
         card = replace(card, licence=licence or card.licence)
-        readme = f"---\n{front_matter(name, card)}\n---\n\n{page(name, card, example)}"
+        readme = f"---\n{front_matter(name, card)}\n---\n\n{page(name, card, EXAMPLE.format(repo_id=repo_id))}"
     (folder / FILE).write_bytes(as_file(tensors, card))
     (folder / "README.md").write_text(readme, encoding="utf-8")
 
