@@ -1,9 +1,9 @@
-"""Collect the results of runs of cifarblocks train and write the accuracy table.
+"""Write the tables of accuracies: of the weights in the package, and of runs of cifarblocks train.
 
     python benchmarks/accuracy.py runs/MODEL/NAME...
 
-Adds each run's summary.json to benchmarks/results/accuracy.json, and writes accuracy.md from all that are in it. Takes
-a few seconds.
+Adds each run's summary.json to benchmarks/results/accuracy.json, and writes accuracy.md from all that are in it and
+from the cards of the weights. Takes a few seconds.
 """
 
 import sys
@@ -12,7 +12,19 @@ from typing import Any
 
 from measuring import collect, markdown, read_record, read_result, write
 
-HEAD = """# Accuracies
+import cifarblocks
+from cifarblocks.pretrained import find_weights
+
+WEIGHTS = """# Accuracies
+
+## Weights in the package
+
+Made by `python benchmarks/pretrained.py` from the card of each weight: accuracy on the test images, once, of the last
+epoch. `cifarblocks.load(name)` loads them. Hours are wall clock, with other work beside and pauses between.
+
+"""
+RUNS = """
+## Runs
 
 Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all of them in
 [accuracy.json](accuracy.json). Top-1 on the test images, once, with the weights of the last epoch; one seed unless
@@ -27,6 +39,8 @@ bfloat16 where the hardware has it; rows that differ by their seed alone show ho
 the others was not measured. Hours are wall clock, with other work beside and pauses between.
 
 """
+WEIGHTS_COLUMNS = ["weights", "data", "epochs", "top-1", "top-5", "test images", "seeds", "size", "hours", "machine"]
+WEIGHTS_COLUMNS += ["command"]
 COLUMNS = ["model", "data", "epochs", "trained on", "top-1", "top-5", "parameters", "multiply-adds", "seed"]
 COLUMNS += ["optimizer", "precision", "processes", "hours", "machine", "command"]
 
@@ -55,11 +69,33 @@ def cells(summary: dict[str, Any]) -> list[str]:
     return [str(value) for value in values]
 
 
+def weights_cells(name: str) -> list[str]:
+    """Weights of the package as a line of the table."""
+    path = find_weights(name)
+    card = cifarblocks.load(name).card
+    accuracy: dict[str, Any] = card.accuracy or {}
+    values = [
+        f"`{name}`",
+        card.data,
+        card.epoch,
+        f"{accuracy['top1']:.2f} %",
+        f"{accuracy['top5']:.2f} %",
+        f"{accuracy['images']:,}",
+        ", ".join(map(str, accuracy["seeds"])),
+        f"{path.stat().st_size / 1e6:.2f} MB",
+        card.hours,
+        card.machine,
+        f"`{card.command}`",
+    ]
+    return [str(value) for value in values]
+
+
 def table(record: dict[str, dict[str, Any]]) -> str:
-    """The page, of all the summaries that are kept."""
+    """The page, of the weights in the package and all the summaries that are kept."""
     order = ("data", "model", "epochs", "seed")
     summaries = sorted(record.values(), key=lambda summary: [summary[key] for key in order])
-    return HEAD + markdown(COLUMNS, map(cells, summaries))
+    weights = markdown(WEIGHTS_COLUMNS, map(weights_cells, cifarblocks.list_weights()))
+    return WEIGHTS + weights + RUNS + markdown(COLUMNS, map(cells, summaries))
 
 
 def main(folders: list[Path]) -> None:

@@ -5,8 +5,8 @@
 The weights `last` of runs/MODEL/NAME become src/cifarblocks/pretrained/MODEL.NAME: model.safetensors with its card,
 README.md, which says the same to read, and test_vector.safetensors, one image and its logits. Weights of convolutions
 and linear layers are stored in float16, everything else as it is. Both are scored on the test images of --data, in
-float32 and in the precision of the run. Takes a minute for a network; writes benchmarks/results/pretrained.json and
-pretrained.md.
+float32 and in bfloat16. Takes a minute for a network; writes benchmarks/results/pretrained.json, pretrained.md and
+accuracy.md.
 """
 
 import sys
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import accuracy
 import torch
 from measuring import RESULTS, markdown, read_record, read_result, write
 from safetensors.torch import save
@@ -126,6 +127,7 @@ def main() -> int:
             row = ship(run, options.data, options.data_dir)
             record = dict(sorted({**record, row["name"]: row}.items()))
             write("pretrained", record, table(record))
+            accuracy.main([])
             print(f"wrote {row['name']}", flush=True)
 
     return exit_status(parser.prog, work, "the same command writes all")

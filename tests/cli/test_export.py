@@ -12,11 +12,10 @@ import onnxruntime
 import pytest
 import torch
 from cards import CARD as SHADES
-from networks import NAMES, ONE_A_KIND
+from networks import ONE_A_KIND
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info, set_model_props
 from refusals import assert_names, refuses
 from safetensors.torch import load_file
-from tools import slow
 from torch import nn
 
 import cifarblocks
@@ -241,9 +240,8 @@ def test_without_onnxruntime_it_says_what_to_install(weights, monkeypatch, refus
     refused(main, ["export", "--weights", weights, "model.onnx"], "cifarblocks export", told[1])
 
 
-@pytest.mark.parametrize(
-    "name", [slow(name) for name in NAMES if name in ONE_A_KIND or name.endswith(("_cifar", "_custom_enhanced"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(ONE_A_KIND))
 def test_every_family_is_exported(name, tmp_path, command):
     arguments = {"num_classes": 2, "image_size": [32, 32]}
     card = replace(CARD, model=name, arguments=arguments, image_size=(32, 32))
