@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import cifarblocks
+from cifarblocks.checkpoints.cards import page, with_result
 from cifarblocks.checkpoints.own import Card
 from cifarblocks.checkpoints.trained import Trained
 from cifarblocks.pretrained import FILE, FOLDER, TEST_VECTOR
@@ -51,45 +52,8 @@ def halved(model: nn.Module) -> dict[str, Tensor]:
 
 
 def full_card(card: Card, summary: dict[str, Any]) -> Card:
-    """Return the card of a run's weights with the facts of its summary."""
-    configuration = summary["configuration"]
-    machine = configuration["machine"]
-    return replace(
-        card,
-        accuracy={
-            "top1": summary["test_top1"],
-            "top5": summary["test_top5"],
-            "images": summary["test_images"],
-            "runs": 1,
-            "seeds": [summary["seed"]],
-        },
-        recipe=configuration["options"],
-        command=configuration["command"],
-        machine=machine.get("gpu", f"{machine['cpu']}, {machine['cores']} cores"),
-        hours=round(summary["seconds"] / 3600, 2),
-        licence=LICENCE,
-        limits=LIMITS[card.data],
-    )
-
-
-def page(name: str, card: Card) -> str:
-    """Return the card as a Markdown page."""
-    scores = card.accuracy or {}
-    mean, std = ([round(value, 4) for value in values] for values in (card.mean, card.std))
-    facts = {
-        "accuracy": f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} % on {scores['images']:,} test "
-        f"images; last epoch, {scores['runs']} run, seed {', '.join(map(str, scores['seeds']))}",
-        "data": card.data,
-        "classes": ", ".join(card.classes),
-        "images": f"{card.image_size[0]}×{card.image_size[1]}, RGB from 0 to 1, minus {mean}, divided by {std}",
-        "training": f"{card.epoch} epochs in {card.hours} hours on {card.machine}, in {card.precision}",
-        "command": f"`{card.command}`",
-        "licence": card.licence,
-        "limits": card.limits,
-    }
-    rows = [(key, str(value)) for key, value in facts.items()]
-    example = f'>>> cifarblocks.load("{name}").predict("photo.jpg")'
-    return f"# {name}\n\n```python\n{example}\n```\n\n{markdown(('', ''), rows)}"
+    """Return the card of a run's weights with its result, licence and limits."""
+    return replace(with_result(card, summary), licence=LICENCE, limits=LIMITS[card.data])
 
 
 def test_vector(trained: Trained, data: DataSet) -> dict[str, Tensor]:
@@ -118,7 +82,8 @@ def ship(run: Path, source: str, directory: Path) -> dict[str, Any]:
     save_weights(folder / FILE, halved(before.model), card)
     after = cifarblocks.load(folder)
     write_atomically(folder / TEST_VECTOR, save(test_vector(after, data)))
-    write_atomically(folder / "README.md", page(name, card).encode())
+    example = f'>>> cifarblocks.load("{name}").predict("photo.jpg")'
+    write_atomically(folder / "README.md", page(name, card, example).encode())
     scores = {
         f"{kind}_{type_name}": top1(trained, data, dtype)
         for kind, trained in (("run", before), ("stored", after))

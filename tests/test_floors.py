@@ -31,6 +31,14 @@ FLOORS = {
 OPEN_ROOMS = tuple(f"cifarblocks.{room}" for room in ("blocks", "checkpoints", "pretrained", "training", "cli"))
 
 
+# Files of the core that need more, and that the door does not import.
+MORE = {
+    "checkpoints/hub.py": {"huggingface_hub"},
+    "checkpoints/images.py": {"PIL"},
+    "checkpoints/onnx_files.py": {"onnxruntime"},
+}
+
+
 def imports(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -104,9 +112,7 @@ def defined(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", CORE)
 def test_the_core_imports_torch_einops_and_safetensors_alone(path):
     # safetensors only inside the function that reads such a file: importing the door does not import it, see below.
-    allowed = set(sys.stdlib_module_names) | {"torch", "einops", "cifarblocks", "safetensors"}
-    if path == "checkpoints/images.py":  # image files need Pillow; the door does not import this file
-        allowed.add("PIL")
+    allowed = set(sys.stdlib_module_names) | {"torch", "einops", "cifarblocks", "safetensors"} | MORE.get(path, set())
     assert {name.split(".")[0] for name in imports(SOURCE / path)} <= allowed
 
 

@@ -139,7 +139,7 @@ def test_every_command_has_a_help(name, capsys):
 # Without the packages of every extra. Each command ends with its status, what it wrote to stderr, and what it imported.
 ALONE = """
 import contextlib, io, json, sys, torch
-missing = "torchvision numpy matplotlib PIL tqdm tensorboard optuna filelock textalloc".split()
+missing = "torchvision numpy matplotlib PIL tqdm tensorboard optuna filelock textalloc onnx".split()
 sys.modules.update(dict.fromkeys(missing))
 answers = {}
 for command in json.loads(sys.argv[1]):
@@ -162,6 +162,7 @@ EXTRAS = {
     "finetune --weights none": "cifarblocks[train]",
     "sweep grid.toml": "cifarblocks[train]",
     "search": "cifarblocks[search]",
+    "export --weights eca_resnet_20.digits a.onnx": "cifarblocks[export]",
     "predict --weights eca_resnet_20.digits a.png": "pillow",
 }
 

@@ -94,6 +94,10 @@ class Card:
                 raise ValueError(f"argument {name} must be {value} as in the card, got {shortened(found)}")
 
 
+NAMES = {field.name for field in fields(Card)}
+REQUIRED = {field.name for field in fields(Card) if field.default is MISSING}
+
+
 def is_size(value: Any) -> bool:
     """Return True for a height and a width in range."""
     return isinstance(value, tuple) and [type(n) is int and 1 <= n <= LARGEST for n in value] == [True] * 2
@@ -136,30 +140,55 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     Raises:
         ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
-    names = {field.name for field in fields(Card)}
-    required = {field.name for field in fields(Card) if field.default is MISSING}
     with reading(path, OWN):
         from safetensors import safe_open  # here: importing cifarblocks imports torch and einops alone
 
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if not metadata.keys() >= required:
-                raise ValueError("it does not say of what model and data they are")
+            require_card(metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        older = metadata.keys() <= required | {"format"}  # from before there were digests
+        older = metadata.keys() <= REQUIRED | {"format"}  # from before there were digests
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
             raise ValueError("it is damaged: its digest does not fit")
-        values = {name: read_value(name, metadata[name]) for name in names & metadata.keys()}
-        size = values["image_size"]
-        card = Card(**values | {"image_size": tuple(size) if isinstance(size, list) else size})
+        card = card_of(metadata)
         if not tensors:
             raise ValueError("it has no tensors")
     return tensors, card
 
 
+def require_card(metadata: Mapping[str, str]) -> None:
+    """Refuse the metadata of a file that has no card.
+
+    Raises:
+        ValueError: If a name is missing.
+    """
+    if not metadata.keys() >= REQUIRED:
+        raise ValueError("it does not say what model and data it is of")
+
+
+def card_of(metadata: Mapping[str, str]) -> Card:
+    """Return the card in the metadata of a file.
+
+    Raises:
+        ValueError: If a value is not JSON or wrong; the message names it.
+    """
+    values = {name: read_value(name, metadata[name]) for name in NAMES & metadata.keys()}
+    size = values["image_size"]
+    return Card(**values | {"image_size": tuple(size) if isinstance(size, list) else size})
+
+
 def metadata_of(card: Card) -> dict[str, str]:
     """Return a card as the metadata of a file, values as JSON, without those that are None."""
     return {name: json.dumps(value) for name, value in asdict(card).items() if value is not None}
+
+
+def as_file(state_dict: Mapping[str, Tensor], card: Card) -> bytes:
+    """Return a weights file: tensors, their card and a digest of both."""
+    from safetensors.torch import save  # here: importing cifarblocks imports torch and einops alone
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    metadata = metadata_of(card)
+    return save(tensors, metadata={**metadata, DIGEST: digest_of(tensors, metadata)})
 
 
 def read_value(name: str, text: str) -> Any:

@@ -125,12 +125,14 @@ def load(path_or_name: str | Path, *, which: str = "last") -> Trained:
 
     Args:
         path_or_name: A weights file or run folder of `cifarblocks train` or `finetune`, or a name of `list_weights()`.
-            A path that exists wins over a name.
+            A path that exists wins over a name. Also an ONNX file of `cifarblocks export`, which ONNX Runtime runs on
+            the CPU; its card has mean 0 and std 1, for the graph normalises.
         which: Weights of a run folder: "last", "average" (with --ema) or "best".
 
     Raises:
         ValueError: If there is no such file or name, or the file is damaged or of another kind.
         TypeError: If `path_or_name` is neither a string nor a path.
+        ModuleNotFoundError: If it is an ONNX file, and ONNX Runtime is not installed.
 
     >>> trained = load("eca_resnet_20.digits")
     >>> trained.classes
@@ -138,7 +140,20 @@ def load(path_or_name: str | Path, *, which: str = "last") -> Trained:
     >>> len(trained.predict(torch.rand(5, 3, 32, 32)))
     5
     """
-    return Trained(*load_weights(find_weights(path_or_name, which)))
+    path = find_weights(path_or_name, which)
+    if path.suffix == ".pt2":
+        raise ValueError(f"{path} cannot be loaded: torch.export may unpickle; give the weights, or an ONNX file")
+    return Trained(*(load_onnx(path) if path.suffix == ".onnx" else load_weights(path)))
+
+
+def load_onnx(path: Path) -> tuple[nn.Module, Card]:
+    """Load an ONNX file by the module that needs ONNX Runtime."""
+    try:
+        from cifarblocks.checkpoints import onnx_files
+    except ModuleNotFoundError as error:
+        sentence = f"{path} needs ONNX Runtime: pip install 'cifarblocks[export]'"
+        raise ModuleNotFoundError(sentence, name="onnxruntime") from error
+    return onnx_files.load_onnx(path)
 
 
 def import_images() -> ModuleType:

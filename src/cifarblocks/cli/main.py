@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("cifarblocks[train]", "train a model, in one process or many"),
     "finetune": ("cifarblocks[train]", "go on from trained weights, with other classes or images"),
     "predict": ("pillow", "name what is on images, or score weights on a data set"),
+    "export": ("cifarblocks[export]", "write weights as ONNX or torch.export, checked against torch"),
     "sweep": ("cifarblocks[train]", "train a grid of models and settings, and compare them"),
     "search": ("cifarblocks[search]", "search for the best values of options, on validation images"),
 }

@@ -3,8 +3,10 @@
     cifarblocks predict --weights eca_resnet_20.cifar10_jpeg IMAGE...
     cifarblocks predict --weights runs/MODEL/NAME/last.safetensors IMAGE...
     cifarblocks predict --weights runs/MODEL/NAME/last.safetensors --evaluate --data cifar10
+    cifarblocks predict --weights model.onnx IMAGE...
 
-Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints. They say which model they are for,
+Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints; or an ONNX file of `cifarblocks
+export`, which ONNX Runtime runs. A .pt2 file is not read: torch.export may unpickle. They say which model they are for,
 its classes, and how images are normalised. It prints a line an image: the file and its most probable classes; or the
 accuracy on the test images of the data set. Takes seconds.
 """
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
     try:
         trained = load(options.weights)
-    except ValueError as error:
+    except (ModuleNotFoundError, ValueError) as error:
         parser.error(f"--weights {error}")
     trained.model.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
     try:

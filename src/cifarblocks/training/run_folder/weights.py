@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
-from cifarblocks.checkpoints.own import DIGEST, Card, digest_of, metadata_of
+from cifarblocks.checkpoints.own import Card, as_file
 from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.data.datasets import DataSet, load_data
 from cifarblocks.training.errors import UserError
@@ -14,9 +13,7 @@ from cifarblocks.training.errors import UserError
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor], card: Card) -> None:
     """Write the weights, their card and a digest of both, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    metadata = metadata_of(card)
-    write_atomically(path, save(tensors, metadata={**metadata, DIGEST: digest_of(tensors, metadata)}))
+    write_atomically(path, as_file(state_dict, card))
 
 
 def load_data_for(card: Card, source: str, directory: Path, image_size: int | None = None) -> DataSet:

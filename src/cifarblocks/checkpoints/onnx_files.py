@@ -1,0 +1,64 @@
+"""Run ONNX files of `cifarblocks export`; the one file of the core that needs ONNX Runtime. `load` alone imports it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.own import Card, card_of, require_card
+
+INPUT, OUTPUT = "images", "logits"
+TYPES = {"tensor(uint8)": torch.uint8, "tensor(float)": torch.float32}
+FATAL = 4  # lower severities are raised as errors too, and would be printed besides
+
+
+class OnnxModel(nn.Module):
+    """A classifier that ONNX Runtime computes on the CPU; it takes images from 0 to 1, (b, 3, h, w).
+
+    Args:
+        data: An ONNX file of `cifarblocks export`.
+
+    Raises:
+        ValueError: If it is of another kind, or its card does not fit it.
+        Exception: One of ONNX Runtime's own, if the file is damaged.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL
+        self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        require_card(metadata)
+        card = card_of(metadata)
+        self.card = replace(card, mean=[0.0] * 3, std=[1.0] * 3)  # the graph normalises
+        self.dtype = TYPES[self.session.get_inputs()[0].type]
+        self.like = nn.Parameter(torch.empty(0), requires_grad=False)  # says device and type, as any model's do
+
+        found = [(each.name, each.shape[1:]) for each in self.session.get_inputs() + self.session.get_outputs()]
+        expected = [(INPUT, [3, *card.image_size]), (OUTPUT, [len(card.classes)])]
+        if found != expected:
+            raise ValueError(f"its inputs and outputs must be {expected}, got {found}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = (255 * x).round() if self.dtype == torch.uint8 else x
+        return self.run(images.to(self.dtype)).to(x)
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return the logits of images of the graph's own type."""
+        (logits,) = self.session.run([OUTPUT], {INPUT: images.cpu().contiguous().numpy()})
+        return torch.from_numpy(logits)
+
+
+def load_onnx(path: Path) -> tuple[OnnxModel, Card]:
+    """Load an ONNX file of `cifarblocks export` and its card, whose mean is 0 and std 1: the graph normalises.
+
+    Raises:
+        ValueError: If the file cannot be read, or is of another kind.
+    """
+    with reading(path, "used as an ONNX file that cifarblocks export wrote"):
+        model = OnnxModel(path.read_bytes())
+    return model.eval(), model.card
