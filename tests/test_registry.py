@@ -42,7 +42,7 @@ def test_an_unknown_name_suggests_near_ones():
 
 
 def test_a_name_without_wildcards_that_finds_nothing_warns_with_them():
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="resnet") as caught:
         assert cifarblocks.list_models("resnet") == []
     assert_names(str(caught[0].message), "'resnet'", '"*resnet*"')
     assert cifarblocks.is_model("resnet_18")
