@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cifarblocks.blocks import DropPath
+from cifarblocks.blocks import GRN, DropPath, LayerScale, RelativeAttention
 
 
 def test_drops_whole_images_and_keeps_the_expectation():
@@ -16,3 +16,9 @@ def test_drops_whole_images_and_keeps_the_expectation():
 def test_is_absent_in_eval_mode_and_at_rate_0(module):
     x = torch.randn(4, 3, 2, 2)
     assert module(x) is x
+
+
+def test_what_a_block_was_built_with_is_in_its_repr():
+    assert repr(LayerScale(8, 0.5)) == "LayerScale(8, initial_value=0.5)"
+    assert repr(GRN(8, eps=1e-3)) == "GRN(8, eps=0.001)"
+    assert "heads=2, size=(4, 5)" in repr(RelativeAttention(8, (4, 5), head_channels=4))

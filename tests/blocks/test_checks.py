@@ -1,13 +1,26 @@
 """The checks of arguments: what is an int, a finite number, a rate, a sequence of odd sizes."""
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
 from refusals import refuses
+from torch import nn
 
-from cifarblocks.blocks import checks
+from cifarblocks.blocks import (
+    ECA,
+    BasicBlock,
+    Bottleneck,
+    GlobalLocalFilter,
+    GnConv,
+    HorNetBlock,
+    MBConv,
+    MixerLayer,
+    SqueezeExcite,
+    checks,
+)
 
 
 @pytest.mark.parametrize("value", ["3", 1.5, 3.0, True, None, [3], math.nan, math.inf, torch.ones(2), torch.tensor(3)])
@@ -65,3 +78,28 @@ def test_sizes_of_branches_are_odd_and_there(sizes, named):
 def test_a_choice_is_one_of_the_names(value):
     with refuses(ValueError, "stem", "a", "b"):
         checks.choose({"a": 1, "b": 2}, stem=value)
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: BasicBlock(16, 32, attention="eca"), ["attention", "'eca'", "functools.partial(ECA, kernel_size=3"]),
+        (lambda: BasicBlock(16, 32, attention=ECA(32)), ["attention", "got one", "pass ECA", "functools.partial"]),
+        (lambda: Bottleneck(16, 8, attention=GlobalLocalFilter), ["attention", "size", "functools.partial"]),
+        (lambda: BasicBlock(16, 32, shortcut="A"), ["shortcut", "'A'", "ProjectionShortcut"]),
+        (lambda: GnConv(32, 3, filter=GlobalLocalFilter), ["filter", "partial(GlobalLocalFilter, size=..."]),
+        (lambda: HorNetBlock(32, 3, filter=GlobalLocalFilter), ["filter", "partial(GlobalLocalFilter, size=..."]),
+        (lambda: SqueezeExcite(8, activation=nn.ReLU()), ["activation", "pass ReLU", "functools.partial"]),
+        (lambda: SqueezeExcite(8, gate="sigmoid"), ["gate", "'sigmoid'", "nn.ReLU"]),
+        (lambda: MBConv(8, 8, gate=MixerLayer), ["gate", "token_hidden", "functools.partial"]),
+    ],
+)
+def test_a_part_given_wrongly_is_answered_with_how_to_give_it(build, named):
+    with refuses(TypeError, *named):
+        build()
+
+
+def test_a_part_may_be_a_class_a_partial_or_a_function():
+    for attention in (ECA, SqueezeExcite, functools.partial(ECA, kernel_size=3), lambda channels: ECA(channels)):
+        assert BasicBlock(16, 32, attention=attention)(torch.randn(2, 16, 8, 8)).shape == (2, 32, 8, 8)
+    assert GnConv(32, 3, filter=functools.partial(GlobalLocalFilter, size=8))(torch.randn(2, 32, 8, 8)).shape[1] == 32

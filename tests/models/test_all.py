@@ -60,6 +60,7 @@ def test_feature_maps_are_what_feature_info_says(name):
 @pytest.mark.parametrize("name", walk())
 def test_the_last_layer_is_found_as_in_timm(name):
     model = small(name, num_classes=5).eval()
+    assert name in repr(model).splitlines()[1]
     x = images(model, dtype=torch.float32)
     features = model.forward_features(x)
     pooled = model.forward_head(features, pre_logits=True)

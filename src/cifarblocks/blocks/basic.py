@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from cifarblocks.blocks.checks import (
     Size,
     height_and_width,
-    require_callable,
     require_int,
     require_number,
     require_odd,
+    require_part,
     require_rate,
 )
 
@@ -125,6 +125,9 @@ class LayerScale(nn.Module):
         """Set each factor to `initial_value`."""
         nn.init.constant_(self.gamma, self.initial_value)
 
+    def extra_repr(self) -> str:
+        return f"{len(self.gamma)}, initial_value={self.initial_value}"
+
     def forward(self, x: Tensor) -> Tensor:
         return require_map(x) * rearrange(self.gamma, "c -> c 1 1")
 
@@ -164,7 +167,7 @@ def conv_norm(
     """
     require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride, groups=groups)
     require_odd(kernel_size=kernel_size)
-    require_callable(activation=activation)
+    require_part(activation=activation)
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
             raise ValueError(f"{name} must be divisible by groups ({groups}), got {channels}")

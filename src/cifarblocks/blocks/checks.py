@@ -1,5 +1,6 @@
 """Checks of arguments, which refuse a wrong one by its name and value."""
 
+import inspect
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -7,9 +8,15 @@ from numbers import Real
 from textwrap import shorten
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Choice = TypeVar("Choice")
+# Parts that are built without arguments, with the channels, and with both numbers of channels and the stride.
+PARTS = {
+    0: "nn.ReLU or functools.partial(nn.ELU, alpha=0.5)",
+    1: "ECA or functools.partial(ECA, kernel_size=3)",
+    3: "ProjectionShortcut or PaddingShortcut",
+}
 Size = int | tuple[int, int]  # height and width of a map, or one number for both
 
 
@@ -109,16 +116,39 @@ def require_odds(**sequences: Any) -> None:
             require_odd(**{name: size})
 
 
-def require_callable(**parts: Any) -> None:
-    """Refuse the first part that cannot be called to build a module.
+def require_part(given: int = 0, /, **parts: Any) -> None:
+    """Refuse the first part that cannot be called with so many arguments to build a module.
 
-    >>> require_callable(activation="relu")
+    >>> require_part(activation="relu")
     Traceback (most recent call last):
-    TypeError: activation must be callable and build a module, got 'relu'
+    TypeError: activation must build a module, such as nn.ReLU or functools.partial(nn.ELU, alpha=0.5), got 'relu'
     """
     for name, part in parts.items():
+        called = getattr(part, "__name__", type(part).__name__)
+        if isinstance(part, nn.Module):
+            raise TypeError(
+                f"{name} must build a module, got one: pass {called} itself, or functools.partial({called}, ...) with "
+                "further arguments"
+            )
         if not callable(part):
-            raise TypeError(f"{name} must be callable and build a module, got {shown(part)}")
+            raise TypeError(f"{name} must build a module, such as {PARTS[given]}, got {shown(part)}")
+        if missing := required(part)[given:]:
+            fixed = ", ".join(f"{each}=..." for each in missing)
+            numbers = f"{given} argument{'s' * (given != 1)}"
+            raise TypeError(
+                f"{name} is called with {numbers}, and {called} needs {' and '.join(missing)} too: pass "
+                f"functools.partial({called}, {fixed})"
+            )
+
+
+def required(part: Any) -> list[str]:
+    """Return the names of the positional arguments that a class or function needs; none if they are unknown."""
+    try:
+        parameters = inspect.signature(part).parameters.values()
+    except (TypeError, ValueError):  # of some functions written in C
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [each.name for each in parameters if each.kind in positional and each.default is each.empty]
 
 
 def choose(choices: Mapping[str, Choice], **named: Any) -> Choice:

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, LayerScale, depthwise_conv, require_map
-from cifarblocks.blocks.checks import require_callable, require_int, require_number, require_rate
+from cifarblocks.blocks.checks import require_int, require_number, require_part, require_rate
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 torch.fx.wrap("require_map")
@@ -48,6 +48,9 @@ class GRN(nn.Module):
         """Set both to 0, so that y = x."""
         nn.init.zeros_(self.scale)
         nn.init.zeros_(self.shift)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.scale)}, eps={self.eps}"
 
     def forward(self, x: Tensor) -> Tensor:
         x = require_map(x)
@@ -94,7 +97,7 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         require_int(1, channels=channels)
         require_rate(drop_path=drop_path)
-        require_callable(response_norm=response_norm)
+        require_part(1, response_norm=response_norm)
         if layer_scale is not None:
             require_number(layer_scale=layer_scale)
         self.depthwise = depthwise_conv(channels, 7)

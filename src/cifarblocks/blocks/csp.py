@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
-from cifarblocks.blocks.checks import require_callable, require_int, require_rate
+from cifarblocks.blocks.checks import require_int, require_part, require_rate
 
 Activation = Callable[[], nn.Module]
 leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
@@ -172,7 +172,8 @@ class CSPStage(nn.Module):
         super().__init__()
         require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         require_int(0, depth=depth)
-        require_callable(block=block, split_activation=split_activation, activation=activation)
+        require_part(1, block=block)
+        require_part(split_activation=split_activation, activation=activation)
         rates: list[Any] = list(drop_path) if isinstance(drop_path, Sequence) else [drop_path] * depth
         for rate in rates or [drop_path]:
             require_rate(drop_path=rate)

@@ -11,9 +11,9 @@ from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale, depthwis
 from cifarblocks.blocks.checks import (
     Size,
     height_and_width,
-    require_callable,
     require_int,
     require_number,
+    require_part,
     require_rate,
 )
 
@@ -60,7 +60,7 @@ class GnConv(nn.Module):
         super().__init__()
         require_int(1, channels=channels, order=order)
         require_number(scale=scale)
-        require_callable(filter=filter)
+        require_part(1, filter=filter)
         if channels % 2 ** (order - 1):
             raise ValueError(f"channels must be divisible by 2^(order - 1) = {2 ** (order - 1)}, got {channels}")
         self.widths = [channels // 2 ** (order - 1 - k) for k in range(order)]

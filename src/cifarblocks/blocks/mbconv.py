@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
-from cifarblocks.blocks.checks import require_callable, require_int, require_odds, require_rate
+from cifarblocks.blocks.checks import require_int, require_odds, require_part, require_rate
 from cifarblocks.blocks.se import SqueezeExcite
 
 torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
@@ -116,7 +116,7 @@ class MBConv(nn.Module):
         hidden = expansion * out_channels
         if gate is None:
             gate = partial(SqueezeExcite, hidden_channels=max(1, out_channels // 4), activation=nn.SiLU)
-        require_callable(gate=gate)
+        require_part(1, gate=gate)
         self.norm = nn.BatchNorm2d(in_channels)
         self.expand = conv_norm(in_channels, hidden, 1, stride, activation=nn.GELU)
         self.depthwise = conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.GELU)

@@ -60,6 +60,10 @@ class RelativeAttention(nn.Module):
         """Draw the biases from N(0, 0.02²), cut off at ±2."""
         nn.init.trunc_normal_(self.relative_bias, std=0.02)
 
+    def extra_repr(self) -> str:
+        height, width = ((length + 1) // 2 for length in self.relative_bias.shape[1:])
+        return f"heads={self.heads}, size=({height}, {width})"
+
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
         heads = rearrange(self.qkv(x), "b (qkv g c) h w -> qkv b g (h w) c", qkv=3, g=self.heads).contiguous()

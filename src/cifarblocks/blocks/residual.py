@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath
-from cifarblocks.blocks.checks import require_callable, require_int, require_number, require_rate
+from cifarblocks.blocks.checks import require_int, require_number, require_part, require_rate
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
 Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the other path of the block
@@ -115,7 +115,8 @@ class BasicBlock(nn.Module):
         super().__init__()
         require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         require_int(1, attention_position=attention_position)
-        require_callable(attention=attention, shortcut=shortcut)
+        require_part(1, attention=attention)
+        require_part(3, shortcut=shortcut)
         require_rate(drop_path=drop_path)
         if attention_position > 3:
             raise ValueError(f"attention_position must be 1, 2 or 3, got {attention_position!r}")
@@ -185,7 +186,8 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         require_int(1, in_channels=in_channels, stride=stride)
-        require_callable(attention=attention, shortcut=shortcut)
+        require_part(1, attention=attention)
+        require_part(3, shortcut=shortcut)
         require_rate(drop_path=drop_path)
         width = bottleneck_width(bottleneck_channels, base_width, groups)
         out_channels = 4 * bottleneck_channels

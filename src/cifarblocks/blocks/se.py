@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cifarblocks.blocks.checks import require_callable, require_int
+from cifarblocks.blocks.checks import require_int, require_part
 
 
 class SqueezeExcite(nn.Module):
@@ -17,7 +17,7 @@ class SqueezeExcite(nn.Module):
 
     Args:
         channels: channels of the input.
-        hidden_channels: width of the small network, exactly as given; the paper takes channels / 16.
+        hidden_channels: width of the small network. Default: a sixteenth of `channels` as in the paper, at least 1.
         activation: builds the activation between the two convolutions.
         gate: builds the function that makes the gates.
 
@@ -35,13 +35,15 @@ class SqueezeExcite(nn.Module):
     def __init__(
         self,
         channels: int,
-        hidden_channels: int,
+        hidden_channels: int | None = None,
         activation: type[nn.Module] = nn.ReLU,
         gate: type[nn.Module] = nn.Sigmoid,
     ) -> None:
         super().__init__()
-        require_int(1, channels=channels, hidden_channels=hidden_channels)
-        require_callable(activation=activation, gate=gate)
+        require_int(1, channels=channels)
+        hidden_channels = max(1, channels // 16) if hidden_channels is None else hidden_channels
+        require_int(1, hidden_channels=hidden_channels)
+        require_part(activation=activation, gate=gate)
         self.reduce = nn.Conv2d(channels, hidden_channels, 1)
         self.activation = activation()
         self.expand = nn.Conv2d(hidden_channels, channels, 1)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
-from torch import nn
-
 from cifarblocks.blocks.checks import Size, height_and_width, require_int, require_number, require_rate
+from cifarblocks.models.classifier import Classifier
 from cifarblocks.registry import check_arguments, register_model
 
 Keywords = ParamSpec("Keywords")
 Given = TypeVar("Given", bound="Arguments")
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound=Classifier)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,9 @@ def registered_with(
             if args:
                 raise TypeError(f"{build.__name__} takes keyword arguments alone, got {', '.join(map(repr, args))}")
             check_arguments(function, keywords)
-            return build(replace(own, **keywords))
+            model = build(replace(own, **keywords))
+            model.name = build.__name__
+            return model
 
         show_arguments(function, own)
         return register_model(function)

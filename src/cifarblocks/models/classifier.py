@@ -98,6 +98,7 @@ class Classifier(nn.Module):
         self.as_map = nn.Identity() if as_map is None else as_map
         self.gradient_checkpointing = False
         self.initialise_layer = initialise_layer
+        self.name = ""  # `registered_with` sets it
         self.initialise()
 
     def initialise(self) -> None:
@@ -140,6 +141,9 @@ class Classifier(nn.Module):
     def backbone(self, out_indices: Sequence[int] | None = None) -> "Backbone":
         """Return the part of this network that gives the maps of some stages: `Backbone`, on the same parameters."""
         return Backbone(self, out_indices)
+
+    def extra_repr(self) -> str:
+        return self.name
 
     @property
     def num_classes(self) -> int:

@@ -25,7 +25,7 @@ __all__ = [
 ATTENTIONS: dict[str, Attention] = {
     "none": nn.Identity,
     "eca": ECA,
-    "se": lambda channels: SqueezeExcite(channels, max(1, channels // 16)),  # SENet's reduction
+    "se": SqueezeExcite,
 }
 SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # as section 3.3 of ResNet calls them
 
