@@ -6,7 +6,8 @@
 It prints a line an epoch and, at the end, two checks with a resnet_20: of how many samples a classifier of real
 images names the class that was asked for, and how many real test images one trained on samples alone names. The same
 seed gives the same result on the same machine. A run is short and is not resumed. In runs/acgan/NAME it leaves
-pictures of samples, a class a row (every tenth epoch), metrics.jsonl, summary.json and generator.safetensors.
+pictures of samples, a class a row (of each epoch, or as --pictures-every says), metrics.jsonl, summary.json and
+generator.safetensors.
 """
 
 import sys

@@ -5,8 +5,8 @@
 
 It prints a line an epoch and, at the end, the negative ELBO of the test images and the error of their
 reconstructions beside that of PCA with as many components. The same seed gives the same result on the same machine.
-A run is short and is not resumed. In runs/vae/NAME it leaves pictures of samples (every tenth epoch),
-reconstructions and interpolations, metrics.jsonl, summary.json and vae.safetensors.
+A run is short and is not resumed. In runs/vae/NAME it leaves pictures of samples (of each epoch, or as
+--pictures-every says), reconstructions and interpolations, metrics.jsonl, summary.json and vae.safetensors.
 
 The likelihood is a discretised logistic of learned mean and scale for each pixel and channel: a probability of each of
 the values that a pixel can have, so that the ELBO is a bound on the log probability of the image as it is stored.

@@ -86,4 +86,4 @@ def main(arguments: list[str] | None = None) -> int:
     def prepared(options: Options, processes: Processes) -> Run:
         return (prepare_frozen if options.freeze else prepare)(options, processes, build)
 
-    return run_command(PROGRAM, lambda processes: train(options, processes, prepared))
+    return run_command(PROGRAM, lambda processes: train(options, processes, prepared), options.device)

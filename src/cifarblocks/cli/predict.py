@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from cifarblocks.checkpoints.trained import Trained, load
+from cifarblocks.training.device import DEVICES, find_device
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import Parser, integer, new_path
 from cifarblocks.training.output import one_line
@@ -66,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help="digits, cifar10, cifar100 or folder:PATH (default: digits)")
+    add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")
     add("--data-dir", type=new_path, help="holds CIFAR and decoded folders (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
@@ -78,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         trained = load(options.weights)
     except (ModuleNotFoundError, ValueError) as error:
         parser.error(f"--weights {error}")
-    trained.model.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
     try:
+        trained.model.to(find_device(options.device)).to(memory_format=torch.channels_last)
         (score if options.evaluate else predict)(options, trained)
     except ModuleNotFoundError:
         if not options.evaluate:

@@ -19,4 +19,4 @@ def main(arguments: list[str] | None = None) -> int:
     from cifarblocks.training.loop import train
     from cifarblocks.training.stopping import run_command
 
-    return run_command("cifarblocks train", lambda processes: train(options, processes))
+    return run_command("cifarblocks train", lambda processes: train(options, processes), options.device)

@@ -45,5 +45,6 @@ def train(
 
     given = {"model": model, "data": data, "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
     settings = as_settings({**given, "output": str(output), "name": name, "resume": resume, **options})
-    with joined_processes() as processes:
-        return loop.train(parse(command_line(settings)), processes)
+    parsed = parse(command_line(settings))
+    with joined_processes(parsed.device) as processes:
+        return loop.train(parsed, processes)

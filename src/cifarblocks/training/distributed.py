@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from cifarblocks.checkpoints.files import first_line
+from cifarblocks.training.device import find_device
 from cifarblocks.training.errors import RunError, UserError
 
 T = TypeVar("T")
@@ -154,11 +155,18 @@ def from_launcher(name: str, alone: int) -> int:
 
 
 @contextmanager
-def joined_processes() -> Iterator[Processes]:
-    """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end."""
+def joined_processes(kind: str | None = None) -> Iterator[Processes]:
+    """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end.
+
+    Args:
+        kind: "cpu" or "cuda". Default: "cuda" where there is a GPU.
+
+    Raises:
+        UserError: If there is no such device, or the processes cannot meet.
+    """
     rank, world_size = from_launcher("RANK", 0), from_launcher("WORLD_SIZE", 1)
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
+    device = find_device(kind)
+    if device.type == "cuda":
         local_rank, gpus = from_launcher("LOCAL_RANK", 0), torch.cuda.device_count()
         if local_rank >= gpus:
             raise UserError(

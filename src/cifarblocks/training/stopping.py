@@ -123,16 +123,17 @@ def how_to_go_on(run: Run) -> str:
     return f"--name {run.folder.name} --resume goes on from there"
 
 
-def run_command(program: str, work: Callable[[Processes], object]) -> int:
+def run_command(program: str, work: Callable[[Processes], object], device: str | None = None) -> int:
     """Do the work of a command that trains in one process or many, as `exit_status` does.
 
     Args:
         program: The command, for the sentence that says what is wrong.
         work: Called as work(processes).
+        device: "cpu" or "cuda". Default: "cuda" where there is a GPU.
     """
 
     def joined() -> None:
-        with joined_processes() as processes:
+        with joined_processes(device) as processes:
             work(processes)
 
     return exit_status(program, joined, "with --name and --resume it goes on from the last checkpoint")

@@ -77,6 +77,13 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     assert parse("--model", "convnext_atto").optimizer == "adamw"
 
 
+def test_a_default_that_a_recipe_may_replace_says_so():
+    for name, told in DECLARED.items():
+        of_recipe = told["kind"] == "recipe"
+        if "(default: " in told["arguments"]["help"]:
+            assert ("the recipe's" in told["arguments"]["help"]) == of_recipe, name
+
+
 def test_what_is_typed_wins():
     options = parse("--recipe", "ghost_resnet_cifar100_sgd_300_epochs", "--lr", 0.3, "--policy", "none", "--no-mirror")
     assert (options.lr, options.policy, options.mirror, options.erasing) == (0.3, "none", False, 0.5)

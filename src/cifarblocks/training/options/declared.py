@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarblocks.training.data.policies import policy_name
+from cifarblocks.training.device import DEVICES
 from cifarblocks.training.options.command_line import folder_name, integer, named_value, new_path, number
 
 # Options of the run, of the data, those that a recipe may set too, and what a run begins from decide its result. Places
@@ -41,9 +42,12 @@ def option(
         arguments: Further arguments of argparse's `add_argument`.
     """
     end = "" if "(default" in help or default is None or default is False or default == {} else f" (default: {default})"
+    text = help + end
+    if kind == "recipe":
+        text = text.replace("(default: ", "(default: the recipe's, else ")
     reader = {"type": read} if read else {}
     told = {"kind": kind, "default": default, "group": group, "of_optimizer": of_optimizer, "frozen": frozen}
-    return field(metadata={**told, "arguments": {"help": help + end, **reader, **arguments}})
+    return field(metadata={**told, "arguments": {"help": text, **reader, **arguments}})
 
 
 of_recipe = partial(option, "recipe")
@@ -113,7 +117,10 @@ class Options:
     distillation: float | None = of_network(None, "share of the teacher in the loss (default: 0.9)", number(0, 1))
     temperature: float | None = of_network(None, "divides the logits of both (default: 4)", number(0.01, 1000))
 
-    precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS, group="hardware")
+    device: str | None = option(
+        "upkeep", None, "(default: cuda where there is a GPU)", choices=DEVICES, group="hardware"
+    )
+    precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS)
     sync_batchnorm: bool = of_network(False, "BatchNorm over the batches of all GPUs", **SWITCH)
     gradient_checkpointing: bool = of_network(False, "compute blocks again to save memory", **SWITCH)
     accelerate: bool | None = of_recipe(None, "cifarblocks.accelerate (default: on a CPU)", **SWITCH)

@@ -1,0 +1,18 @@
+"""The device that a command runs on."""
+
+import torch
+
+from cifarblocks.training.errors import UserError
+
+DEVICES = ("cpu", "cuda")
+
+
+def find_device(kind: str | None = None) -> torch.device:
+    """Return the device of a kind, "cpu" or "cuda"; by default a GPU where there is one.
+
+    Raises:
+        UserError: If a GPU is asked for, and there is none.
+    """
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here")
+    return torch.device(kind or ("cuda" if torch.cuda.is_available() else "cpu"))
