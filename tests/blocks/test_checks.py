@@ -13,6 +13,7 @@ from cifarblocks.blocks import (
     ECA,
     BasicBlock,
     Bottleneck,
+    CSPStage,
     GlobalLocalFilter,
     GnConv,
     HorNetBlock,
@@ -87,11 +88,16 @@ def test_a_choice_is_one_of_the_names(value):
         (lambda: BasicBlock(16, 32, attention=ECA(32)), ["attention", "got one", "pass ECA", "functools.partial"]),
         (lambda: Bottleneck(16, 8, attention=GlobalLocalFilter), ["attention", "size", "functools.partial"]),
         (lambda: BasicBlock(16, 32, shortcut="A"), ["shortcut", "'A'", "ProjectionShortcut"]),
-        (lambda: GnConv(32, 3, filter=GlobalLocalFilter), ["filter", "partial(GlobalLocalFilter, size=..."]),
-        (lambda: HorNetBlock(32, 3, filter=GlobalLocalFilter), ["filter", "partial(GlobalLocalFilter, size=..."]),
+        (lambda: GnConv(32, 3, filter=GlobalLocalFilter), ["filter", "'size'", "functools.partial(GlobalLocalFilter"]),
+        (
+            lambda: HorNetBlock(32, 3, filter=GlobalLocalFilter),
+            ["filter", "'size'", "functools.partial(GlobalLocalFilter"],
+        ),
         (lambda: SqueezeExcite(8, activation=nn.ReLU()), ["activation", "pass ReLU", "functools.partial"]),
         (lambda: SqueezeExcite(8, gate="sigmoid"), ["gate", "'sigmoid'", "nn.ReLU"]),
-        (lambda: MBConv(8, 8, gate=MixerLayer), ["gate", "token_hidden", "functools.partial"]),
+        (lambda: CSPStage(8, 8, 1, block=print), ["block", "print", "drop_path"]),
+        (lambda: BasicBlock(16, 32, attention=lambda: ECA(32)), ["attention", "too many positional arguments"]),
+        (lambda: MBConv(8, 8, gate=MixerLayer), ["gate", "MixerLayer", "functools.partial"]),
     ],
 )
 def test_a_part_given_wrongly_is_answered_with_how_to_give_it(build, named):

@@ -116,8 +116,13 @@ def require_odds(**sequences: Any) -> None:
             require_odd(**{name: size})
 
 
-def require_part(given: int = 0, /, **parts: Any) -> None:
-    """Refuse the first part that cannot be called with so many arguments to build a module.
+def require_part(given: int = 0, /, *keywords: str, **parts: Any) -> None:
+    """Refuse the first part that cannot be called to build a module.
+
+    Args:
+        given: Number of positional arguments that it is called with.
+        keywords: Names of its keyword arguments.
+        parts: Parts by the names of the arguments that they were given as.
 
     >>> require_part(activation="relu")
     Traceback (most recent call last):
@@ -132,23 +137,25 @@ def require_part(given: int = 0, /, **parts: Any) -> None:
             )
         if not callable(part):
             raise TypeError(f"{name} must build a module, such as {PARTS[given]}, got {shown(part)}")
-        if missing := required(part)[given:]:
-            fixed = ", ".join(f"{each}=..." for each in missing)
-            numbers = f"{given} argument{'s' * (given != 1)}"
+        if reason := refusal(part, given, keywords):
+            arguments = " and ".join([f"{given} argument{'s' * (given != 1)}", *keywords])
             raise TypeError(
-                f"{name} is called with {numbers}, and {called} needs {' and '.join(missing)} too: pass "
-                f"functools.partial({called}, {fixed})"
+                f"{name} is called with {arguments}, and {called} does not take that: {reason}; "
+                f"functools.partial({called}, ...) fixes further arguments"
             )
 
 
-def required(part: Any) -> list[str]:
-    """Return the names of the positional arguments that a class or function needs; none if they are unknown."""
+def refusal(part: Any, given: int, keywords: Sequence[str]) -> str | None:
+    """Return why a class or function cannot be called with so many arguments; None if it can, or if that is unknown."""
     try:
-        parameters = inspect.signature(part).parameters.values()
+        signature = inspect.signature(part)
     except (TypeError, ValueError):  # of some functions written in C
-        return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [each.name for each in parameters if each.kind in positional and each.default is each.empty]
+        return None
+    try:
+        signature.bind(*[None] * given, **dict.fromkeys(keywords))
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def choose(choices: Mapping[str, Choice], **named: Any) -> Choice:

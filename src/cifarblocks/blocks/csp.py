@@ -172,7 +172,7 @@ class CSPStage(nn.Module):
         super().__init__()
         require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
         require_int(0, depth=depth)
-        require_part(1, block=block)
+        require_part(1, "drop_path", block=block)
         require_part(split_activation=split_activation, activation=activation)
         rates: list[Any] = list(drop_path) if isinstance(drop_path, Sequence) else [drop_path] * depth
         for rate in rates or [drop_path]:
