@@ -117,8 +117,11 @@ def test_every_parameter_learns(name):
 @pytest.mark.parametrize("name", sorted(set(NAMES) - NO_DROP_PATH))
 def test_drop_path_grows_linearly_over_the_blocks(name):
     rates = [module.rate for module in on_meta(name, drop_path=0.3).modules() if isinstance(module, DropPath)]
-    assert len(rates) >= 4
-    assert rates == pytest.approx([0.3 * i / (len(rates) - 1) for i in range(len(rates))])
+    assert len(rates) >= 2, f"{name} has {len(rates)} DropPath: pass its blocks drop_path, or add it to NO_DROP_PATH"
+    expected = [0.3 * i / (len(rates) - 1) for i in range(len(rates))]
+    assert rates == pytest.approx(expected), (
+        f"{name}: models/stages.py has rates that grow linearly from block to block"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(NO_DROP_PATH))

@@ -21,7 +21,7 @@ COMMON = [field.name for field in fields(Arguments)]
 
 
 def layout(model: nn.Module) -> list[str]:
-    return [f"{path} {type(part).__name__} {part.extra_repr()}" for path, part in model.named_modules()]
+    return [f"{path} {type(part).__name__} {part.extra_repr()}" for path, part in model.named_modules() if path]
 
 
 @pytest.mark.parametrize("name", NAMES)
