@@ -75,6 +75,12 @@ def test_it_compiles_once_and_says_one_line(tmp_path, said):
     assert [(path, path.stat().st_mtime_ns) for path in made.parent.iterdir()] == [(made, written)]
 
 
+def test_one_process_of_those_of_torchrun_says_it(said, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert native.library() is not None
+    assert not said()
+
+
 @pytest.mark.slow
 def test_the_real_compiler_makes_the_kernels(monkeypatch):
     """In the quick suite every test of kernels finds them in the user's own cache or compiles them into it."""

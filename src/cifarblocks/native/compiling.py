@@ -62,7 +62,9 @@ def compiled(sources_in: Path = SOURCES, seconds: float = SECONDS) -> Path:
             if is_private(path) and path.stem.endswith(f"-{short_hash(path.read_bytes())}"):
                 return path
             path.unlink(missing_ok=True)  # cut off or changed: to load it could end the process
-        print("cifarblocks: compiling loops for this processor, once", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one of the processes that torchrun starts
+            what = "the kernels of BatchNorm and depthwise convolutions"
+            print(f"cifarblocks: compiling {what} for this processor, once: some seconds", file=sys.stderr)
         return compile_into(folder, key, [*compiler, *FLAGS, *map(str, sources)], seconds)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         failed.touch(mode=0o600)
