@@ -92,6 +92,7 @@ def test_the_share_of_muon_is_known_where_muon_is():
     assert parse("--model", "eca_resnet_20").muon_share == 0.07
     assert parse("--model", "eca_resnet_20", "--muon-share", 0.2).muon_share == 0.2
     assert parse("--model", "eca_resnet_20", "--optimizer", "sgd").muon_share is None
+    assert parse("--model", "vit_nano_cifar", "--optimizer", "muon_adamw").muon_share == 1
 
 
 def test_the_share_of_a_recipe_is_left_behind_with_its_muon():
@@ -159,6 +160,7 @@ def test_an_unknown_recipe_is_answered_with_near_ones(answer):
         (("--optimizer", "sgd", "--muon-share", 0.1), ["--muon-share", 0.1, "--optimizer", "sgd"]),
         (("--eps", 1e-6), ["--eps", 1e-6, "--optimizer", "muon"]),
         (("--model", "mlp", "--optimizer", "muon"), ["--optimizer", "muon", "mlp"]),
+        (("--model", "patch_lstm", "--optimizer", "muon_adamw"), ["--optimizer", "muon_adamw", "patch_lstm"]),
         (("--schedule", "constant", "--final-lr", 0.1), ["--final-lr", 0.1, "--schedule", "constant"]),
         (("--mix-probability", 0.5), ["--mix-probability", 0.5, "--mixup", "--cutmix"]),
         (("--ema", 1), ["--ema", 1.0]),
