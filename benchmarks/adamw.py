@@ -51,25 +51,19 @@ def train(run: Planned) -> dict[str, Any]:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """One run as a line of the table."""
-    last, epochs = row["history"][-1], row["history"]
-    scores = [f"{last['validation_top1']:.2f} %", f"{last['validation_loss']:.3f}"]
-    seconds = f"{sum(line['seconds'] for line in epochs):,.0f}"
-    return [row["model"], row["optimizer"], f"{row['lr']:g}", str(row["epochs"]), f"{row['share']:g}", *scores, seconds]
+    last, seconds = row["history"][-1], sum(line["seconds"] for line in row["history"])
+    settings = [row["model"], row["optimizer"], f"{row['lr']:g}", str(row["epochs"]), f"{row['share']:g}"]
+    return [*settings, f"{last['validation_top1']:.2f} %", f"{last['validation_loss']:.3f}", f"{seconds:,.0f}"]
 
 
 def table(record: dict[str, Any]) -> str:
     """The runs, the best of each network and length first."""
     rows = record["rows"]
     networks = list(dict.fromkeys(row["model"] for row in rows))
-    best = {(row["model"], row["epochs"], row["share"]): 0 for row in rows}
-    order = {key: place for place, key in enumerate(sorted(best, key=lambda key: (networks.index(key[0]), *key[1:])))}
-    ranked = sorted(
-        rows,
-        key=lambda row: (
-            order[row["model"], row["epochs"], row["share"]],
-            -row["history"][-1]["validation_top1"],
-        ),
-    )
+
+    def place(row: dict[str, Any]) -> tuple[int, int, float, float]:
+        return networks.index(row["model"]), row["epochs"], row["share"], -row["history"][-1]["validation_top1"]
+
     first = rows[0]
     machine, versions = first["machine"], first["versions"]
     return f"""# AdamW, and Muon beside it
@@ -82,7 +76,7 @@ not looked at.
 {first["data"]}; {machine["cpu"]}, {machine["threads"]} thread, {first["precision"]}; torch {versions["torch"]}.
 Seconds are wall clock on a machine with other work on it, so that only rows of equal epochs compare.
 
-{markdown(COLUMNS, map(cells, ranked))}"""
+{markdown(COLUMNS, map(cells, sorted(rows, key=place)))}"""
 
 
 def main() -> int:
