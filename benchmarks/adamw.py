@@ -40,29 +40,34 @@ def train(run: Planned) -> dict[str, Any]:
         if status:
             raise RunError(f"{run.name} ended with exit status {status}")
     configuration = read_json(run.folder / CONFIGURATION)
-    kept = ("model", "optimizer", "lr", "epochs", "share", "seed", "batch_size", "weight_decay", "clip", "precision")
+    kept = ("model", "model_argument", "optimizer", "lr", "weight_decay", "clip", "epochs", "share", "seed")
     return {
-        **{key: configuration["options"][key] for key in kept},
+        **{key: configuration["options"][key] for key in (*kept, "batch_size", "precision")},
         "data": configuration["data"]["name"],
         **{key: configuration[key] for key in ("machine", "versions", "command")},
         "history": read_metrics(run.folder),
     }
 
 
+def network(row: dict[str, Any]) -> str:
+    """The name of the model, and what it was given."""
+    return " ".join([row["model"], *(f"{name}={value}" for name, value in row["model_argument"].items())])
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     """One run as a line of the table."""
     last, seconds = row["history"][-1], sum(line["seconds"] for line in row["history"])
-    settings = [row["model"], row["optimizer"], f"{row['lr']:g}", str(row["epochs"]), f"{row['share']:g}"]
+    settings = [network(row), row["optimizer"], f"{row['lr']:g}", str(row["epochs"]), f"{row['share']:g}"]
     return [*settings, f"{last['validation_top1']:.2f} %", f"{last['validation_loss']:.3f}", f"{seconds:,.0f}"]
 
 
 def table(record: dict[str, Any]) -> str:
-    """The runs, the best of each network and length first."""
+    """The runs, the lowest loss of each network and length first."""
     rows = record["rows"]
-    networks = list(dict.fromkeys(row["model"] for row in rows))
+    networks = list(dict.fromkeys(map(network, rows)))
 
-    def place(row: dict[str, Any]) -> tuple[int, int, float, float]:
-        return networks.index(row["model"]), row["epochs"], row["share"], -row["history"][-1]["validation_top1"]
+    def place(row: dict[str, Any]) -> tuple[int, float, float]:
+        return networks.index(network(row)), row["epochs"] * row["share"], row["history"][-1]["validation_loss"]
 
     first = rows[0]
     machine, versions = first["machine"], first["versions"]

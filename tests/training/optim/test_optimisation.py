@@ -100,9 +100,7 @@ def test_muon_leaves_depthwise_and_grouped_filters_and_those_with_biases_to_sgd(
 
 
 MATRICES = [
-    name
-    for name in cifarblocks.list_models()
-    if recipe_of_family(name, FAMILIES).startswith("attention_and_convnext") and name != "patch_lstm"
+    name for name in cifarblocks.list_models() if recipe_of_family(name, FAMILIES) == "attention_and_convnext_muon"
 ]
 QUICK = ["convnext_atto_cifar", "vit_nano_cifar", "coatnet_nano_cifar", "lsknet_tiny_cifar", "hornet_tiny_gf"]
 

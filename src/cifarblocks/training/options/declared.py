@@ -84,9 +84,13 @@ class Options:
     epochs: int = of_recipe(20, "passes over the training images", integer(1), group="optimization")
     batch_size: int = of_recipe(64, "global batch size, split over the processes", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
-    optimizer: str = of_recipe("sgd", "muon: SGD, filters by Muon; muon_adamw: matrices, AdamW", choices=OPTIMIZERS)
+    optimizer: str = of_recipe(
+        "sgd", "muon is SGD with Muon for filters, muon_adamw is AdamW with Muon for matrices", choices=OPTIMIZERS
+    )
     eps: float | None = of_optimizer(None, "epsilon of adamw (default: 1e-8)", number(0))
-    lr: float = of_optimizer(None, "peak per 256 images (default: 0.8, adamw 0.001, 0.08 without BatchNorm)", number(0))
+    lr: float = of_optimizer(
+        None, "peak per 256 images (default: 0.8, 0.08 without BatchNorm, adamw 0.001, muon_adamw 0.004)", number(0)
+    )
     muon_share: float | None = of_optimizer(None, "rate of orthogonal steps (default: 0.07, beside adamw 1)", number(0))
     final_lr: float = of_recipe(0.0, "where the cosine ends, per 256 images", number(0))
     schedule: str = of_recipe("cosine", "after the warm-up", choices=("cosine", "constant"))
