@@ -4,7 +4,7 @@
     python benchmarks/adamw.py --output runs/adamw --set "data=folder:CIFAR-10 (JPEG copies)"
 
 One run after the other, each by `cifarblocks train --no-test`; the same command goes on after a stop. Writes
-benchmarks/results/adamw.json, what each run was made of and its epochs, and adamw.md. Takes 80 minutes of one core of
+benchmarks/results/adamw.json, what each run was made of and its epochs, and adamw.md. Takes half an hour of one core of
 an Intel Xeon.
 """
 
@@ -73,13 +73,12 @@ def table(record: dict[str, Any]) -> str:
     machine, versions = first["machine"], first["versions"]
     return f"""# AdamW, and Muon beside it
 
-Made by `python benchmarks/adamw.py`: the recipe of attention and ConvNeXt networks with both optimizers and some
-learning rates per 256 images, in batches of {first["batch_size"]}, seed {first["seed"]}, n = 1 each. A share is that of
-the 45,000 training images; accuracy and loss are of the last epoch on the 5,000 validation images. The test images were
-not looked at.
+Made by `python benchmarks/adamw.py`: one recipe with AdamW and with Muon for the matrices of blocks, at several learning
+rates per 256 images, in batches of {first["batch_size"]}, seed {first["seed"]}, n = 1 each. A share is that of the 45,000 training images.
+Accuracy and loss are of the last epoch on the 5,000 validation images. The test images were not looked at.
 
 {first["data"]}; {machine["cpu"]}, {machine["threads"]} thread, {first["precision"]}; torch {versions["torch"]}.
-Seconds are wall clock on a machine with other work on it, so that only rows of equal epochs compare.
+Seconds are wall clock on a machine with other work on it: they do not compare the optimizers.
 
 {markdown(COLUMNS, map(cells, sorted(rows, key=place)))}"""
 

@@ -74,8 +74,9 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     recipes, _ = load_recipes()
     assert recipes["residual_networks_muon"] == {**recipes["residual_networks_sgd"], "optimizer": "muon"}
     assert parse("--model", "convnext_atto").optimizer == "muon_adamw"
-    changed = {"optimizer": "muon_adamw", "lr": recipes["convnext_and_vit_muon"]["lr"]}
-    assert recipes["convnext_and_vit_muon"] == {**recipes["attention_and_convnext_adamw"], **changed}
+    for name in ("convnext_muon", "vit_muon"):
+        changed = {"optimizer": "muon_adamw", "lr": recipes[name]["lr"]}
+        assert recipes[name] == {**recipes["attention_and_convnext_adamw"], **changed}
 
 
 def test_what_is_typed_wins():
@@ -246,7 +247,7 @@ def test_true_and_false_become_switches():
     assert as_arguments("a", {"mirror": True, "lr": 0.5}, ["lr", "mirror"]) == ["--mirror", "--lr=0.5"]
     with refuses(UserError, "a", "x", "lr"):
         as_arguments("a", {"x": 1}, ["lr"])
-    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "convnext_and_vit_muon"
+    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "vit_muon"
     assert RECIPES.name == "recipes.toml"
 
 
