@@ -73,9 +73,10 @@ def table(record: dict[str, Any]) -> str:
     machine, versions = first["machine"], first["versions"]
     return f"""# AdamW, and Muon beside it
 
-Made by `python benchmarks/adamw.py`: one recipe with AdamW and with Muon for the matrices of blocks, at several learning
-rates per 256 images, in batches of {first["batch_size"]}, seed {first["seed"]}, n = 1 each. A share is that of the 45,000 training images.
-Accuracy and loss are of the last epoch on the 5,000 validation images. The test images were not looked at.
+Made by `python benchmarks/adamw.py`: one recipe with AdamW and with Muon for the matrices of blocks, at several
+learning rates per 256 images, in batches of {first["batch_size"]}, seed {first["seed"]}, n = 1 each.
+A share is that of the 45,000 training images. Accuracy and loss are of the last epoch on the 5,000 validation images.
+The test images were not looked at.
 
 {first["data"]}; {machine["cpu"]}, {machine["threads"]} thread, {first["precision"]}; torch {versions["torch"]}.
 Seconds are wall clock on a machine with other work on it: they do not compare the optimizers.
