@@ -16,7 +16,7 @@ WORDS = """
     - -- nan inf -inf 1e400 1e308 -1e308 1e-400 -1 -0.0 0 1 2 64 0.5 1.5 1,5 1e3 1_000 0x10 ١٢ true None [] {} ' "
     = =3 a=b x=[1, dropout=nan drop_path=2 num_classes=3 kernel_size=4 kernel_size='3' kernel_size=[[[ position=9
     sgd adamw muon cosine float64 trivial rand-2-9 rand-9-0.5 rand-99-99 mlp cnn resnet_20 any_network_sgd digits
-    / . ../.. /dev/null folder: folder:nowhere --lr %s ü 猫
+    muon_adamw / . ../.. /dev/null folder: folder:nowhere --lr %s ü 猫
 """
 TEXTS = [*WORDS.split(), "", " ", "a b", "\n", "\0", "a\tb", "\x1b[31m", "\udcff", str(2**63), str(-(2**70)), "9" * 400]
 TEXTS += ["x" * 5000, "[" * 500, "x=" + "(" * 1000]

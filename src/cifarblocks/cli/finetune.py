@@ -25,6 +25,7 @@ from cifarblocks.training.errors import UserError
 from cifarblocks.training.finetune.probe import prepare_frozen
 from cifarblocks.training.finetune.starting import Start, read_start
 from cifarblocks.training.loop import train
+from cifarblocks.training.optim.groups import ORTHOGONAL
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.options.declared import DECLARED, Options, flag
 from cifarblocks.training.options.parse import read_options
@@ -67,8 +68,8 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
 
 def check_frozen(parser: argparse.ArgumentParser, options: Options, plain: Options) -> None:
     """Refuse options that change nothing where the last layer is trained on features."""
-    if options.optimizer == "muon":
-        parser.error("--optimizer muon is not for --freeze, which trains the last layer alone")
+    if options.optimizer in ORTHOGONAL:
+        parser.error(f"--optimizer {options.optimizer} is not for --freeze, which trains the last layer alone")
     for name, told in DECLARED.items():
         if not told["frozen"] and getattr(options, name) != getattr(plain, name):
             parser.error(f"{flag(name)} is not for --freeze, which trains the last layer alone")

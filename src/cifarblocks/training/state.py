@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifarblocks.checkpoints.resizing import some, unusable
@@ -17,6 +17,7 @@ from cifarblocks.models.classifier import Classifier
 from cifarblocks.training.data.batches import Batch
 from cifarblocks.training.distributed import Processes
 from cifarblocks.training.errors import RunError
+from cifarblocks.training.optim.groups import memory_names
 
 
 @dataclass
@@ -134,9 +135,9 @@ class State:
         if content["state"].keys() != (set(range(len(parameters))) if begun else set()):
             remembered = f"{len(content['state'])} of {len(parameters)} parameters"
             raise ValueError(f"the optimizer remembers {remembered} after {'some steps' if begun else 'no step'}")
-        names = ("step", "exp_avg", "exp_avg_sq") if isinstance(self.optimizer, AdamW) else ("momentum_buffer",)
+        names = [memory_names(self.optimizer, group) for group in self.optimizer.param_groups for _ in group["params"]]
         for number, memory in content["state"].items():
-            own = {name: torch.zeros(()) if name == "step" else parameters[number] for name in names}
+            own = {name: torch.zeros(()) if name == "step" else parameters[number] for name in names[number]}
             check_alike(f"the optimizer's memory of parameter {number}", memory, own)
         for group, saved in zip(groups, content["param_groups"], strict=True):
             if not (isinstance(saved["lr"], float) and math.isfinite(saved["lr"])):

@@ -330,6 +330,7 @@ def files(tmp_path_factory):
         ("start.safetensors", "--model resnet_32", ["--model", "resnet_32", "start.safetensors", "resnet_20"]),
         ("start.safetensors", "--freeze --cutmix 1", ["--cutmix", "--freeze"]),
         ("start.safetensors", "--freeze --optimizer muon", ["--optimizer", "muon", "--freeze"]),
+        ("start.safetensors", "--freeze --optimizer muon_adamw", ["--optimizer", "muon_adamw", "--freeze"]),
         ("start.safetensors", "--freeze --drop-path 0.1", ["--drop-path", "--freeze"]),
         ("start.safetensors", "--freeze --recipe residual_networks_sgd", ["--shift", "--freeze"]),
         ("start.safetensors", "--epochs 0", ["--epochs", 1, 0]),

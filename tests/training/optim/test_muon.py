@@ -1,14 +1,17 @@
-"""Muon against its formula, by singular values, and beside SGD."""
+"""Muon against its formula, by singular values, and beside SGD and AdamW."""
 
 import copy
 
 import pytest
 import torch
 from commands import after_steps
+from refusals import refuses
+from run_folders import assert_same
 from torch import nn
 
+from cifarblocks.training.distributed import ALONE
 from cifarblocks.training.loop import fit
-from cifarblocks.training.optim.muon import Muon, orthogonalised
+from cifarblocks.training.optim.muon import Muon, MuonAdamW, orthogonalised
 
 
 def by_singular_values(matrix: torch.Tensor, iterations: int = 3) -> torch.Tensor:
@@ -32,7 +35,7 @@ def test_two_steps_of_muon_are_those_of_its_formula():
     generator = torch.Generator().manual_seed(2)
     start, first, second = (torch.randn(4, 3, 3, 3, generator=generator) for _ in range(3))
     weight = nn.Parameter(start.clone())
-    optimizer = Muon([weight], lr=0.1, momentum=0.6)
+    optimizer = Muon([{"params": [weight], "weight_decay": 0.5}], lr=0.1, momentum=0.6)  # nothing decays
 
     def step(weight, direction):
         weight = weight * 2 / weight.square().sum().sqrt()  # √4 rows
@@ -60,6 +63,109 @@ def test_filters_of_one_shape_move_each_by_its_own_gradient():
             optimizer.step()
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (4, 3, 3, 3), (8, 2, 1, 1)])
+def test_two_steps_of_muon_beside_adamw_are_those_of_its_formula(shape):
+    generator = torch.Generator().manual_seed(7)
+    start, first, second = (torch.randn(shape, generator=generator) for _ in range(3))
+    weight, longer = nn.Parameter(start.clone()), max(shape[0], start[0].numel())
+    optimizer = MuonAdamW([{"params": [weight], "weight_decay": 0.3}], lr=0.1, momentum=0.6)
+
+    def step(weight, direction):
+        return 0.97 * weight - 0.1 * 0.2 * longer**0.5 * by_singular_values(direction.flatten(1)).reshape(shape)
+
+    weight.grad = first.clone()
+    optimizer.step()
+    expected = step(start, 1.6 * first)
+    torch.testing.assert_close(weight.data, expected, atol=1e-5, rtol=1e-4)
+    weight.grad = second.clone()
+    optimizer.step()
+    torch.testing.assert_close(weight.data, step(expected, 1.6 * second + 0.36 * first), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon since 2.9")
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16), (32, 32)])
+def test_muon_beside_adamw_is_that_of_torch_to_its_bfloat16(shape):
+    generator = torch.Generator().manual_seed(8)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    settings = {"momentum": 0.95, "weight_decay": 0.1, "ns_steps": 3, "adjust_lr_fn": "match_rms_adamw"}
+    optimizers = [
+        MuonAdamW([{"params": [ours], "weight_decay": 0.1}], lr=0.01),
+        torch.optim.Muon([theirs], lr=0.01, **settings),
+    ]
+    for _ in range(5):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert 0 < (ours - theirs).norm() < 0.02 * (ours - start).norm()
+
+
+def test_the_orthogonal_steps_are_as_large_as_those_of_adamw():
+    generator = torch.Generator().manual_seed(9)
+    for shape in [(64, 256), (256, 64), (128, 128)]:
+        sizes = []
+        for orthogonal in (True, False):
+            weight = nn.Parameter(torch.zeros(shape))
+            optimizer = MuonAdamW([{"params": [weight], "orthogonal": orthogonal, "weight_decay": 0.0}], lr=0.01)
+            for _ in range(30):
+                before = weight.detach().clone()
+                weight.grad = torch.randn(shape, generator=generator)
+                optimizer.step()
+            sizes.append((weight.detach() - before).square().mean().sqrt())
+        assert 0.4 < sizes[0] / sizes[1] < 1.5, (shape, sizes)
+
+
+def test_what_is_not_orthogonal_learns_by_adamw_to_the_bit():
+    generator = torch.Generator().manual_seed(4)
+    start = [torch.randn(shape, generator=generator) for shape in ((4, 5), (4,), (4, 1, 3, 3))]
+    ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in start] for _ in range(2))
+    matrix = nn.Parameter(torch.randn(3, 3, generator=generator))
+    groups = [{"params": ours, "orthogonal": False, "weight_decay": 0.1}, {"params": [matrix], "weight_decay": 0.2}]
+    optimizers = [MuonAdamW(groups, 0.1, eps=1e-3), torch.optim.AdamW(theirs, 0.1, eps=1e-3, weight_decay=0.1)]
+    for _ in range(3):
+        matrix.grad = torch.randn(3, 3, generator=generator)
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+def test_a_run_with_both_goes_on_to_the_bit(prepared, precision):
+    arguments = ("--optimizer", "muon_adamw", "--lr", 0.01, "--epochs", 2, "--precision", precision, "--resume")
+    arguments = (*arguments, "--layer-decay", 0.8, "--clip", 0.5)
+    whole, cut = prepared(*arguments, "--name", "whole"), prepared(*arguments, "--name", "cut")
+    for _ in fit(whole):
+        pass
+    next(fit(cut))
+    resumed = prepared(*arguments, "--name", "cut")
+    assert len(resumed.state.history) == 1
+    for _ in fit(resumed):
+        pass
+    assert_same(whole.state.model.state_dict(), resumed.state.model.state_dict())
+    assert_same(whole.state.optimizer.state_dict(), resumed.state.optimizer.state_dict())
+
+
+def test_memory_of_the_other_kind_is_refused(prepared):
+    state = prepared("--optimizer", "muon_adamw").state
+    for parameter in state.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.optimizer.step()
+    state.step = 1
+    content = state.state_dict(ALONE)
+    memories = content["optimizer"]["state"]
+    numbers = {tuple(sorted(memory)): number for number, memory in memories.items()}
+    matrix, other = numbers.pop(("momentum_buffer", "step")), numbers.pop(("exp_avg", "exp_avg_sq", "step"))
+    assert not numbers
+    for changed, taken, name in ((matrix, other, "momentum_buffer"), (other, matrix, "step")):
+        swapped = {**memories, changed: memories[taken]}
+        with refuses(ValueError, "memory", f"parameter {changed}", name):
+            state.load_state_dict({**content, "optimizer": {**content["optimizer"], "state": swapped}}, ALONE)
 
 
 def test_in_autocast_the_steps_are_those_of_float32_nearly():

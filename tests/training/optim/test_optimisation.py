@@ -10,7 +10,7 @@ from cifarblocks.training.optim.groups import (
     filters_without_biases,
     parameter_groups,
 )
-from cifarblocks.training.optim.muon import Muon
+from cifarblocks.training.optim.muon import Muon, MuonAdamW
 from cifarblocks.training.optim.schedule import Schedule
 from cifarblocks.training.options.recipes import load_recipes, recipe_of_family
 
@@ -45,11 +45,14 @@ def test_in_real_networks_only_what_is_called_a_weight_decays(name):
         assert (id(parameter) in decayed) == (path.endswith("weight") and parameter.ndim > 1), path
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("muon", Muon), ("adamw", torch.optim.AdamW)])
+KINDS = {"sgd": torch.optim.SGD, "muon": Muon, "adamw": torch.optim.AdamW, "muon_adamw": MuonAdamW}
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
 def test_the_optimizer_is_what_was_asked(name, kind):
-    optimizer = build_optimizer(name, nn.Linear(2, 2), 0.1)
-    assert isinstance(optimizer, kind)
-    assert name == "adamw" or (optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9)
+    optimizer = build_optimizer(name, nn.ModuleDict({"stages": nn.ModuleList([nn.Linear(2, 2)])}), 0.1)
+    assert type(optimizer) is kind
+    assert "adamw" in name or (optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9)
 
 
 FAMILIES = load_recipes()[1]
@@ -76,7 +79,7 @@ def test_muon_moves_all_filters_of_its_family_and_none_needs_its_length(name):
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     orthogonal = [group for group in optimizer.param_groups if group["orthogonal"]]
-    assert [(group["weight_decay"], group["scale"]) for group in orthogonal] == [(0.0, 0.3)]
+    assert [group["scale"] for group in orthogonal] == [0.3]
     assert set(map(id, orthogonal[0]["params"])) == {id(p) for p in model.parameters() if p.ndim == 4}
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     before = model(x)
@@ -94,6 +97,34 @@ def test_muon_leaves_depthwise_and_grouped_filters_and_those_with_biases_to_sgd(
         "with_bias": nn.Conv2d(4, 4, 1),
     }
     assert filters_without_biases(nn.ModuleDict(convolutions)) == ["moved.weight"]
+
+
+RECIPES = ("convnext_muon", "vit_muon", "attention_and_convnext_adamw")
+MATRICES = [
+    name for name in cifarblocks.list_models() if recipe_of_family(name, FAMILIES) in RECIPES and name != "patch_lstm"
+]
+QUICK = ["convnext_atto_cifar", "vit_nano_cifar", "coatnet_nano_cifar", "lsknet_tiny_cifar", "hornet_tiny_gf"]
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MATRICES if name not in QUICK)]
+)
+def test_muon_beside_adamw_moves_the_matrices_of_blocks_alone(name):
+    with torch.device("meta"):
+        model = cifarblocks.create_model(name)
+    optimizer = build_optimizer("muon_adamw", model, 0.1)
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(groups) == len(list(model.parameters()))
+    moved = 0
+    for path, parameter in model.named_parameters():
+        layer = model.get_submodule(path.rpartition(".")[0])
+        matrix = path.startswith("stages.") and path.endswith("weight") and parameter.ndim in (2, 4)
+        depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        group = groups[id(parameter)]
+        assert group["orthogonal"] == (matrix and not depthwise and not isinstance(layer, nn.LSTM)), path
+        assert group["weight_decay"] == 0.1 or not group["orthogonal"]
+        moved += parameter.numel() if group["orthogonal"] else 0
+    assert moved > 0.7 * sum(parameter.numel() for parameter in model.parameters()), name
 
 
 @given(total=st.integers(1, 200), share=st.floats(0, 0.99), peak=st.floats(0.001, 10))

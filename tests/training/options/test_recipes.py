@@ -74,7 +74,10 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     assert parse("--model", "mlp").lr == 0.08
     recipes, _ = load_recipes()
     assert recipes["residual_networks_muon"] == {**recipes["residual_networks_sgd"], "optimizer": "muon"}
-    assert parse("--model", "convnext_atto").optimizer == "adamw"
+    assert parse("--model", "convnext_atto").optimizer == "muon_adamw"
+    for name in ("convnext_muon", "vit_muon"):
+        changed = {"optimizer": "muon_adamw", "lr": recipes[name]["lr"]}
+        assert recipes[name] == {**recipes["attention_and_convnext_adamw"], **changed}
 
 
 def test_a_default_that_a_recipe_may_replace_says_so():
@@ -100,6 +103,7 @@ def test_the_share_of_muon_is_known_where_muon_is():
     assert parse("--model", "eca_resnet_20").muon_share == 0.07
     assert parse("--model", "eca_resnet_20", "--muon-share", 0.2).muon_share == 0.2
     assert parse("--model", "eca_resnet_20", "--optimizer", "sgd").muon_share is None
+    assert parse("--model", "vit_nano_cifar", "--optimizer", "muon_adamw").muon_share == 1
 
 
 def test_the_share_of_a_recipe_is_left_behind_with_its_muon():
@@ -167,6 +171,7 @@ def test_an_unknown_recipe_is_answered_with_near_ones(answer):
         (("--optimizer", "sgd", "--muon-share", 0.1), ["--muon-share", 0.1, "--optimizer", "sgd"]),
         (("--eps", 1e-6), ["--eps", 1e-6, "--optimizer", "muon"]),
         (("--model", "mlp", "--optimizer", "muon"), ["--optimizer", "muon", "mlp"]),
+        (("--model", "patch_lstm", "--optimizer", "muon_adamw"), ["--optimizer", "muon_adamw", "patch_lstm"]),
         (("--schedule", "constant", "--final-lr", 0.1), ["--final-lr", 0.1, "--schedule", "constant"]),
         (("--mix-probability", 0.5), ["--mix-probability", 0.5, "--mixup", "--cutmix"]),
         (("--distillation", 0.5), ["--distillation", 0.5, "--teacher"]),
@@ -261,7 +266,7 @@ def test_true_and_false_become_switches():
     assert as_arguments("a", {"mirror": True, "lr": 0.5}, ["lr", "mirror"]) == ["--mirror", "--lr=0.5"]
     with refuses(UserError, "a", "x", "lr"):
         as_arguments("a", {"x": 1}, ["lr"])
-    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "attention_and_convnext_adamw"
+    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "vit_muon"
     assert RECIPES.name == "recipes.toml"
 
 

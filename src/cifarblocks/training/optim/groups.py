@@ -1,11 +1,12 @@
 """The optimizer and its groups of parameters: what decays, and at which share of the learning rate each learns."""
 
 from collections.abc import Collection
+from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from cifarblocks.training.optim.muon import MUON_SHARE, Muon
+from cifarblocks.training.optim.muon import MUON_SHARES, Muon, MuonAdamW
 
 # Parameters that say where something is, whatever their shape: weight decay would pull places together.
 UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
@@ -39,7 +40,7 @@ def parameter_groups(
     }
     for name, parameter in model.named_parameters():
         moved = name in orthogonal
-        spared = moved or parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
+        spared = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED_NAMES
         scale = layer_decay ** (deepest - depths.get(name, deepest)) * (orthogonal_share if moved else 1.0)
         groups.setdefault((0.0 if spared else weight_decay, scale, moved), []).append(parameter)
     return [
@@ -57,6 +58,15 @@ def filters_without_biases(model: nn.Module) -> list[str]:
     ]
 
 
+def hidden_matrices(model: nn.Module) -> list[str]:
+    """Names of what Muon moves beside AdamW: matrices and filters over all channels, between the stem and the head."""
+    return [
+        f"{name}.weight"
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and getattr(layer, "groups", 1) == 1 and name.startswith("stages.")
+    ]
+
+
 def block_depths(model: nn.Module) -> dict[str, int]:
     """Return the depth of each parameter: 0 in the stem, 1 in the first block, and so on to the head."""
     depths: dict[str, int] = {}
@@ -70,6 +80,10 @@ def block_depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
+# What Muon moves beside SGD and beside AdamW.
+ORTHOGONAL = {"muon": filters_without_biases, "muon_adamw": hidden_matrices}
+
+
 def build_optimizer(
     name: str,
     model: nn.Module,
@@ -78,11 +92,19 @@ def build_optimizer(
     layer_decay: float = 1.0,
     muon_share: float | None = None,
 ) -> Optimizer:
-    """Build SGD with Nesterov momentum 0.9, that with Muon for filters, or AdamW; each step sets the learning rate."""
+    """Build SGD with Nesterov momentum 0.9 or AdamW, each alone or with Muon; each step sets the learning rate."""
+    orthogonal = ORTHOGONAL[name](model) if name in ORTHOGONAL else ()
+    share = MUON_SHARES.get(name, 1.0) if muon_share is None else muon_share
+    groups = parameter_groups(model, weight_decay, layer_decay, orthogonal, share)
     if name == "muon":
-        filters, share = filters_without_biases(model), MUON_SHARE if muon_share is None else muon_share
-        return Muon(parameter_groups(model, weight_decay, layer_decay, filters, share), lr=0.0)
-    groups = parameter_groups(model, weight_decay, layer_decay)
+        return Muon(groups, lr=0.0)
     if name == "sgd":
         return SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
-    return AdamW(groups, lr=0.0, eps=1e-8 if eps is None else eps)
+    return (MuonAdamW if orthogonal else AdamW)(groups, lr=0.0, eps=1e-8 if eps is None else eps)
+
+
+def memory_names(optimizer: Optimizer, group: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of what an optimizer remembers of each parameter of one of its groups."""
+    if not isinstance(optimizer, AdamW):
+        return ("momentum_buffer",)
+    return ("momentum_buffer", "step") if group.get("orthogonal") else ("step", "exp_avg", "exp_avg_sq")

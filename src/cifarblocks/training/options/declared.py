@@ -53,7 +53,7 @@ def option(
 of_recipe = partial(option, "recipe")
 of_network = partial(option, "recipe", frozen=False)  # of the network below its last layer, or of its images
 of_optimizer = partial(option, "recipe", of_optimizer=True)
-OPTIMIZERS = ("adamw", "muon", "sgd")
+OPTIMIZERS = ("adamw", "muon", "muon_adamw", "sgd")
 PRECISIONS = ("auto", "bfloat16", "float32", "float64")
 REPEATED: dict[str, Any] = {"action": "append", "metavar": "NAME=VALUE"}
 METAVARS = {"int": "N", "float": "X", "Path": "PATH"}
@@ -89,10 +89,14 @@ class Options:
     epochs: int = of_recipe(20, "passes over the training images", integer(1), group="optimization")
     batch_size: int = of_recipe(64, "global batch size, split over the processes", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
-    optimizer: str = of_recipe("sgd", "muon moves filters orthogonally, the rest by SGD", choices=OPTIMIZERS)
+    optimizer: str = of_recipe(
+        "sgd", "muon is SGD with Muon for filters, muon_adamw is AdamW with Muon for matrices", choices=OPTIMIZERS
+    )
     eps: float | None = of_optimizer(None, "epsilon of adamw (default: 1e-8)", number(0))
-    lr: float = of_optimizer(None, "peak per 256 images (default: 0.8, adamw 0.001, 0.08 without BatchNorm)", number(0))
-    muon_share: float | None = of_optimizer(None, "rate of muon's filters, relative (default: 0.07)", number(0))
+    lr: float = of_optimizer(
+        None, "peak per 256 images (default: 0.8, 0.08 without BatchNorm, adamw 0.001, muon_adamw 0.004)", number(0)
+    )
+    muon_share: float | None = of_optimizer(None, "rate of orthogonal steps (default: 0.07, beside adamw 1)", number(0))
     final_lr: float = of_recipe(0.0, "where the cosine ends, per 256 images", number(0))
     schedule: str = of_recipe("cosine", "after the warm-up", choices=("cosine", "constant"))
     warmup_epochs: float = of_recipe(None, "linear warm-up (default: 1, or a tenth of under 10 epochs)", number(0))

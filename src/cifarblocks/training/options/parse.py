@@ -9,14 +9,14 @@ from torch import nn
 from cifarblocks.training.distillation import teacher_digest
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.models import SET_BY_DATA, has_batch_norm, sketch_model
-from cifarblocks.training.optim.groups import filters_without_biases
-from cifarblocks.training.optim.muon import MUON_SHARE
+from cifarblocks.training.optim.groups import ORTHOGONAL
+from cifarblocks.training.optim.muon import MUON_SHARES
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.options.declared import DECLARED, Options, add_options, flag
 from cifarblocks.training.options.recipes import RECIPES, as_arguments, find_recipe, load_recipes, recipe_of_family
 
 DISTILLATION = {"distillation": 0.9, "temperature": 4.0}
-WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05}
+WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05, "muon_adamw": 0.05}
 
 
 def read_options(
@@ -56,8 +56,9 @@ def complete(typed: dict[str, Any]) -> Options:
     options = Options(**values)
     check(options)
     network = sketch_model(options.model, options.arguments)
-    if options.optimizer == "muon" and not filters_without_biases(network):
-        raise UserError(f"--optimizer muon moves filters without biases or groups, and {options.model} has none")
+    if options.optimizer in ORTHOGONAL and not ORTHOGONAL[options.optimizer](network):
+        moved = "filters without biases or groups" if options.optimizer == "muon" else "matrices of blocks"
+        raise UserError(f"--optimizer {options.optimizer} moves {moved}, and {options.model} has none")
     return Options(**{**values, "lr": default_rate(options.optimizer, network)}) if values["lr"] is None else options
 
 
@@ -83,8 +84,8 @@ def combine(recipe: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
         recipe = {name: value for name, value in recipe.items() if name not in DISTILLATION}
     values = {**{name: told["default"] for name, told in DECLARED.items()}, **recipe, **typed}
     values["model_argument"] = dict(values["model_argument"])
-    if values["muon_share"] is None and values["optimizer"] == "muon":
-        values["muon_share"] = MUON_SHARE
+    if values["muon_share"] is None:
+        values["muon_share"] = MUON_SHARES.get(values["optimizer"])
     if values["weight_decay"] is None:
         values["weight_decay"] = WEIGHT_DECAYS[values["optimizer"]]
     if values["warmup_epochs"] is None:
@@ -104,10 +105,10 @@ def check(options: Options) -> None:
         ),
         "--resume needs the --name of the run to go on with": options.resume and options.name is None,
         f"--muon-share {options.muon_share} is of muon, and --optimizer is {options.optimizer}": (
-            options.muon_share is not None and options.optimizer != "muon"
+            options.muon_share is not None and options.optimizer not in MUON_SHARES
         ),
         f"--eps {options.eps} is of adamw, and --optimizer is {options.optimizer}": (
-            options.eps is not None and options.optimizer != "adamw"
+            options.eps is not None and options.optimizer not in ("adamw", "muon_adamw")
         ),
         f"--final-lr {options.final_lr} is where a cosine ends, and --schedule is constant": (
             options.final_lr > 0 and options.schedule == "constant"
@@ -138,7 +139,6 @@ def check(options: Options) -> None:
 
 
 def default_rate(optimizer: str, network: nn.Module) -> float:
-    """Return a rate per 256 images: AdamW 0.001; SGD and Muon 0.8, or 0.08 for networks without BatchNorm."""
-    if optimizer == "adamw":
-        return 1e-3
-    return 0.8 if has_batch_norm(network) else 0.08
+    """Return a rate per 256 images: AdamW 0.001, with Muon 0.004; SGD 0.8, or 0.08 for networks without BatchNorm."""
+    adaptive = {"adamw": 1e-3, "muon_adamw": 4e-3}
+    return adaptive.get(optimizer) or (0.8 if has_batch_norm(network) else 0.08)
