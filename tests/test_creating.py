@@ -9,6 +9,7 @@ from cards import CARD
 from refusals import refuses
 
 import cifarblocks
+from cifarblocks import registry
 from cifarblocks.checkpoints.resizing import adapt_channels
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -99,16 +100,56 @@ def test_backbone_device_and_type(saved):
         cifarblocks.create_model(NAME, path, device="meta")
 
 
+def test_weights_are_found_by_name_before_path(saved, tmp_path, monkeypatch):
+    path, built = saved(num_classes=2)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    path.rename(tmp_path / "run" / "last.safetensors")
+    for name in ("digits", "eca_resnet_20.digits"):  # folders of these names change nothing
+        (tmp_path / name).mkdir()
+        assert cifarblocks.create_model(NAME, name).num_classes == 10
+    assert cifarblocks.create_model(NAME, pretrained=True).num_classes == 10
+    for given in ("run", "./run/last.safetensors", tmp_path / "run"):
+        found = cifarblocks.create_model(NAME, given).state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in built.state_dict().items())
+
+
+def test_nothing_is_said_of_a_last_layer_that_is_not_there(saved, caplog):
+    path, _ = saved(num_classes=2)
+    cifarblocks.create_model(NAME, path, num_classes=0)
+    cifarblocks.create_model(NAME, path, num_classes=5, features_only=True)
+    assert not caplog.records
+
+
+def test_the_stem_of_a_network_without_one_is_its_first_convolution(saved):
+    path, built = saved("cnn", num_classes=2)
+    model = cifarblocks.create_model("cnn", path, in_channels=1)
+    grey = torch.randn(2, 1, 32, 32)
+    expected = built.eval()(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(model.eval()(grey), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_weights_of_another_model_or_name_are_refused(saved):
     path, _ = saved(num_classes=2)
     with refuses(ValueError, "resnet_20", NAME, path):
         cifarblocks.create_model("resnet_20", path)
-    with refuses(ValueError, "weights", "digit", "'digits'"):
+    with refuses(ValueError, "weights", "'digit'", "'digits'", NAME):
         cifarblocks.create_model(NAME, "digit")
-    with refuses(ValueError, "weights", "resnet_110", "none"):
+    with refuses(ValueError, "resnet_110", "no trained weights", "eca_resnet_20.digits"):
         cifarblocks.create_model("resnet_110", pretrained=True)
     with refuses(TypeError, NAME, "in_chans", "in_channels"):
         cifarblocks.create_model(NAME, path, in_chans=1)
-    for wrong in (3, ["digits"], True):
-        with refuses(TypeError, "weights"):
+    for wrong, hint in ((3, "string"), (["digits"], "string"), (True, "pretrained=True")):
+        with refuses(TypeError, "weights", hint):
             cifarblocks.create_model(NAME, wrong)
+
+
+def test_a_backbone_of_a_function_of_ones_own_needs_one(monkeypatch):
+    monkeypatch.setattr(registry, "_factories", {})
+
+    @cifarblocks.register_model
+    def tiny() -> torch.nn.Module:
+        return torch.nn.Linear(3, 1)
+
+    with refuses(ValueError, "features_only", "tiny", "Linear"):
+        cifarblocks.create_model("tiny", features_only=True)

@@ -37,6 +37,10 @@ def test_a_second_model_of_one_name_is_refused_and_the_first_stays(empty_registr
 def test_an_unknown_name_suggests_near_ones():
     with refuses(ValueError, "eca_resnet20", "eca_resnet_20"):
         cifarblocks.create_model("eca_resnet20")
+    with refuses(ValueError, "RESNET_18", "resnet_18"):
+        cifarblocks.create_model("RESNET_18")
+    with refuses(TypeError, "pattern", "None"):
+        cifarblocks.list_models(None)
     with refuses(ValueError, "?", "list_models"):
         cifarblocks.create_model("?")
 
@@ -57,7 +61,7 @@ def test_a_name_without_wildcards_that_finds_nothing_warns_with_them():
         ("drop_rate", "dropout", "Dropout rate"),
         ("drop_path_rate", "drop_path", "Drop path rate"),
         ("num_class", "num_classes", "Number of classes"),
-        ("global_pool", "num_classes", "image_size"),
+        ("global_pool", "head", "pools as its paper does"),
     ],
 )
 def test_words_of_timm_are_answered_with_ours_and_what_they_take(theirs, ours, meaning):

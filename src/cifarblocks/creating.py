@@ -1,6 +1,7 @@
 """Build classifiers by name, with first weights or with trained ones."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 
 from cifarblocks.checkpoints.own import read_weights
 from cifarblocks.checkpoints.resizing import adapt_channels, fitting, stem_filters
-from cifarblocks.pretrained import find_weights, list_weights
+from cifarblocks.pretrained import default_weights, find_weights, list_weights, package_file
 from cifarblocks.registry import find_model, instantiate
 
 log = logging.getLogger("cifarblocks")
@@ -35,8 +36,8 @@ def create_model(
 
     Args:
         name: One of `list_models()`.
-        weights: Trained weights: what `list_weights()` has after the dot, "default" for the first of them, or the path
-            of a file that `cifarblocks train` wrote. Default: none, first weights are drawn.
+        weights: Trained weights: a name of `list_weights()`, whole or what stands after the dot; "default"; or the path
+            of a file or run folder of `cifarblocks train`. Default: none, first weights are drawn.
         pretrained: True for `weights="default"`.
         features_only: Return the backbone, which gives a list of maps and has no head.
         out_indices: Stages whose maps the backbone gives, negative ones counted from the end. Default: all.
@@ -65,8 +66,15 @@ def create_model(
     if weights is None and not pretrained:
         model: Any = instantiate(name, device=device, dtype=dtype, **arguments)
     else:
-        model = with_weights(name, "default" if weights is None else weights, device, dtype, arguments)
-    return model.backbone(out_indices) if features_only else model
+        chosen = "default" if weights is None else weights
+        model = with_weights(name, chosen, device, dtype, arguments, told=not features_only)
+    if not features_only:
+        return model
+    if not hasattr(model, "backbone"):
+        raise ValueError(
+            f"features_only is for models with backbone(out_indices), and {name} is a {type(model).__name__}"
+        )
+    return model.backbone(out_indices)
 
 
 def with_weights(
@@ -75,8 +83,10 @@ def with_weights(
     device: torch.device | str | int | None,
     dtype: torch.dtype | None,
     arguments: dict[str, Any],
+    *,
+    told: bool,
 ) -> nn.Module:
-    """Build a classifier with trained weights; see `create_model`."""
+    """Build a classifier with trained weights; see `create_model`. `told` says on stderr if its last layer is new."""
     path = path_of(name, weights)
     tensors, card = read_weights(path)
     if card.model != name:
@@ -87,12 +97,14 @@ def with_weights(
         raise ValueError(f"device must have memory to load weights into, got {device!r}")
     classes = arguments.get("num_classes", len(card.classes))
     new_classifier = classes != len(card.classes)
-    if new_classifier:
+    if new_classifier and classes and told:
         log.warning(f"{name}: a new last layer for {classes} classes; the weights have {len(card.classes)}")
     first = stem_filters(own)
     if first in tensors and tensors[first].shape[1] != own[first].shape[1]:
         before, after = tensors[first].shape[1], own[first].shape[1]
-        log.warning(f"{name}: the filters of the stem adapted to {after} channels; the weights have {before}")
+        log.warning(
+            f"{name}: the filters of the stem adapted to {after} channel{'s' * (after != 1)}; the weights have {before}"
+        )
         tensors[first] = adapt_channels(tensors[first], after)
     subject = f"weights {str(weights)!r}"
     model.load_state_dict(fitting(model, tensors, card.image_size, new_classifier=new_classifier, subject=subject))
@@ -100,19 +112,23 @@ def with_weights(
 
 
 def path_of(name: str, weights: str | Path) -> Path:
-    """Return the file of some weights of a model.
+    """Return the file of some weights of a model; a name of the package wins over a path.
 
     Raises:
         TypeError: If they are neither a string nor a path.
         ValueError: If there are none of that name; the message says which there are.
     """
     if not isinstance(weights, str | Path):
-        raise TypeError(f"weights must be a string or a path, got {weights!r}")
-    names = list_weights(f"{name}.*")
-    if isinstance(weights, Path) or str(weights).endswith(".safetensors"):
+        hint = "; did you mean pretrained=True?" if isinstance(weights, bool) else ""
+        raise TypeError(f"weights must be a string or a path, got {weights!r}{hint}")
+    known = list_weights(f"{name}.*")
+    if weights == "default" and not known:
+        raise ValueError(f"{name} has no trained weights; the package has {', '.join(list_weights())}")
+    wanted = default_weights(known) if weights == "default" else str(weights)
+    for full in (wanted, f"{name}.{wanted}"):
+        if full in known and isinstance(weights, str):
+            return package_file(full)
+    if os.path.lexists(weights):
         return find_weights(weights)
-    wanted = names[0] if weights == "default" and names else f"{name}.{weights}"
-    if wanted not in names:
-        known = ", ".join(repr(each.removeprefix(f"{name}.")) for each in names) or "none"
-        raise ValueError(f"weights must be those of list_weights() or a file, got {weights!r}; {name} has {known}")
-    return find_weights(wanted)
+    has = f"has {', '.join(repr(each.removeprefix(f'{name}.')) for each in known)}" if known else "has none"
+    raise ValueError(f"weights must be trained weights of {name}, which {has}, or a file, got {str(weights)!r}")

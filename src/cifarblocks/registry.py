@@ -52,7 +52,7 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {name!r}")
     if name not in _factories:
-        near = get_close_matches(name, _factories, n=3)
+        near = get_close_matches(name.lower(), _factories, n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() has the names"
         raise ValueError(f"unknown model name {name!r}; {hint}")
     return _factories[name]
@@ -71,6 +71,8 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
         if name not in parameters:
             near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, n=1)
             hint = f"did you mean {described(factory, near[0])}?" if near else f"it has {', '.join(parameters)}"
+            if name == "global_pool":  # timm's
+                hint = "each head pools as its paper does"
             raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")
 
 
@@ -108,11 +110,16 @@ def instantiate(
 def list_models(pattern: str = "*") -> list[str]:
     """Return the sorted names that match a shell wildcard; warn if only `"*pattern*"` matches any.
 
+    Raises:
+        TypeError: If the pattern is not a string.
+
     >>> list_models("eca_resnet_*")
     ['eca_resnet_20', 'eca_resnet_32', 'eca_resnet_56']
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a string, got {pattern!r}")
     names = matching_models(pattern)
-    if not names and (wider := matching_models(f"*{pattern}*")):
+    if not names and pattern and (wider := matching_models(f"*{pattern}*")):
         warnings.warn(f'no model is called {pattern!r}; "*{pattern}*" matches {len(wider)}', stacklevel=2)
     return names
 

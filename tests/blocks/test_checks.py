@@ -88,10 +88,10 @@ def test_a_choice_is_one_of_the_names(value):
         (lambda: BasicBlock(16, 32, attention=ECA(32)), ["attention", "got one", "pass ECA", "functools.partial"]),
         (lambda: Bottleneck(16, 8, attention=GlobalLocalFilter), ["attention", "size", "functools.partial"]),
         (lambda: BasicBlock(16, 32, shortcut="A"), ["shortcut", "'A'", "ProjectionShortcut"]),
-        (lambda: GnConv(32, 3, filter=GlobalLocalFilter), ["filter", "'size'", "functools.partial(GlobalLocalFilter"]),
+        (lambda: GnConv(32, 3, filter=GlobalLocalFilter), ["filter", "functools.partial(GlobalLocalFilter, size=..."]),
         (
             lambda: HorNetBlock(32, 3, filter=GlobalLocalFilter),
-            ["filter", "'size'", "functools.partial(GlobalLocalFilter"],
+            ["filter", "functools.partial(GlobalLocalFilter, size=..."],
         ),
         (lambda: SqueezeExcite(8, activation=nn.ReLU()), ["activation", "pass ReLU", "functools.partial"]),
         (lambda: SqueezeExcite(8, gate="sigmoid"), ["gate", "'sigmoid'", "nn.ReLU"]),

@@ -140,6 +140,18 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
         trained.predict(Image.new("I;16", (8, 8)))
 
 
+def test_rounding_may_leave_the_range(trained):
+    image = torch.rand(3, 8, 8)
+    image[0, 0, 0], image[0, 0, 1] = 1 + 1e-6, -1e-6
+    assert torch.equal(trained.preprocess(image), trained.preprocess(image.clamp(0, 1)))
+
+
+def test_its_repr_is_a_line(trained):
+    assert repr(trained) == "Trained(eca_resnet_20, shades, 2 classes)"
+    shipped = repr(cifarblocks.load("eca_resnet_20.digits"))
+    assert shipped == "Trained(eca_resnet_20, digits (UCI, 8x8), 10 classes, top-1 99.44 %)"
+
+
 def test_weights_that_give_no_numbers_are_told(trained):
     for parameter in trained.model.parameters():
         parameter.data.fill_(3e38)

@@ -94,5 +94,9 @@ def test_what_is_neither_a_file_nor_a_name_is_refused():
         find_weights("eca_resnet_20.digit")
     with refuses(ValueError, "runs/none"):
         find_weights("runs/none")
+    with refuses(ValueError, "'digits'", "eca_resnet_20.digits"):
+        find_weights("digits")
     with refuses(TypeError, "path_or_name", "3"):
         find_weights(3)
+    with refuses(TypeError, "pattern", "3"):
+        list_weights(3)

@@ -139,10 +139,9 @@ def require_part(given: int = 0, /, *keywords: str, **parts: Any) -> None:
             raise TypeError(f"{name} must build a module, such as {PARTS[given]}, got {shown(part)}")
         if reason := refusal(part, given, keywords):
             arguments = " and ".join([f"{given} argument{'s' * (given != 1)}", *keywords])
-            raise TypeError(
-                f"{name} is called with {arguments}, and {called} does not take that: {reason}; "
-                f"functools.partial({called}, ...) fixes further arguments"
-            )
+            missing = reason.removeprefix("missing a required argument: ").strip("'")
+            fix = f"; pass functools.partial({called}, {missing}=...)" if missing != reason else ""
+            raise TypeError(f"{name} is called with {arguments}, and {called} does not take that: {reason}{fix}")
 
 
 def refusal(part: Any, given: int, keywords: Sequence[str]) -> str | None:

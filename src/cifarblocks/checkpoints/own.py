@@ -141,12 +141,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
         ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
     with reading(path, OWN):
-        from safetensors import safe_open  # here: importing cifarblocks imports torch and einops alone
+        from safetensors import SafetensorError, safe_open  # here: importing cifarblocks imports torch and einops alone
 
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            require_card(metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                require_card(metadata)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError:  # its messages speak of headers
+            raise ValueError("it is damaged, or not a safetensors file") from None
         older = metadata.keys() <= REQUIRED | {"format"}  # from before there were digests
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
             raise ValueError("it is damaged: its digest does not fit")

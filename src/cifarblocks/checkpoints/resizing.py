@@ -115,8 +115,8 @@ def resize_patches(weight: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def stem_filters(own: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the filters that see the image; None if the stem has no convolution."""
-    return next((name for name, value in own.items() if name.startswith("stem.") and value.ndim == 4), None)
+    """Return the name of the filters that see the image, the first ones; None if there is no convolution."""
+    return next((name for name, value in own.items() if value.ndim == 4), None)
 
 
 def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:

@@ -14,6 +14,7 @@ from cifarblocks.blocks.checks import require_int, shown
 from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.pretrained import find_weights
 
+ROUNDING = 1e-3  # by which a floating-point image may leave 0 to 1, as where it was resized
 BATCH = 256  # images that `predict` runs at a time
 
 
@@ -24,7 +25,7 @@ class Prediction(NamedTuple):
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """A trained classifier and what it needs to be used.
 
@@ -36,6 +37,10 @@ class Trained:
 
     model: nn.Module
     card: Card
+
+    def __repr__(self) -> str:
+        top1 = "" if self.card.accuracy is None else f", top-1 {self.card.accuracy['top1']:.2f} %"
+        return f"Trained({self.card.model}, {self.card.data}, {len(self.classes)} classes{top1})"
 
     @property
     def classes(self) -> list[str]:
@@ -202,8 +207,8 @@ def as_maps(image: Any) -> Tensor:
         pixels = pixels.float() / 255
     elif not pixels.is_floating_point():
         raise TypeError(f"image must be uint8, or floating-point from 0 to 1, got {pixels.dtype}")
-    elif not (pixels >= 0).all() or not (pixels <= 1).all():
+    elif not (pixels >= -ROUNDING).all() or not (pixels <= 1 + ROUNDING).all():
         least, most = pixels.min().item(), pixels.max().item()
         raise ValueError(f"image must be from 0 to 1 where it is floating-point, got {least:g} to {most:g}")
-    channels = pixels[:, :3].to("cpu", torch.float32)
+    channels = pixels[:, :3].to("cpu", torch.float32).clamp(0, 1)
     return channels.expand(-1, 3, -1, -1)

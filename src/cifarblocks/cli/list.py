@@ -1,7 +1,7 @@
 """`cifarblocks list [PATTERN]`: the names of models or, with --weights, of the trained weights in the package."""
 
 from cifarblocks.checkpoints.own import read_weights
-from cifarblocks.pretrained import find_weights, list_weights
+from cifarblocks.pretrained import list_weights, package_file
 from cifarblocks.registry import matching_models
 from cifarblocks.training.options.command_line import Parser
 
@@ -26,7 +26,7 @@ def table_of_weights(names: list[str]) -> str:
     """Return name, data, accuracy on the test images and size of each weight, one a line."""
     rows = [("weights", "data", "top-1", "size")]
     for name in names:
-        path = find_weights(name)
+        path = package_file(name)
         _, card = read_weights(path)
         top1 = "" if card.accuracy is None else f"{card.accuracy['top1']:.2f} %"
         rows.append((name, card.data, top1, f"{path.stat().st_size / 1e6:.2f} MB"))

@@ -22,17 +22,17 @@ class FeatureInfo(NamedTuple):
 class Stages(list[FeatureInfo]):
     """Channels and stride of several maps, in order; `channels` and `reduction` are timm's way to ask."""
 
-    def channels(self) -> list[int]:
-        """Return the channels of each map.
+    def channels(self, indices: Sequence[int] | None = None) -> list[int]:
+        """Return the channels of some maps, by default of each.
 
         >>> Stages([FeatureInfo(16, 1), FeatureInfo(32, 2)]).channels()
         [16, 32]
         """
-        return [info.channels for info in self]
+        return [self[index].channels for index in (range(len(self)) if indices is None else indices)]
 
-    def reduction(self) -> list[int]:
-        """Return the stride of each map."""
-        return [info.stride for info in self]
+    def reduction(self, indices: Sequence[int] | None = None) -> list[int]:
+        """Return the strides of some maps, by default of each."""
+        return [self[index].stride for index in (range(len(self)) if indices is None else indices)]
 
 
 class Head(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 WHICH = ("last", "average", "best")
 FOLDER = Path(__file__).parent
 FILE = "model.safetensors"
+DEFAULT = "cifar10_jpeg"  # weights="default", where a model has them
 TEST_VECTOR = "test_vector.safetensors"  # an image, and the logits that it must give
 
 
@@ -16,11 +17,30 @@ def list_weights(pattern: str = "*") -> list[str]:
 
     A name is that of the model and that of its weights, with a dot between them: see `load` and `create_model`.
 
+    Raises:
+        TypeError: If the pattern is not a string.
+
     >>> list_weights("eca_resnet_20.d*")
     ['eca_resnet_20.digits']
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a string, got {pattern!r}")
     names = (path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
     return sorted(name for name in names if fnmatchcase(name, pattern))
+
+
+def default_weights(names: list[str]) -> str:
+    """Return the name that `weights="default"` stands for, of those of a model.
+
+    >>> default_weights(["cnn.a", "cnn.cifar10_jpeg"]), default_weights(["cnn.b", "cnn.c"])
+    ('cnn.cifar10_jpeg', 'cnn.b')
+    """
+    return next((name for name in names if name.partition(".")[2] == DEFAULT), names[0])
+
+
+def package_file(name: str) -> Path:
+    """Return the path of the weights of that name in the package."""
+    return FOLDER / name / FILE
 
 
 def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
@@ -39,7 +59,7 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
         raise TypeError(f"path_or_name must be a string or a path, got {path_or_name!r}")
     if which not in WHICH:
         raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}")
-    path, names = Path(path_or_name), list_weights()
+    path, names = Path(path_or_name).expanduser(), list_weights()
     if os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
         return file_in(path, which)
     if which != "last":
@@ -47,8 +67,8 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
     if os.path.lexists(path):
         return path
     if str(path_or_name) in names:
-        return FOLDER / str(path_or_name) / FILE
-    near = get_close_matches(str(path_or_name), names, n=3)
+        return package_file(str(path_or_name))
+    near = get_close_matches(str(path_or_name), names, n=3) or list_weights(f"*{path_or_name}*")
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_weights() has the names"
     raise ValueError(f"{str(path_or_name)!r} is neither a file nor the name of trained weights; {hint}")
 
