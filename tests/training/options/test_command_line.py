@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarblocks.cli import finetune, list, predict, search, show, sweep
+from cifarblocks.cli import finetune, list, predict, search, show, sweep, train
 from cifarblocks.training.options.command_line import Parser, integer, named_value, number
 from cifarblocks.training.options.declared import DECLARED, Options, flag
 from cifarblocks.training.options.parse import read_options
@@ -79,6 +79,18 @@ def test_the_ends_of_a_range_are_in_it():
     assert [number(0, 1)(text) for text in ("0", "1", "0.5", "-0.0")] == [0, 1, 0.5, 0]
     assert number(0)("1e6") == 1e6
     assert [integer(1, 3)(text) for text in ("1", "3")] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "named"),
+    [
+        (train.main, "--optimiser sgd", ["--optimiser", "--optimizer"]),
+        (train.main, "--lr-rate 2", ["--lr-rate", "did you mean --lr"]),
+        (predict.main, "--wieghts a.safetensors a.png", ["--wieghts", "--weights"]),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_the_nearest(main, arguments, named, refused):
+    refused(main, arguments.split(), *named)
 
 
 def test_a_value_of_many_brackets_is_text():

@@ -31,10 +31,11 @@ class Parser(argparse.ArgumentParser):
             program, usage and f"%(prog)s {usage}", description, formatter_class=formatter, allow_abbrev=False
         )
         self.about = about
+        self.typed: list[str] = []
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Read a command line; a value that is empty, such as a variable of a shell that is not set, is refused."""
-        arguments = sys.argv[1:] if args is None else list(args)
+        self.typed = arguments = sys.argv[1:] if args is None else list(args)
         option = ""
         for argument in arguments:
             value = argument
@@ -62,11 +63,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
-        unknown, _, rest = message.partition("unrecognized arguments: ")
-        if not unknown and (near := get_close_matches(rest.split(" ")[0], self._option_string_actions, n=1)):
-            message += f"; did you mean {near[0]}?"
+        _, unrecognized, rest = message.partition("unrecognized arguments: ")
+        _, missing, required = message.partition("are required: ")
+        if unrecognized and (near := nearest(rest.split(" ")[0], self._option_string_actions)):
+            message += f"; did you mean {near}?"
+        for typed in self.typed if missing else ():
+            unknown = typed.startswith("--") and typed not in self._option_string_actions
+            if unknown and (near := nearest(typed, required.split(", "))):
+                message += f"; did you mean {near} by {typed}?"
         tell(self.prog, f"{self.about}{message}")
         sys.exit(2)
+
+
+def nearest(typed: str, options: Iterable[str]) -> str | None:
+    """Return the option that is nearest to what was typed: one that begins alike, or a similar one.
+
+    >>> nearest("--lr-rate", ["--accelerate", "--lr"]), nearest("--optimiser", ["--optimizer"])
+    ('--lr', '--optimizer')
+    """
+    known = [option for option in options if option.startswith("--")]
+    alike = [option for option in known if typed.startswith(option) or option.startswith(typed)]
+    return next(iter(alike or get_close_matches(typed, known, n=1)), None)
 
 
 def named_value(text: str) -> tuple[str, Any]:
