@@ -187,6 +187,7 @@ sys.modules.update(dict.fromkeys("torchvision numpy matplotlib PIL tqdm".split()
 import cifarblocks
 trained = cifarblocks.load("eca_resnet_20.digits")
 print(trained.predict(torch.zeros(3, 32, 32))[0].label)
+assert "torch._dynamo" not in sys.modules  # it takes half as long to import as torch
 try:
     trained.predict("photo.jpg")
 except ModuleNotFoundError as error:

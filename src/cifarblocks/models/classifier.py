@@ -106,7 +106,8 @@ class Classifier(nn.Module):
 
         After `to_empty`, first call `reset_parameters()` of every module that has it.
         """
-        if self.initialise_layer is not None:
+        # On the meta device there is nothing to draw, and to draw it would import torch._dynamo: half of torch's seconds.
+        if self.initialise_layer is not None and not any(parameter.is_meta for parameter in self.parameters()):
             self.apply(self.initialise_layer)
 
     def forward(self, x: Tensor) -> Tensor:
