@@ -106,7 +106,7 @@ class Classifier(nn.Module):
 
         After `to_empty`, first call `reset_parameters()` of every module that has it.
         """
-        # On the meta device there is nothing to draw, and to draw it would import torch._dynamo: half of torch's seconds.
+        # On the meta device there is nothing to draw, and drawing would import torch._dynamo: half as long as torch.
         if self.initialise_layer is not None and not any(parameter.is_meta for parameter in self.parameters()):
             self.apply(self.initialise_layer)
 
