@@ -141,8 +141,14 @@ def test_an_archive_that_is_no_file_is_not_written_to(no_files, tmp_path):
 
 
 def test_other_sources_are_refused(tmp_path):
-    with refuses(UserError, "--data", "digits", "cifar10", "cifar100", "folder:PATH", "imagenet"):
+    with refuses(UserError, "--data", "digits", "cifar10", "cifar100", "a folder", "imagenet"):
         load_data("imagenet", tmp_path)
+
+
+def test_the_path_of_a_folder_is_a_source(image_folder, tmp_path):
+    plain, marked = (load_data(source, tmp_path) for source in (str(image_folder), f"folder:{image_folder}"))
+    assert plain.fingerprint == marked.fingerprint
+    assert plain.name == "shades"
 
 
 def test_images_of_another_size_are_what_pillow_makes_of_them(tmp_path):

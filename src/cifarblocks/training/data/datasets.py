@@ -14,11 +14,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from cifarblocks.training.data.folders import load_folder
+from cifarblocks.training.data.sources import find_source
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import check_memory
 
 DIGITS = Path(__file__).with_name("digits.safetensors")
-SOURCES = "digits, cifar10, cifar100 or folder:PATH"
 
 
 @dataclass(frozen=True)
@@ -88,25 +88,25 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
     """Read a data set.
 
     Args:
-        source: digits, cifar10, cifar100 or folder:PATH.
-        directory: where CIFAR is, or is downloaded to, and where decoded folders are cached.
-        image_size: make every image of this height and width, and those of folders RGB.
+        source: A name of a data set, or the path of a folder.
+        directory: Where data sets are, or are downloaded to, and where decoded folders are cached.
+        image_size: Height and width that every image is resized to. Default: as `load_folder` says; those of data sets
+            stay as they are.
 
     Raises:
         UserError: if there is no such source, or what it names cannot be used.
     """
-    kind, _, path = source.partition(":")
+    source = find_source(source)
+    path = source.removeprefix("folder:")
     try:
-        if kind == "folder" and path:
+        if path != source:
             name, train, test, classes = load_folder(Path(path), directory / "cache", image_size)
             return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
         if source == "digits":
             return resized(load_digits(), image_size)
-        if source in ("cifar10", "cifar100"):
-            return resized(load_cifar(source, directory), image_size)
+        return resized(load_cifar(source, directory), image_size)
     except OSError as error:
         raise UserError(f"--data {source}, --data-dir {directory}: {error.filename}: {error.strerror}") from error
-    raise UserError(f"--data must be {SOURCES}, got {source!r}")
 
 
 def resized(data: DataSet, image_size: int | None) -> DataSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarblocks.training.data.policies import policy_name
+from cifarblocks.training.data.sources import SOURCES
 from cifarblocks.training.options.command_line import folder_name, integer, named_value, new_path, number
 
 # Options of the run, of the data, those that a recipe may set too, and what a run begins from decide its result. Places
@@ -70,9 +71,9 @@ class Options:
     share: float = option("run", 1.0, "share of the training images, the same of each class", number(0, 1))
     no_test: bool = option("place", False, "leave the test images alone; repeat without it to test", **FLAG)
 
-    data: str = option("data", "digits", "digits, cifar10, cifar100 or folder:PATH", group="data")
-    data_dir: Path = option("upkeep", Path("data"), "holds CIFAR and decoded folders", new_path)
-    image_size: int | None = option("data", None, "make images RGB of that size (default: their own)", integer(1, 4096))
+    data: str = option("data", "digits", f"{SOURCES}; a name wins over a folder", group="data")
+    data_dir: Path = option("upkeep", Path("data"), "holds downloaded data and decoded folders", new_path)
+    image_size: int | None = option("data", None, "height and width (default: own, 64 for photos)", integer(1, 4096))
     mean: list[float] | None = option("run", None, "subtracted (default: of the images)", number(0, 1), **RGB)
     std: list[float] | None = option("run", None, "divided by (default: of the images)", number(1 / 255, 1), **RGB)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cifarblocks.training.data.sources import find_source
 from cifarblocks.training.distillation import teacher_digest
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.models import SET_BY_DATA, has_batch_norm, sketch_model
@@ -51,6 +52,7 @@ def complete(typed: dict[str, Any]) -> Options:
         UserError: If there is no such recipe or model, or the values do not go together.
     """
     values = combine(read_recipe(typed.get("recipe"), typed.get("model", DECLARED["model"]["default"])), typed)
+    values["data"] = find_source(values["data"])
     if values["teacher"] is not None:
         values["teacher_weights"] = teacher_digest(values["teacher"])
     options = Options(**values)
