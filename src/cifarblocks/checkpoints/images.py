@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,19 @@ def is_named_as_image(path: Path) -> bool:
     (True, False)
     """
     return path.suffix.lower() in SUFFIXES
+
+
+def list_images(path: Path) -> list[Path]:
+    """Return the images in a folder, sorted, or those of the folders in it if it has none; another path as it is."""
+    if not os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
+        return [path]
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry))
+    return _images_in(path) or [image for folder in folders for image in _images_in(folder)] or [path]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    named = (entry for entry in folder.iterdir() if is_named_as_image(entry) and not is_hidden(entry))
+    return sorted(entry for entry in named if not entry.is_dir())
 
 
 def read_image(path: Path) -> Image.Image:

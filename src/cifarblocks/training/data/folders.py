@@ -97,7 +97,7 @@ def _find_parts(root: Path) -> tuple[Path, Path | None]:
 
     A folder train with images in it, beside other folders, is a class.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # Path.is_dir raises an OSError for a name that is too long
         raise UserError(f"--data folder:{root}: there is no such folder{near_names(str(root))}")
     names, parts = _folder_names(root), {"train", *TEST}
     tests = [root / name for name in TEST if name in names]

@@ -84,7 +84,7 @@ class Options:
     tensorboard: bool = option("upkeep", False, "write the metrics for TensorBoard too", **FLAG)
 
     epochs: int = of_recipe(20, "passes over the training images", integer(1), group="optimization")
-    batch_size: int = of_recipe(64, "global batch size, split over the processes", integer(1))
+    batch_size: int = of_recipe(64, "global batch size, over all processes; fewer if images are few", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
     optimizer: str = of_recipe("sgd", "muon moves filters orthogonally, the rest by SGD", choices=OPTIMIZERS)
     eps: float | None = of_optimizer(None, "epsilon of adamw (default: 1e-8)", number(0))
@@ -125,6 +125,9 @@ class Options:
     source: str | None = option("begun", None, "")
     freeze: bool = option("begun", False, "")
 
+    # No option: the names of those that were typed. What else is set, the recipe or the defaults say.
+    typed: frozenset[str] = frozenset()
+
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the model: those of --model-argument, and --drop-path and --dropout where given."""
@@ -141,7 +144,7 @@ class Options:
         return {name: getattr(self, name) for name, told in DECLARED.items() if told["kind"] in (kinds or DECISIVE)}
 
 
-DECLARED = {each.name: each.metadata for each in fields(Options)}
+DECLARED = {each.name: each.metadata for each in fields(Options) if each.metadata}
 
 
 def add_options(parser: ArgumentParser, kinds: Collection[str]) -> None:

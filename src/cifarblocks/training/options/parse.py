@@ -1,6 +1,7 @@
 """From a command line to the options of a run: what is typed, what the recipe says, and the defaults."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ def complete(typed: dict[str, Any]) -> Options:
     values["data"] = find_source(values["data"])
     if values["teacher"] is not None:
         values["teacher_weights"] = teacher_digest(values["teacher"])
-    options = Options(**values)
+    options = Options(**values, typed=frozenset(typed))
     check(options)
     network = sketch_model(options.model, options.arguments)
     if options.optimizer == "muon" and not filters_without_biases(network):
         raise UserError(f"--optimizer muon moves filters without biases or groups, and {options.model} has none")
-    return Options(**{**values, "lr": default_rate(options.optimizer, network)}) if values["lr"] is None else options
+    return replace(options, lr=default_rate(options.optimizer, network)) if values["lr"] is None else options
 
 
 def read_recipe(name: str | None, model: str, path: Path = RECIPES) -> dict[str, Any]:
