@@ -20,6 +20,8 @@ from run_folders import assert_same, assert_same_run, metrics, summary, untimed,
 import cifarblocks
 from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.cli import train
+from cifarblocks.training.data.batches import Normalisation
+from cifarblocks.training.data.datasets import load_digits, resized
 from cifarblocks.training.options.parse import read_options
 from cifarblocks.training.run import fitting_batch_size
 from cifarblocks.training.run_folder.checkpoints import read_checkpoint
@@ -229,6 +231,50 @@ def test_another_seed_has_the_same_test_images(command, tmp_path):
         command("train", *QUICK, "--data", "photos", "--epochs", 1, "--name", seed, "--seed", seed)
     one, other = (summary(MLP / str(seed))["configuration"]["data"]["fingerprint"] for seed in (0, 1))
     assert one == other
+
+
+GREY = (*QUICK, "--model-argument", "in_channels=1", "--precision", "float32")
+
+
+def test_grey_images_train_a_network_of_one_channel(command, tmp_path):
+    """From the first line to the file that is exported."""
+    trained = command("train", *GREY, "--name", "one").stdout
+    weights = cifarblocks.load("runs/mlp/one")
+    assert weights.model.in_channels == 1
+    assert (len(weights.card.mean), weights.card.arguments["in_channels"]) == (1, 1)
+    digits = load_digits()
+    assert weights.card.mean[0] == pytest.approx(resized(digits, 8).mean_and_std[0][0])
+
+    scores = re.compile(r"top-1 [\d.]+ %, top-5 [\d.]+ % on 360")
+    scored = command("predict", "--weights", "runs/mlp/one", "--evaluate", "--image-size", 8).stdout
+    assert scores.search(trained)[0] == scores.search(scored)[0]
+
+    colours = torch.rand(3, 8, 8)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    torch.testing.assert_close(weights.preprocess(colours), weights.preprocess((colours * luma).sum(0)))
+    pixels = resized(digits, 8).test.pixels
+    normalise = Normalisation(weights.card.mean, weights.card.std, torch.device("cpu"), torch.float32)
+    torch.testing.assert_close(weights.preprocess(pixels.permute(0, 3, 1, 2)), normalise(pixels))
+
+    Image.fromarray(pixels[0].numpy()).save("digit.png")
+    command("export", "--weights", "runs/mlp/one", "one.onnx")
+    one, other = (command("predict", "--weights", file, "digit.png").stdout for file in ("runs/mlp/one", "one.onnx"))
+    assert one == other
+
+    frozen = ("--freeze", "--epochs", 1, "--image-size", 8, "--name", "tuned")
+    assert "same classes" in command("finetune", "--weights", "runs/mlp/one", *frozen).stdout
+    tuned = cifarblocks.load("runs/mlp/tuned").card
+    assert (tuned.mean, tuned.std) == (weights.card.mean, weights.card.std)
+
+
+def test_a_network_of_one_channel_refuses_colours(command, image_folder, refused):
+    command("train", *GREY, "--name", "one", "--epochs", 1)
+    colours = ("--data", "shades", "--batch-size", 8)
+    refused(train.main, [*GREY, *colours], "in_channels=1", "shades", "colours")
+    refused(train.main, [*GREY, "--mean", 0.5, 0.4, 0.5], "--mean", "in_channels=1", [0.5, 0.4, 0.5])
+    refused(train.main, [*QUICK, "--teacher", "runs/mlp/one"], "--teacher", "1 channels", 3)
+    for value in (2, "None", "True", "[1]"):
+        refused(train.main, [*QUICK, "--model-argument", f"in_channels={value}"], "in_channels", 1, 3, value)
 
 
 @pytest.mark.parametrize(

@@ -199,14 +199,15 @@ def resolve(options: Options, data: DataSet, images: int, processes: Processes) 
     device = processes.device
     bfloat16 = "bfloat16" if supports_bfloat16(device) else "float32"
     mean, std = data.mean_and_std
+    channels = options.arguments.get("in_channels", 3)
     return replace(
         options,
         batch_size=fitting_batch_size(options, images, processes.world_size),
         precision=bfloat16 if options.precision == "auto" else options.precision,
         accelerate=device.type == "cpu" if options.accelerate is None else options.accelerate,
         mirror=data.mirror if options.mirror is None else options.mirror,
-        mean=options.mean or mean,
-        std=options.std or std,
+        mean=options.mean or mean[:channels],
+        std=options.std or std[:channels],
     )
 
 

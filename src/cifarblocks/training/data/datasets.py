@@ -78,6 +78,12 @@ class DataSet:
         return means, deviations
 
     @cached_property
+    def is_grey(self) -> bool:
+        """True if every pixel has one value in all channels."""
+        parts = (self.train.pixels, self.test.pixels)
+        return all(torch.equal(pixels, pixels[..., :1].expand_as(pixels)) for pixels in parts)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Short hash of every pixel and label, the same wherever the set was read."""
         digest = hashlib.sha256()

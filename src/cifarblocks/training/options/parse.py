@@ -58,6 +58,10 @@ def complete(typed: dict[str, Any]) -> Options:
         values["teacher_weights"] = teacher_digest(values["teacher"])
     options = Options(**values, typed=frozenset(typed))
     check(options)
+    channels = options.arguments.get("in_channels", 3)
+    options = replace(
+        options, mean=options.mean and options.mean[:channels], std=options.std and options.std[:channels]
+    )
     network = sketch_model(options.model, options.arguments)
     if options.optimizer == "muon" and not filters_without_biases(network):
         raise UserError(f"--optimizer muon moves filters without biases or groups, and {options.model} has none")
@@ -132,6 +136,13 @@ def check(options: Options) -> None:
     for argument in SET_BY_DATA:
         if argument in arguments:
             refusals[f"--model-argument {argument} is set by the data, got {arguments[argument]!r}"] = True
+    channels = arguments.get("in_channels", 3)
+    known = type(channels) is int and channels in (1, 3)
+    refusals[f"--model-argument in_channels must be 1 or 3, got {channels!r}"] = not known
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        sentence = f"--{name} must be the same number three times with in_channels=1, got {values}"
+        refusals[sentence] = channels == 1 and len({*(values or ())}) > 1
     for argument in ("drop_path", "dropout"):
         if argument in arguments and getattr(options, argument) is not None:
             refusals[f"{flag(argument)} and --model-argument {argument} are both given"] = True
