@@ -15,7 +15,7 @@ from measuring import described, surroundings, write
 import cifarblocks
 from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.training.data.batches import Normalisation, evaluation_batches
-from cifarblocks.training.data.datasets import SOURCES
+from cifarblocks.training.data.sources import SOURCES
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.evaluation import evaluate
 from cifarblocks.training.options.command_line import Parser

@@ -26,7 +26,7 @@ from cifarblocks.training.options.command_line import Parser, integer
 parser = Parser("train.py", __doc__)
 add = parser.add_argument
 add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
-add("--data", default="digits", help="digits, cifar10, cifar100 or folder:PATH (default: %(default)s)")
+add("--data", default="digits", help="digits, cifar10 ... or the path of a folder (default: %(default)s)")
 add("--data-dir", type=Path, default=Path("data"), help="where CIFAR is downloaded to (default: %(default)s)")
 add("--epochs", type=integer(1), default=15, help="passes over the training images (default: %(default)s)")
 add("--batch-size", type=int, default=64, help="images per step, of all processes (default: %(default)s)")

@@ -64,9 +64,11 @@ def test_the_readme_predicts_with_the_weights_that_it_trains(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("command", [c for c in commands("console") if "cifarblocks train" in c])
-def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command):
-    options = read_options(arguments_of(command)[1:])
-    assert options.data.startswith(("cifar", "folder:"))
+def test_commands_that_need_a_network_or_a_gpu_have_options_that_exist(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("flowers").mkdir()
+    options = read_options(arguments_of(command.partition("#")[0])[1:])
+    assert options.data.startswith(("cifar", "fashion_mnist", "folder:flowers"))
 
 
 @pytest.mark.parametrize("command", [c for c in commands("console") if "examples/speedrun.py" in c])

@@ -191,7 +191,7 @@ def test_weights_that_cannot_be_scored_are_refused(results, refused):
     for arguments, named in (
         ("--weights none.safetensors --data digits", ["--weights", "none.safetensors"]),
         ("--weights text.safetensors --data digits", ["--weights", "text.safetensors"]),
-        ("--weights letters.safetensors --data faces", ["--data", "folder:PATH", "faces"]),
+        ("--weights letters.safetensors --data faces", ["--data", "a folder", "faces"]),
         ("--weights letters.safetensors --data digits", ["--data", "digits", "a", "0"]),
         ("--data digits", ["--weights"]),
     ):

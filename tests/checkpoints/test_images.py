@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from refusals import refuses
 from torchvision.transforms.v2 import functional as transforms
 
-from cifarblocks.checkpoints.images import FORMATS, SUFFIXES, pixels_of, read_image, resize_rgb
+from cifarblocks.checkpoints.images import FORMATS, SUFFIXES, pixels_of, read_image, read_size, resize_rgb
 
 
 def test_photographs_are_turned_as_their_camera_says(tmp_path):
@@ -131,3 +131,16 @@ def test_images_are_resized_as_torchvision_does(mode, size):
     found = pixels_of(resize_rgb(image, size))
     assert found.dtype == torch.uint8
     assert torch.equal(found, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
+def test_the_size_is_that_of_the_upright_image_and_nothing_is_decoded(tmp_path, kind, monkeypatch):
+    paths, sizes = [], []
+    for orientation in range(1, 9) if kind in ("JPEG", "PNG", "WEBP", "TIFF") else (1,):
+        path, exif = tmp_path / f"{orientation}.{kind}", Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (8, 6)).save(path, kind, exif=exif)
+        paths.append(path)
+        sizes.append(read_image(path).size[::-1])
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert [read_size(path) for path in paths] == sizes

@@ -27,6 +27,16 @@ def test_weights_come_back_with_their_card(tmp_path, dtype):
     assert torch.equal(loaded(x), model(x))
 
 
+def test_a_network_of_grey_images_has_one_mean(tmp_path):
+    card = replace(CARD, arguments={**CARD.arguments, "in_channels": 1}, mean=[0.4], std=[0.3])
+    model = cifarblocks.create_model(card.model, **card.arguments)
+    save_weights(tmp_path / "weights.safetensors", model.state_dict(), card)
+    assert load_weights(tmp_path / "weights.safetensors")[1] == card
+    for changes in ({"mean": [0.4] * 3}, {"std": [0.3] * 3}, {"arguments": CARD.arguments}):
+        with refuses(ValueError, *({"std"} & changes.keys() or {"mean"}), "numbers"):
+            replace(card, **changes)
+
+
 def written(path, **changes):
     """A file of a model, its card changed: a value of None leaves the entry out."""
     model = cifarblocks.create_model(CARD.model, **CARD.arguments)
@@ -45,6 +55,10 @@ STRANGE = [
     *[("model", value) for value in ("null", "3", '"eca_resnet_2"', '["mlp"]')],
     *[("arguments", value) for value in ("null", "[1]", '{"num_classes": 3}', "{}", '{"num_classes": 2, "width": 1}')],
     *[("arguments", f'{{"num_classes": 2, "{name}": "cpu"}}') for name in ("device", "dtype", "features_only")],
+    *[
+        ("arguments", f'{{"num_classes": 2, "in_channels": {value}}}')
+        for value in ("1", "2", "true", "[3]", '"3"', "null")
+    ],
     *[("classes", value) for value in ("null", '"dark"', '["dark"]', "[]", '["dark", 1]', '["a", "b", "c"]')],
     *[
         ("image_size", value)

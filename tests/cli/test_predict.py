@@ -1,7 +1,9 @@
+import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,11 +69,13 @@ def test_what_cannot_work_is_refused(weights, image_folder, no_files, tmp_path, 
     path, _ = weights
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.txt").write_text("not an image")
+    (tmp_path / "empty" / "of" / "images").mkdir(parents=True)
+    (tmp_path / "empty" / "Thumbs.db").touch()
     monkeypatch.chdir(tmp_path)
     for arguments, named in [
         ((path,), ["--evaluate"]),
-        ((path, "text.txt"), ["text.txt"]),
-        ((path, no_files["pipe"]), [no_files["pipe"], "a pipe"]),
+        ((path, "empty"), ["empty", ".jpg"]),
+        ((path, "empty", "empty"), ["empty", ".jpg"]),
         (("none", "text.txt"), ["--weights", "none"]),
         ((no_files["pipe"], "text.txt"), ["--weights", no_files["pipe"], "a pipe"]),
         (("other.safetensors", "text.txt"), ["--weights", "other.safetensors"]),
@@ -80,8 +84,67 @@ def test_what_cannot_work_is_refused(weights, image_folder, no_files, tmp_path, 
         ((path, "--evaluate", "--data", "folder:shades", "--image-size", 7), ["--data", "folder:shades", (7, 7)]),
         ((path, "text.txt", "--image-size", 7), ["--image-size", "--evaluate"]),
         ((path, "--evaluate", "--top", 2), ["--top", "--evaluate"]),
+        ((path, "--evaluate", "--json"), ["--json", "--evaluate"]),
     ]:
         refused(predict.main, ["--weights", *arguments], "cifarblocks predict: error", *named)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_go_on(weights, image_folder, no_files, command):
+    path, _ = weights
+    Path("text.txt").write_text("not an image")
+    first, second = sorted(image_folder.glob("test/dark/*.png"))[:2]
+    bad = {"text.txt": "JPEG", no_files["pipe"]: "a pipe", "missing.png": "No such file"}
+    printed = command("predict", "--weights", path, "text.txt", first, *list(bad)[1:], second, status=1)
+    assert [line.partition(": ")[0] for line in printed.stdout.splitlines()] == [str(first), str(second)]
+    for line, (name, reason) in zip(printed.stderr.splitlines(), bad.items(), strict=True):
+        assert_names(line, "cifarblocks predict: error", name, reason)
+    assert printed.stdout == command("predict", "--weights", path, first, second).stdout
+
+
+def test_json_has_a_line_an_image(weights, image_folder, command):
+    path, _ = weights
+    Path("a\n猫.png").write_text("not an image")
+    image = next(image_folder.glob("test/*/*.png"))
+    lines = command(
+        "predict", "--weights", path, "--json", "--top", 2, image, "a\n猫.png", status=1
+    ).stdout.splitlines()
+    good, bad = map(json.loads, lines)
+    assert good.keys() == {"image", "predictions"}
+    assert good["image"] == str(image)
+    expected = cifarblocks.load(path).predict(image, top=2)
+    for found, (label, probability) in zip(good["predictions"], expected, strict=True):
+        assert found == {"label": label, "probability": pytest.approx(probability, abs=1e-6)}
+    assert bad.keys() == {"image", "error"}
+    assert bad["image"] == "a\n猫.png"
+
+
+@pytest.mark.parametrize("batch", [3, 256])
+def test_folders_of_images_are_predicted_in_batches(weights, image_folder, command, monkeypatch, batch):
+    path, _ = weights
+    monkeypatch.setattr(predict, "BATCH", batch)
+    (image_folder / "test" / "dark" / ".hidden.png").touch()
+    (image_folder / "test" / "dark" / "Thumbs.db").touch()
+    (image_folder / "test" / "dark" / "more").mkdir()
+    dark, light = (sorted(image_folder.glob(f"test/{name}/[0-9].png")) for name in ("dark", "light"))
+    extra = image_folder / "train" / "dark" / "0.png"
+    for given, files in (
+        ([image_folder / "test" / "dark"], dark),
+        ([extra, image_folder / "test"], [extra, *dark, *light]),  # class folders
+        ([image_folder / "test" / "light", image_folder / "test" / "dark"], [*light, *dark]),
+    ):
+        printed = command("predict", "--weights", path, *given).stdout.splitlines()
+        trained = cifarblocks.load(path)
+        for line, file in zip(printed, files, strict=True):
+            label, probability = trained.predict(file)[0]
+            assert line.startswith(f"{file}: {label} {100 * probability:.1f} %")
+
+
+def test_an_empty_folder_among_others_is_named(weights, image_folder, command, tmp_path):
+    path, _ = weights
+    (tmp_path / "empty").mkdir()
+    printed = command("predict", "--weights", path, "empty", image_folder / "test" / "dark", status=1)
+    assert len(printed.stdout.splitlines()) == 4
+    assert_names(printed.stderr, "empty", "a folder")
 
 
 def test_weights_that_give_no_finite_numbers_are_refused(weights, image_folder, monkeypatch, refused):

@@ -451,3 +451,13 @@ def test_a_grid_that_is_not_text_is_refused(tmp_path):
 def test_a_grid_that_is_no_file_is_refused_unopened(no_files, refused):
     for kind, path in no_files.items():
         refused(sweep.main, [path], path, f"a {kind}")
+
+
+def test_a_run_whose_batches_few_images_made_smaller_is_not_another(command, image_folder):
+    arguments = ["--model", "mlp", "--data", "shades", "--epochs", "1", "--name", "a"]
+    command("train", *arguments)
+    folder = Path("runs/mlp/a")
+    launching.check_same_options(folder, read_options(arguments))
+    for typed in (["--batch-size", "16"], ["--lr", "0.5"]):
+        with refuses(UserError, folder, typed[0].removeprefix("--").replace("-", "_"), typed[1]):
+            launching.check_same_options(folder, read_options([*arguments, *typed]))

@@ -1,6 +1,7 @@
 """cifarblocks train as a person, a scheduler and torchrun run it."""
 
 import os
+import random
 import re
 import resource
 import shutil
@@ -19,6 +20,10 @@ from run_folders import assert_same, assert_same_run, metrics, summary, untimed,
 import cifarblocks
 from cifarblocks.checkpoints.own import load_weights
 from cifarblocks.cli import train
+from cifarblocks.training.data.batches import Normalisation
+from cifarblocks.training.data.datasets import load_digits, resized
+from cifarblocks.training.options.parse import read_options
+from cifarblocks.training.run import fitting_batch_size
 from cifarblocks.training.run_folder.checkpoints import read_checkpoint
 from cifarblocks.training.run_folder.locks import locked, run_lock
 
@@ -181,6 +186,127 @@ def test_a_diverging_run_stops_with_a_sentence(command, refused):
     refused(train.main, [*QUICK, "--lr", 1e6, "--name", "wild"], "epoch 1", "--lr", "1e+06", status=1)
 
 
+def photos(root):
+    """Write 60 photos of three colours: of many sizes, grey and with transparency among them."""
+    draw = random.Random(0)
+    for name, colour in (("red", (200, 40, 40)), ("green", (40, 200, 40)), ("grey", (120, 120, 120))):
+        (root / name).mkdir(parents=True)
+        for number in range(20):
+            size = draw.randint(40, 400), draw.randint(40, 400)
+            image = Image.new("RGB", size, tuple(value + draw.randint(-30, 30) for value in colour))
+            if name == "grey":
+                image = image.convert("L")
+            if number == 7:
+                image = image.convert("RGBA")
+            image.save(root / name / f"{number}.png")
+    return root
+
+
+def test_sixty_photos_are_trained_on_and_named(command, tmp_path):
+    """A folder of photos, and nothing typed but its path."""
+    photos(tmp_path / "photos")
+    arguments = ("--model", "cnn", "--data", "photos", "--epochs", 1, "--name", "a")
+    trained = command("train", *arguments)
+    assert_names(trained.stderr.splitlines()[0], "photos", "3 classes", "48 for training", "12 for testing")
+    assert_names(trained.stderr.splitlines()[1], "photos", "64x64", "--image-size")
+    assert "photos: 44 images to train, 4 to select, 12 to test" in trained.stdout
+    assert "batches of 8," in trained.stdout
+    assert "batch-size 8," in trained.stdout
+    assert summary(Path("runs/cnn/a"))["configuration"]["options"]["batch_size"] == 8
+    assert "is finished" in command("train", *arguments, "--resume").stdout
+
+    scored = command("predict", "--weights", "runs/cnn/a", "--evaluate", "--data", "photos").stdout
+    score = re.search(r"top-1 [\d.]+ % on 12", trained.stdout)[0]
+    assert score in scored
+    named = command("predict", "--weights", "runs/cnn/a", "photos").stdout.splitlines()
+    assert len(named) == 60
+    assert all(line.startswith("photos/") for line in named)
+    tuned = command("finetune", "--weights", "runs/cnn/a", "--data", "photos", "--epochs", 1).stdout
+    assert "batches of 8," in tuned
+
+
+def test_another_seed_has_the_same_test_images(command, tmp_path):
+    photos(tmp_path / "photos")
+    for seed in (0, 1):
+        command("train", *QUICK, "--data", "photos", "--epochs", 1, "--name", seed, "--seed", seed)
+    one, other = (summary(MLP / str(seed))["configuration"]["data"]["fingerprint"] for seed in (0, 1))
+    assert one == other
+
+
+GREY = (*QUICK, "--model-argument", "in_channels=1", "--precision", "float32")
+
+
+def test_grey_images_train_a_network_of_one_channel(command, tmp_path):
+    """From the first line to the file that is exported."""
+    trained = command("train", *GREY, "--name", "one").stdout
+    weights = cifarblocks.load("runs/mlp/one")
+    assert weights.model.in_channels == 1
+    assert (len(weights.card.mean), weights.card.arguments["in_channels"]) == (1, 1)
+    digits = load_digits()
+    assert weights.card.mean[0] == pytest.approx(resized(digits, 8).mean_and_std[0][0])
+
+    scores = re.compile(r"top-1 [\d.]+ %, top-5 [\d.]+ % on 360")
+    scored = command("predict", "--weights", "runs/mlp/one", "--evaluate", "--image-size", 8).stdout
+    assert scores.search(trained)[0] == scores.search(scored)[0]
+
+    colours = torch.rand(3, 8, 8)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    torch.testing.assert_close(weights.preprocess(colours), weights.preprocess((colours * luma).sum(0)))
+    pixels = resized(digits, 8).test.pixels
+    normalise = Normalisation(weights.card.mean, weights.card.std, torch.device("cpu"), torch.float32)
+    torch.testing.assert_close(weights.preprocess(pixels.permute(0, 3, 1, 2)), normalise(pixels))
+
+    Image.fromarray(pixels[0].numpy()).save("digit.png")
+    command("export", "--weights", "runs/mlp/one", "one.onnx")
+    one, other = (command("predict", "--weights", file, "digit.png").stdout for file in ("runs/mlp/one", "one.onnx"))
+    assert one == other
+
+    frozen = ("--freeze", "--epochs", 1, "--image-size", 8, "--name", "tuned")
+    assert "same classes" in command("finetune", "--weights", "runs/mlp/one", *frozen).stdout
+    tuned = cifarblocks.load("runs/mlp/tuned").card
+    assert (tuned.mean, tuned.std) == (weights.card.mean, weights.card.std)
+
+
+def test_a_network_of_one_channel_refuses_colours(command, image_folder, refused):
+    command("train", *GREY, "--name", "one", "--epochs", 1)
+    colours = ("--data", "shades", "--batch-size", 8)
+    refused(train.main, [*GREY, *colours], "in_channels=1", "shades", "colours")
+    refused(train.main, [*GREY, "--mean", 0.5, 0.4, 0.5], "--mean", "in_channels=1", [0.5, 0.4, 0.5])
+    refused(train.main, [*QUICK, "--teacher", "runs/mlp/one"], "--teacher", "1 channels", 3)
+    for value in (2, "None", "True", "[1]"):
+        refused(train.main, [*QUICK, "--model-argument", f"in_channels={value}"], "in_channels", 1, 3, value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "images", "processes", "expected"),
+    [
+        ((), 64, 1, 64),  # the recipe's, as long as there are so many
+        ((), 63, 1, 8),
+        ((), 33, 1, 8),
+        ((), 31, 1, 4),
+        ((), 7, 1, 2),
+        ((), 1, 1, 2),
+        ((), 31, 2, 4),
+        ((), 31, 3, 8),  # 2 each are 6
+        ((), 31, 4, 8),
+        (("--accumulate", "4"), 31, 1, 8),
+        (("--accumulate", "4"), 31, 2, 16),
+        (("--batch-size", "64"), 31, 1, 64),
+        (("--batch-size", "16"), 31, 1, 16),
+    ],
+)
+def test_few_images_make_smaller_batches(typed, images, processes, expected):
+    assert fitting_batch_size(read_options(["--model", "mlp", *typed]), images, processes) == expected
+
+
+def test_a_batch_size_that_few_images_made_smaller_is_the_same_in_two_processes_and_on_resume(
+    image_folder, together, command
+):
+    arguments = (*QUICK, "--data", "shades", "--name", "a", "--resume")
+    assert "batches of 4," in together("train", *arguments, "--no-test").stdout
+    assert "batches of 4," in command("train", *arguments).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -189,17 +315,18 @@ def test_a_diverging_run_stops_with_a_sentence(command, refused):
         (("--model-argument", "kernel=3"), ["eca_resnet_20", "kernel"]),
         (("--model-argument", "kernel"), ["--model-argument", "kernel"]),
         (("--model-argument", "num_classes=3"), ["--model-argument", "num_classes", 3]),
-        (("--data", "mnist"), ["--data", "cifar10", "folder:PATH", "mnist"]),
-        (("--data", "folder:nowhere"), ["--data", "nowhere/train"]),
+        (("--data", "shads"), ["--data", "cifar10", "a folder", "'shads'", "'shades'"]),
+        (("--data", "folder:shads"), ["--data", "folder:shads", "'shades'"]),
         (("--image-size", 0), ["--image-size", 1, 0]),
         (("--epochs", 0), ["--epochs", 1, 0]),
         (("--epochs", "ten"), ["--epochs", "ten"]),
         (("--lr", "nan"), ["--lr", 0, "nan"]),
-        (("--share", 0.001), ["--batch-size", 64, "--share", 0.001]),
+        (("--share", 0.001), ["--batch-size", 2, "1 training images", "--share", 0.001]),
         (("--share", 1e-9), ["--share", "1e-09 is too small"]),
         (("--label-smoothing", 2), ["--label-smoothing", 0, 1, 2]),
         (("--warmup-epochs", 20), ["--warmup-epochs", "--epochs", 20, 20.0]),
         (("--batch-size", 5000), ["--batch-size", 5000, 1294]),
+        (("--data", "shades", "--batch-size", 64), ["--batch-size", 64, 22]),
         (("--precision", "half"), ["--precision", "half"]),
         (("--resume",), ["--resume", "--name"]),
         (("--resume", "--name", ""), ["--name", "''"]),
@@ -207,7 +334,7 @@ def test_a_diverging_run_stops_with_a_sentence(command, refused):
         (("--name", "a/b"), ["--name", "a/b"]),
         (("--name", "x" * 300), ["--output", f"runs/eca_resnet_20/{'x' * 300}"]),
         (("--output", "file"), ["--output", "file/eca_resnet_20"]),
-        (("--data", "folder:" + "x" * 300), ["--data", f"{'x' * 300}/train"]),
+        (("--data", "folder:" + "x" * 300), ["--data", "x" * 300]),
         (("--data", "folder:"), ["--data", "'folder:'"]),
         (("--data", "folder:shades", "--data-dir", "file"), ["--data-dir", "file", "folder:shades"]),
         (("--seed", 2**64), ["--seed", 2**63 - 1]),
@@ -236,7 +363,7 @@ def test_what_cannot_work_is_refused(arguments, named, monkeypatch, tmp_path, im
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(("--data", "folder:nowhere"), ["--data", "nowhere/train"]), (("--output", "file"), ["--output", "file/mlp"])],
+    [(("--data", "folder:nowhere"), ["--data", "folder:nowhere"]), (("--output", "file"), ["--output", "file/mlp"])],
 )
 def test_what_cannot_work_is_said_once_by_many_processes(together, tmp_path, arguments, named):
     (tmp_path / "file").touch()

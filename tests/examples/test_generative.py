@@ -173,7 +173,7 @@ def test_a_seed_is_a_result(example):
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
-        (("--data", "mnist"), 2, ["--data", "cifar10", "folder:PATH", "mnist"]),
+        (("--data", "faces"), 2, ["--data", "cifar10", "a folder", "faces"]),
         (("--data", "folder:shades"), 2, ["6x8"]),
         (("--epochs", 0), 2, ["--epochs", 1, 0]),
         (("--name", "a/b"), 2, ["--name", "a/b"]),

@@ -111,7 +111,7 @@ def test_finished_seeds_are_kept(tmp_path, monkeypatch, capsys, refused):
         ("--target 100", ["--target", 100]),
         ("--seeds 0", ["--seeds", 1, 0]),
         ("--output shades/test/dark/0.png", ["--output", "shades/test/dark/0.png"]),
-        ("--data faces", ["--data", "cifar10", "folder:PATH", "faces"]),
+        ("--data faces", ["--data", "cifar10", "a folder", "faces"]),
         ("--data folder:shades", ["--data", "folder:shades", "6x8", "--image-size", 32]),
         ("--image-size 64", ["--image-size", 32, 64]),
         ("--data folder:shades --image-size 32", ["--data", "folder:shades", 24]),

@@ -137,7 +137,7 @@ def test_a_seed_is_a_result(run, image_folder, tmp_path):
     ("arguments", "named"),
     [
         (("--model", "resnt_20"), ["resnt_20", "resnet_20"]),
-        (("--data", "faces"), ["--data", "cifar10", "folder:PATH", "faces"]),
+        (("--data", "faces"), ["--data", "cifar10", "a folder", "faces"]),
         (("--epochs", 0), ["--epochs", 1, 0]),
         (("--batch-size", 0), ["--batch-size", 1, 22, 0]),
         (("--batch-size", 23), ["--batch-size", 1, 22, 23]),

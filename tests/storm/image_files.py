@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from refusals import assert_names
 
-from cifarblocks.checkpoints.images import FORMATS, read_image, resize_rgb
+from cifarblocks.checkpoints.images import FORMATS, read_image, read_size, resize_rgb
 
 SECONDS = 20  # the largest image that Pillow takes has 179 million pixels
 MODES = {
@@ -54,15 +54,16 @@ def case(seed: int) -> None:
 
 
 def read(path: Path) -> None:
-    """Read a file as the commands do, its image or its refusal."""
+    """Read a file as the commands do: its size and its image, or the refusal of either."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        try:
-            image = read_image(path)
-        except ValueError as error:
-            assert_names(str(error), path)
-        else:
-            assert resize_rgb(image, (8, 6)).size == (6, 8)
+        for read_file in (read_size, read_image):
+            try:
+                found = read_file(path)
+            except ValueError as error:
+                assert_names(str(error), path)
+            else:
+                assert isinstance(found, tuple) or resize_rgb(found, (8, 6)).size == (6, 8)
 
 
 def said_on_stderr(act: Callable[[], None], file: Path) -> str:

@@ -42,11 +42,12 @@ def page(name: str, card: Card, example: str) -> str:
     mean, std = ([round(value, 4) for value in values] for values in (card.mean, card.std))
     hours = "" if card.hours is None else f" in {card.hours} hours"
     machine = "" if card.machine is None else f" on {card.machine}"
+    colours = "RGB" if card.channels == 3 else "grey"
     facts = {
         "accuracy": card.accuracy and accuracy_of(card.accuracy),
         "data": card.data,
         "classes": ", ".join(card.classes),
-        "images": f"{card.image_size[0]}×{card.image_size[1]}, RGB from 0 to 1, minus {mean}, divided by {std}",
+        "images": f"{card.image_size[0]}×{card.image_size[1]}, {colours} from 0 to 1, minus {mean}, divided by {std}",
         "training": f"{card.epoch} epochs{hours}{machine}, in {card.precision}",
         "command": card.command and f"`{card.command}`",
         "licence": card.licence,

@@ -2,12 +2,15 @@
 
 import ctypes
 import logging
+import os
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, _imaging
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from cifarblocks.checkpoints.files import reading
@@ -28,6 +31,33 @@ with suppress(OSError, AttributeError):  # Windows does not find it
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
+def is_hidden(path: Path) -> bool:
+    """Return True for what programs leave beside images, by its name: .DS_Store, __MACOSX."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def is_named_as_image(path: Path) -> bool:
+    """Return True for a name that ends as those of images do.
+
+    >>> is_named_as_image(Path("cat.JPG")), is_named_as_image(Path("Thumbs.db"))
+    (True, False)
+    """
+    return path.suffix.lower() in SUFFIXES
+
+
+def list_images(path: Path) -> list[Path]:
+    """Return the images in a folder, sorted, or those of the folders in it if it has none; another path as it is."""
+    if not os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
+        return [path]
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry))
+    return _images_in(path) or [image for folder in folders for image in _images_in(folder)] or [path]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    named = (entry for entry in folder.iterdir() if is_named_as_image(entry) and not is_hidden(entry))
+    return sorted(entry for entry in named if not entry.is_dir())
+
+
 def read_image(path: Path) -> Image.Image:
     """Decode an image file, and turn it upright by its EXIF orientation.
 
@@ -37,15 +67,39 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ValueError: If it cannot be read or decoded, or is of a mode that is not in `MODES`.
     """
+    with opened(path) as image:
+        require_mode(image)
+        # A line at once: joined of blocks of 64 kB, the widest WebP, of some hundred bytes, takes two minutes.
+        image.decodermaxblock = max(image.decodermaxblock, 4 * image.width)
+        image.load()
+        return upright(image)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of what `read_image` gives, from the header of the file.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    with opened(path) as image:
+        # Not PNG's own method, which decodes the file. Pillow has turned the size of a TIFF already.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
+        return image.size if turned else image.size[::-1]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile]:
+    """Open an image file of one of the `FORMATS`; nothing is decoded yet.
+
+    Raises:
+        ValueError: If it, or what the block does with it, fails.
+    """
     with reading(path, "read as an image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with Image.open(path, formats=FORMATS) as image:
-                require_mode(image)
-                # A line at once: joined of blocks of 64 kB, the widest WebP, of some hundred bytes, takes two minutes.
-                image.decodermaxblock = max(image.decodermaxblock, 4 * image.width)
-                image.load()
-                return upright(image)
+                yield image
         except UnidentifiedImageError:
             raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:

@@ -16,7 +16,7 @@ FATAL = 4  # lower severities are raised as errors too, and would be printed bes
 
 
 class OnnxModel(nn.Module):
-    """A classifier that ONNX Runtime computes on the CPU; it takes images from 0 to 1, (b, 3, h, w).
+    """A classifier that ONNX Runtime computes on the CPU; it takes images from 0 to 1, (b, c, h, w).
 
     Args:
         data: An ONNX file of `cifarblocks export`.
@@ -34,12 +34,12 @@ class OnnxModel(nn.Module):
         metadata = self.session.get_modelmeta().custom_metadata_map
         require_card(metadata)
         card = card_of(metadata)
-        self.card = replace(card, mean=[0.0] * 3, std=[1.0] * 3)  # the graph normalises
+        self.card = replace(card, mean=[0.0] * card.channels, std=[1.0] * card.channels)  # the graph normalises
         self.dtype = TYPES[self.session.get_inputs()[0].type]
         self.like = nn.Parameter(torch.empty(0), requires_grad=False)  # says device and type, as any model's do
 
         found = [(each.name, each.shape[1:]) for each in self.session.get_inputs() + self.session.get_outputs()]
-        expected = [(INPUT, [3, *card.image_size]), (OUTPUT, [len(card.classes)])]
+        expected = [(INPUT, [card.channels, *card.image_size]), (OUTPUT, [len(card.classes)])]
         if found != expected:
             raise ValueError(f"its inputs and outputs must be {expected}, got {found}")
 

@@ -33,7 +33,7 @@ class Card:
         arguments: Arguments for `create_model`.
         classes: Names of the classes, in the order of the logits.
         image_size: Height and width of the images.
-        mean: Mean of each channel, in units of 0 to 1.
+        mean: Mean of each channel, in units of 0 to 1; one number for a network of grey images, in_channels=1.
         std: Standard deviation of each channel.
         precision: bfloat16, float32 or float64, in which it was trained and tested.
         data: Name of the data set.
@@ -69,15 +69,23 @@ class Card:
     licence: str | None = None
     limits: str | None = None
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images: 3, or 1 for grey ones."""
+        return len(self.mean)
+
     def __post_init__(self) -> None:
         classes, size = self.classes, self.image_size
+        channels = self.arguments.get("in_channels", 3) if isinstance(self.arguments, dict) else 3
+        if type(channels) is not int or channels not in (1, 3):
+            raise ValueError(f"argument in_channels must be 1 or 3, got {shortened(channels)}")
         rules = {
             "model": ("a name", isinstance(self.model, str)),
             "arguments": ("a table", isinstance(self.arguments, dict)),
             "classes": ("names", isinstance(classes, list) and classes and all(isinstance(c, str) for c in classes)),
             "image_size": (f"two numbers from 1 to {LARGEST}", is_size(size)),
-            "mean": ("three numbers from -1000 to 1000", are_three(self.mean, -1000, 1000)),
-            "std": ("three numbers from 1e-6 to 1000", are_three(self.std, 1e-6, 1000)),
+            "mean": (f"{channels} numbers from -1000 to 1000", are_numbers(self.mean, channels, -1000, 1000)),
+            "std": (f"{channels} numbers from 1e-6 to 1000", are_numbers(self.std, channels, 1e-6, 1000)),
             "precision": (f"one of {', '.join(PRECISIONS)}", self.precision in PRECISIONS),
             "data": ("a name", isinstance(self.data, str)),
             "epoch": ("a whole number of at least 0", type(self.epoch) is int and self.epoch >= 0),
@@ -103,9 +111,9 @@ def is_size(value: Any) -> bool:
     return isinstance(value, tuple) and [type(n) is int and 1 <= n <= LARGEST for n in value] == [True] * 2
 
 
-def are_three(values: Any, least: float, most: float) -> bool:
-    """Return True for a list of three numbers in a range."""
-    return isinstance(values, list) and [is_number(n, least, most) for n in values] == [True] * 3
+def are_numbers(values: Any, count: int, least: float, most: float) -> bool:
+    """Return True for a list of so many numbers in a range."""
+    return isinstance(values, list) and [is_number(n, least, most) for n in values] == [True] * count
 
 
 def is_number(value: Any, least: float, most: float) -> bool:

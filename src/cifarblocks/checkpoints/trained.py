@@ -1,6 +1,7 @@
 """Use trained weights: `load` a file, a run folder, or weights of the package by name, and predict."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from cifarblocks.pretrained import find_weights
 
 ROUNDING = 1e-3  # by which a floating-point image may leave 0 to 1, as where it was resized
 BATCH = 256  # images that `predict` runs at a time
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R 601-2, as Pillow makes images grey
 
 
 class Prediction(NamedTuple):
@@ -59,7 +61,8 @@ class Trained:
                 left out.
 
         Returns:
-            A tensor (n, 3, h, w) on the device and of the type of the model.
+            A tensor (n, 3, h, w) on the device and of the type of the model; (n, 1, h, w), made grey, for a network of
+            grey images.
 
         Raises:
             ValueError: If an image cannot be read, or is of another shape or range.
@@ -69,11 +72,10 @@ class Trained:
         several = list(images) if isinstance(images, list | tuple) else [images]
         resized = [self._resize(image) for image in several]
         size = self.card.image_size
-        pixels = torch.cat(resized) if resized else torch.empty(0, 3, *size)
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (self.card.mean, self.card.std)
-        )
-        return ((pixels.double() - mean) / std).to(next(self.model.parameters()))
+        pixels = (torch.cat(resized) if resized else torch.empty(0, 3, *size)).double()
+        if self.card.channels == 1:
+            pixels = (pixels * column(LUMA)).sum(1, keepdim=True)
+        return ((pixels - column(self.card.mean)) / column(self.card.std)).to(next(self.model.parameters()))
 
     @torch.inference_mode()
     def predict(self, images: Any, top: int = 3) -> list[Any]:
@@ -159,6 +161,11 @@ def load_onnx(path: Path) -> tuple[nn.Module, Card]:
         sentence = f"{path} needs ONNX Runtime: pip install 'cifarblocks[export]'"
         raise ModuleNotFoundError(sentence, name="onnxruntime") from error
     return onnx_files.load_onnx(path)
+
+
+def column(values: Sequence[float]) -> Tensor:
+    """Return a number for each channel, (c, 1, 1), to compute with images."""
+    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
 
 
 def import_images() -> ModuleType:

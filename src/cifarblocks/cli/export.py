@@ -5,9 +5,10 @@
     cifarblocks export --weights runs/MODEL/NAME model.pt2
 
 The input `images` is (batch, 3, h, w), RGB, any batch, the image size of the weights: float32 from 0 to 1 or, with
---input uint8, from 0 to 255. The exported model normalises them. The output `logits` is (batch, classes). Everything is
-computed in float32, and BatchNorm is folded into convolutions. The metadata is the card of the weights: classes, data,
-accuracy. `cifarblocks predict --weights model.onnx` runs an ONNX file.
+--input uint8, from 0 to 255. For weights of grey images it is (batch, 1, h, w). The exported model normalises them. The
+output `logits` is (batch, classes). Everything is computed in float32, and BatchNorm is folded into convolutions. The
+metadata is the card of the weights: classes, data, accuracy. `cifarblocks predict --weights model.onnx` runs an ONNX
+file.
 
 The exported model is run on random images first. Nothing is written if its logits differ from torch's. Takes seconds.
 """
@@ -41,7 +42,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 class FromPixels(nn.Module):
-    """A classifier of images as they are, (b, 3, h, w): uint8, or floating-point from 0 to 1."""
+    """A classifier of images as they are, (b, c, h, w): uint8, or floating-point from 0 to 1."""
 
     mean: Tensor
     std: Tensor
@@ -50,7 +51,7 @@ class FromPixels(nn.Module):
         super().__init__()
         self.model = model
         for name, values in (("mean", card.mean), ("std", card.std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images
@@ -109,7 +110,7 @@ def export(trained: Trained, kind: str, dtype: torch.dtype) -> tuple[bytes, Run]
         UserError: If torch cannot export the model.
     """
     model = FromPixels(fuse(trained.model), trained.card).eval()
-    images = torch.zeros(2, 3, *trained.card.image_size, dtype=dtype)
+    images = torch.zeros(2, trained.card.channels, *trained.card.image_size, dtype=dtype)
     try:
         with silence(), torch.no_grad():
             program = torch.export.export(model, (images,), dynamic_shapes=({0: Dim("batch")},))
@@ -130,7 +131,8 @@ def largest_difference(run: Run, trained: Trained, dtype: torch.dtype) -> tuple[
     The images are run all at once, and the first of them alone.
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (IMAGES, 3, *trained.card.image_size), dtype=torch.uint8, generator=generator)
+    shape = (IMAGES, trained.card.channels, *trained.card.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     expected = trained.model(trained.preprocess(images))
     given = images if dtype == torch.uint8 else images / 255
     found = torch.cat([run(given), run(given[:1])])
@@ -151,7 +153,7 @@ def export_to(path: Path, trained: Trained, kind: str, dtype: torch.dtype) -> st
     if not difference <= most:  # nan neither
         raise UserError(f"{path} is not written: {checked}")
     write_atomically(path, data)
-    shape = ", ".join(map(str, ("batch", 3, *trained.card.image_size)))
+    shape = ", ".join(map(str, ("batch", trained.card.channels, *trained.card.image_size)))
     return f"{checked}\nwrote {path}: {len(data) / 1e6:.2f} MB, images ({shape}) {str(dtype).removeprefix('torch.')}"
 
 

@@ -1,8 +1,8 @@
 """Go on from trained weights: with other classes, other images, another image size.
 
-    cifarblocks finetune --weights eca_resnet_20.cifar10_jpeg --data folder:PATH
-    cifarblocks finetune --weights runs/MODEL/NAME/last.safetensors --data folder:PATH --freeze
-    cifarblocks finetune --weights FILE --source timm --model vit_tiny_16 --data folder:PATH --image-size 224
+    cifarblocks finetune --weights eca_resnet_20.cifar10_jpeg --data PATH
+    cifarblocks finetune --weights runs/MODEL/NAME/last.safetensors --data PATH --freeze
+    cifarblocks finetune --weights FILE --source timm --model vit_tiny_16 --data PATH --image-size 224
 
 Without --freeze the whole network is trained, by the recipe fine_tuning_adamw: a constant learning rate and an average
 of the weights. With --freeze the last layer alone is, by frozen_backbone_adamw: the rest of the network is run once

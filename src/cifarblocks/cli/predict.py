@@ -1,47 +1,104 @@
 """Use trained weights: name what is on images, or score them on a data set.
 
     cifarblocks predict --weights eca_resnet_20.cifar10_jpeg IMAGE...
-    cifarblocks predict --weights runs/MODEL/NAME/last.safetensors IMAGE...
-    cifarblocks predict --weights runs/MODEL/NAME/last.safetensors --evaluate --data cifar10
+    cifarblocks predict --weights runs/MODEL/NAME photos another.jpg
+    cifarblocks predict --weights runs/MODEL/NAME --json photos > predictions.jsonl
+    cifarblocks predict --weights runs/MODEL/NAME --evaluate --data cifar10
     cifarblocks predict --weights model.onnx IMAGE...
 
 Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints; or an ONNX file of `cifarblocks
 export`, which ONNX Runtime runs. A .pt2 file is not read: torch.export may unpickle. They say which model they are for,
-its classes, and how images are normalised. It prints a line an image: the file and its most probable classes; or the
-accuracy on the test images of the data set. Takes seconds.
+its classes, and how images are normalised. Of a folder, the images in it are taken or, where there are none, those of
+the folders in it.
+
+It prints a line an image: the file and its most probable classes; or the accuracy on the test images of the data set.
+An image that cannot be read is named on stderr, the others go on, and the exit status is 1.
 """
 
 import argparse
+import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from cifarblocks.checkpoints.trained import Trained, load
+from cifarblocks.checkpoints.trained import BATCH, Prediction, Trained, import_images, load
+from cifarblocks.training.data.sources import SOURCES
 from cifarblocks.training.device import DEVICES, find_device
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import Parser, integer, new_path
-from cifarblocks.training.output import one_line
+from cifarblocks.training.output import one_line, tell
 
 
-def predict(options: argparse.Namespace, trained: Trained) -> None:
-    """Print the most probable classes of each image file.
+def predict(options: argparse.Namespace, trained: Trained) -> int:
+    """Print the most probable classes of each image; the exit status: 1 if one could not be read.
 
     Raises:
-        ValueError: If a file cannot be read.
-        UserError: If the weights give numbers that are not finite.
+        UserError: If there are no images, or the weights give numbers that are not finite.
     """
-    for path in options.images:
+    images = import_images()
+    paths = [path for given in options.images for path in images.list_images(given)]
+    if all(map(os.path.isdir, paths)):
+        raise UserError(f"{paths[0]} and the folders in it have no images: files named {', '.join(images.SUFFIXES)}")
+    status = 0
+    try:
+        for path, outcome in outcomes(paths, trained, options.top or 3):
+            if isinstance(outcome, str):
+                tell("cifarblocks predict", outcome, once=False)
+                status = 1
+            if options.json:
+                print(as_json(path, outcome), flush=True)
+            elif not isinstance(outcome, str):
+                named = [f"{label} {100 * probability:.1f} %" for label, probability in outcome]
+                print(one_line(f"{path}: {', '.join(named)}"), flush=True)
+    except FloatingPointError as error:
+        raise UserError(f"--weights {options.weights} gives {error}") from error
+    return status
+
+
+def outcomes(paths: list[Path], trained: Trained, top: int) -> Iterator[tuple[Path, list[Prediction] | str]]:
+    """Yield each image with its most probable classes or, if it cannot be read, with the reason.
+
+    Raises:
+        FloatingPointError: If a logit is not finite; it names the first image of the batch.
+    """
+    images = import_images()
+
+    def read(path: Path) -> Any:
         try:
-            predictions = trained.predict(path, options.top or 3)
+            return images.resize_rgb(images.read_image(path), trained.card.image_size)  # small, as 256 are kept
+        except ValueError as error:
+            return str(error)
+
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
+        found = [read(path) for path in batch]
+        usable = [(path, image) for path, image in zip(batch, found, strict=True) if not isinstance(image, str)]
+        try:
+            predictions = iter(trained.predict([image for _, image in usable], top) if usable else [])
         except FloatingPointError as error:
-            raise UserError(f"--weights {options.weights} gives numbers that are not finite for {path}") from error
-        named = [f"{label} {100 * probability:.1f} %" for label, probability in predictions]
-        print(one_line(f"{path}: {', '.join(named)}"), flush=True)
+            others = f" or one of the {len(usable) - 1} images after it" if len(usable) > 1 else ""
+            raise FloatingPointError(f"numbers that are not finite for {usable[0][0]}{others}") from error
+        for path, image in zip(batch, found, strict=True):
+            yield path, image if isinstance(image, str) else next(predictions)
 
 
-def score(options: argparse.Namespace, trained: Trained) -> None:
-    """Print the accuracy on the test images of a data set of the same classes and size, with `cifarblocks[train]`."""
+def as_json(path: Path, outcome: list[Prediction] | str) -> str:
+    """Return what is known of an image as a line of JSON."""
+    if isinstance(outcome, str):
+        return json.dumps({"image": str(path), "error": outcome})
+    return json.dumps({"image": str(path), "predictions": [prediction._asdict() for prediction in outcome]})
+
+
+def score(options: argparse.Namespace, trained: Trained) -> int:
+    """Print the accuracy on the test images of a data set of the same classes and size, with `cifarblocks[train]`.
+
+    Raises:
+        UserError: If the data cannot be used, or the weights give numbers that are not finite.
+    """
     from cifarblocks.training.data.batches import Normalisation, evaluation_batches
     from cifarblocks.training.evaluation import evaluate
     from cifarblocks.training.run_folder.weights import load_data_for
@@ -56,24 +113,26 @@ def score(options: argparse.Namespace, trained: Trained) -> None:
     if not math.isfinite(scores.loss):
         raise UserError(f"--weights {options.weights} gives numbers that are not finite: the loss is {scores.loss}")
     print(f"{data.name}: {scores.accuracies()} on {scores.images:,} test images")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status: 0, or 2 for a command that cannot work."""
+    """Run the command line; the exit status: 0, 1 if an image cannot be read, or 2 for a command that cannot work."""
     parser = Parser("cifarblocks predict", __doc__, usage="--weights FILE (IMAGE... | --evaluate) [options]")
     add = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="IMAGE")
+    add("images", nargs="*", type=Path, metavar="IMAGE", help="an image file, or a folder of them")
     add("--weights", required=True, help="a file or folder that `cifarblocks train` wrote, or a name of the package")
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
+    add("--json", action="store_true", default=None, help="print a JSON object an image, with its error if it has one")
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
-    add("--data", help="digits, cifar10, cifar100 or folder:PATH (default: digits)")
+    add("--data", help=f"{SOURCES} (default: digits)")
     add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")
-    add("--data-dir", type=new_path, help="holds CIFAR and decoded folders (default: data)")
+    add("--data-dir", type=new_path, help="holds downloaded data and decoded folders (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):
         parser.error("give either image files or --evaluate")
-    for name in ("top",) if options.evaluate else ("data", "data_dir", "image_size"):
+    for name in ("top", "json") if options.evaluate else ("data", "data_dir", "image_size"):
         if getattr(options, name) is not None:
             parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
     try:
@@ -82,11 +141,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--weights {error}")
     try:
         trained.model.to(find_device(options.device)).to(memory_format=torch.channels_last)
-        (score if options.evaluate else predict)(options, trained)
+        return (score if options.evaluate else predict)(options, trained)
     except ModuleNotFoundError:
         if not options.evaluate:
             raise
         parser.error("--evaluate needs more packages: pip install 'cifarblocks[train]'")
     except (UserError, ValueError) as error:
         parser.error(str(error))
-    return 0

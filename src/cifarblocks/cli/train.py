@@ -2,7 +2,7 @@
 
     cifarblocks train                                        # the digits: about 2 minutes on 2 CPU cores
     cifarblocks train --data cifar10 --epochs 30             # downloads CIFAR-10
-    cifarblocks train --data folder:PATH --model resnet_18   # PATH/train/<class>/*, PATH/test/<class>/*
+    cifarblocks train --data PATH --model resnet_18          # PATH/CLASS/*, or train/CLASS/* and test/CLASS/* in it
     torchrun --nproc_per_node=4 -m cifarblocks train --data cifar100   # 4 GPUs, or 4 processes on CPU
 
 It prints the recipe, a line an epoch and, at the end, the test accuracy of the last epoch's weights and the files it

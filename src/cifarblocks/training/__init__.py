@@ -21,7 +21,7 @@ def train(
 
     Args:
         model: A name of `cifarblocks.list_models()`.
-        data: digits, cifar10, cifar100 or folder:PATH.
+        data: A name of a data set, such as digits or cifar10, or the path of a folder of images.
         epochs: Passes over the training images. Default: the recipe's.
         batch_size: Images of a step, over all processes. Default: the recipe's.
         lr: Peak learning rate per 256 images. Default: the recipe's.

@@ -23,7 +23,7 @@ class Distillation:
     loss = (1 - share) · labels' loss + share · T² · KL(softmax(teacher / T) ‖ softmax(student / T))
 
     Attributes:
-        teacher: (b, 3, h, w) → (b, classes), on the images that the student sees.
+        teacher: (b, c, h, w) → (b, classes), on the images that the student sees.
         labels_loss: What the labels alone would be learnt by.
         share: Share of the teacher, from 0 to 1.
         temperature: What the logits of both are divided by, T.
@@ -62,7 +62,7 @@ class Renormalised(nn.Module):
         super().__init__()
         self.model = model
         values = torch.tensor([own.mean, own.std, given.mean, given.std], dtype=torch.float64)
-        own_mean, own_std, given_mean, given_std = values.view(4, 3, 1, 1)
+        own_mean, own_std, given_mean, given_std = values.view(4, -1, 1, 1)
         self.register_buffer("scale", given_std / own_std)  # 1 and 0, exactly, where both cards say the same
         self.register_buffer("offset", (given_mean - own_mean) / own_std)
 
@@ -90,7 +90,7 @@ def load_teacher(path_or_name: str, student: Card) -> nn.Module:
         student: What the student's weights files say of its classes and images.
 
     Raises:
-        UserError: If it cannot be read, or was trained on other classes or images of another size.
+        UserError: If it cannot be read, or was trained on other classes, channels or sizes of images.
     """
     with refusing("--teacher "):
         model, card = load_weights(find_weights(path_or_name))
@@ -100,4 +100,6 @@ def load_teacher(path_or_name: str, student: Card) -> nn.Module:
     if card.classes != student.classes:
         own, given = (f"{len(each.classes)} classes {shortened(each.classes)}" for each in (card, student))
         raise UserError(f"--teacher {path_or_name} is for the {own}, and the data have the {given}, in this order")
+    if card.channels != student.channels:
+        raise UserError(f"--teacher {path_or_name} has {card.channels} channels, and the student {student.channels}")
     return Renormalised(model, card, student).eval()

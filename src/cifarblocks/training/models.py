@@ -13,7 +13,7 @@ from cifarblocks.training.errors import UserError, is_out_of_memory
 if TYPE_CHECKING:  # it imports torchvision, which --help need not wait for
     from cifarblocks.training.data.datasets import DataSet
 
-SET_BY_DATA = ("num_classes", "image_size", "in_channels")
+SET_BY_DATA = ("num_classes", "image_size")
 
 
 def sketch_model(name: str, arguments: dict[str, Any]) -> nn.Module:
@@ -31,7 +31,13 @@ def sketch_model(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def build_model(name: str, arguments: dict[str, Any], data: "DataSet") -> tuple[Classifier, dict[str, Any]]:
-    """Return the classifier for some data with its first weights, and all arguments that it was built with."""
+    """Return the classifier for some data with its first weights, and all arguments that it was built with.
+
+    Raises:
+        UserError: If the model refuses an argument, or has one channel and the images have colours.
+    """
+    if arguments.get("in_channels") == 1 and not data.is_grey:
+        raise UserError(f"--model-argument in_channels=1 is for grey images, and those of {data.name} have colours")
     arguments = {**arguments, "num_classes": len(data.classes), "image_size": data.image_size}
     try:
         return cast(Classifier, cifarblocks.create_model(name, **arguments)), arguments

@@ -1,5 +1,6 @@
 """The parts of a run, made of its options once, before it begins."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -104,9 +105,10 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     """
     device = processes.device
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
-    options = resolve(options, data, device)
+    training, validation = split(data.train, final=options.final, share=options.share)
+    options = resolve(options, data, len(training), processes)
     dtype = torch.float64 if options.precision == "float64" else torch.float32
-    batches = image_batches(options, data, processes, dtype)
+    batches = image_batches(options, data, training, validation, processes, dtype)
     torch.manual_seed(options.seed)
     model, arguments = build(options.model, options.arguments, data)
     check_fits(options, data, batches, model, processes)
@@ -192,22 +194,38 @@ def place(model: Classifier, options: Options, device: torch.device, dtype: torc
     return cifarblocks.accelerate(model) if options.accelerate else model
 
 
-def resolve(options: Options, data: DataSet, device: torch.device) -> Options:
-    """Fill in the options that depend on the data and the device."""
+def resolve(options: Options, data: DataSet, images: int, processes: Processes) -> Options:
+    """Fill in the options that depend on the data, the number of training images, and the processes."""
+    device = processes.device
     bfloat16 = "bfloat16" if supports_bfloat16(device) else "float32"
     mean, std = data.mean_and_std
+    channels = options.arguments.get("in_channels", 3)
     return replace(
         options,
+        batch_size=fitting_batch_size(options, images, processes.world_size),
         precision=bfloat16 if options.precision == "auto" else options.precision,
         accelerate=device.type == "cpu" if options.accelerate is None else options.accelerate,
         mirror=data.mirror if options.mirror is None else options.mirror,
-        mean=options.mean or mean,
-        std=options.std or std,
+        mean=options.mean or mean[:channels],
+        std=options.std or std[:channels],
     )
 
 
-def image_batches(options: Options, data: DataSet, processes: Processes, dtype: torch.dtype) -> ImageBatches:
-    """Split the training images, and say what is done to them."""
+def fitting_batch_size(options: Options, images: int, processes: int) -> int:
+    """Return the batch size: a smaller one if it was not typed and is more than the training images.
+
+    That is the largest power of two that leaves four batches, but at least 2 images for each part in each process.
+    """
+    if "batch_size" in options.typed or options.batch_size <= images:
+        return options.batch_size
+    least = 2 * processes * options.accumulate
+    return 2 ** max(math.floor(math.log2(max(images // 4, 1))), math.ceil(math.log2(least)))
+
+
+def image_batches(
+    options: Options, data: DataSet, training: Images, validation: Images, processes: Processes, dtype: torch.dtype
+) -> ImageBatches:
+    """Say what is done to the training images."""
     mixing = Mixing(options.mixup, options.cutmix, options.mix_probability, len(data.classes))
     augmentation = Augmentation(
         bool(options.mirror),
@@ -216,7 +234,6 @@ def image_batches(options: Options, data: DataSet, processes: Processes, dtype: 
         build_policy(options.policy),
         mixing if options.mixup or options.cutmix else None,
     )
-    training, validation = split(data.train, final=options.final, share=options.share)
     return ImageBatches(
         training.to(processes.device),
         validation.to(processes.device),

@@ -1,4 +1,7 @@
+import gzip
 import pickle
+import sys
+import tarfile
 from urllib.error import URLError
 
 import numpy as np
@@ -17,12 +20,13 @@ from cifarblocks.training.data.datasets import (
     DataSet,
     Images,
     hold_out,
-    load_cifar,
     load_data,
     load_digits,
+    load_torchvision,
     share_of,
 )
 from cifarblocks.training.data.seeds import random_stream
+from cifarblocks.training.data.sources import TORCHVISION
 from cifarblocks.training.errors import UserError
 
 
@@ -123,26 +127,127 @@ def test_cifar_is_read_from_torchvisions_files(source, train, last, small_cifar,
     assert torch.equal(data.test.pixels, planes.permute(0, 2, 3, 1))
 
 
-def test_without_network_the_message_names_what_to_put_where(tmp_path, monkeypatch):
+def write_ubytes(directory, images, labels):
+    """Write MNIST's files: big-endian sizes after a magic number, each file compressed."""
+    written = []
+    for part in ("train", "t10k"):
+        for kind, array in (("images-idx3", images[part]), ("labels-idx1", labels[part])):
+            header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+            path = directory / f"{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+            written.append((path.name, calculate_md5(path)))
+    return written
+
+
+@pytest.mark.parametrize(("source", "reader"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_grey_images_are_read_from_compressed_ubytes(source, reader, tmp_path, monkeypatch):
+    reader = getattr(torchvision_datasets, reader)
+    random, counts = np.random.default_rng(0), {"train": 7, "t10k": 3}
+    images = {part: random.integers(0, 256, (n, 28, 28), dtype=np.uint8) for part, n in counts.items()}
+    labels = {part: random.integers(0, 10, n, dtype=np.uint8) for part, n in counts.items()}
+    directory = tmp_path / reader.__name__ / "raw"
+    directory.mkdir(parents=True)
+    monkeypatch.setattr(reader, "resources", write_ubytes(directory, images, labels))
+    data = load_data(source, tmp_path)
+    assert data.mirror == (source == "fashion_mnist")
+    assert len(data.classes) == 10
+    assert data.classes[1] == {"mnist": "1", "fashion_mnist": "Trouser"}[source]
+    for part, name in ((data.train, "train"), (data.test, "t10k")):
+        assert part.pixels.is_contiguous()
+        for channel in part.pixels.unbind(-1):
+            assert torch.equal(channel, torch.from_numpy(images[name]))
+        assert part.labels.tolist() == labels[name].tolist()
+
+
+def test_svhn_is_read_from_matlabs_files(tmp_path, monkeypatch):
+    scipy_io = pytest.importorskip("scipy.io")
+    random, pixels = np.random.default_rng(0), {}
+    splits = dict(torchvision_datasets.SVHN.split_list)
+    for part in ("train", "test"):
+        path = tmp_path / f"{part}_32x32.mat"
+        pixels[part] = random.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+        scipy_io.savemat(path, {"X": pixels[part], "y": np.array([[10], [1], [9], [10]], dtype=np.uint8)})
+        splits[part] = [splits[part][0], path.name, calculate_md5(path)]
+    monkeypatch.setattr(torchvision_datasets.SVHN, "split_list", splits)
+    data = load_data("svhn", tmp_path)
+    assert data.classes == list("0123456789")
+    assert not data.mirror
+    assert data.test.labels.tolist() == [0, 1, 9, 0]
+    for number in range(4):
+        assert torch.equal(data.test.pixels[number], torch.from_numpy(pixels["test"][..., number]))
+
+
+def test_svhn_without_scipy_is_refused_before_anything_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setattr(torchvision_datasets, "SVHN", None)
+    with refuses(UserError, "--data", "svhn", "pip install scipy"):
+        load_data("svhn", tmp_path)
+
+
+def test_stl10_is_read_from_its_archive(tmp_path, monkeypatch):
+    reader, random = torchvision_datasets.STL10, np.random.default_rng(0)
+    columns = random.integers(0, 256, (3, 3, 96, 96), dtype=np.uint8)  # of each channel, one after the other
+    content = {"class_names.txt": "".join(f"thing {number}\n" for number in range(10)).encode()}
+    for part in ("train", "test"):
+        content |= {f"{part}_X.bin": columns.tobytes(), f"{part}_y.bin": bytes((1, 10, 3))}
+    content["unlabeled_X.bin"] = b""
+    folder = tmp_path / "made" / "stl10_binary"
+    folder.mkdir(parents=True)
+    for name, written in content.items():
+        (folder / name).write_bytes(written)
+    archive = tmp_path / reader.filename
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folder, "stl10_binary")
+    for listed in ("train_list", "test_list"):
+        sums = [[name, calculate_md5(folder / name)] for name, _ in getattr(reader, listed)]
+        monkeypatch.setattr(reader, listed, sums)
+    monkeypatch.setattr(reader, "tgz_md5", calculate_md5(archive))
+    data = load_data("stl10", tmp_path, image_size=None)
+    assert data.image_size == (96, 96)
+    assert data.mirror
+    assert data.classes[9] == "thing 9"
+    for part in (data.train, data.test):
+        assert part.labels.tolist() == [0, 9, 2]
+        assert torch.equal(part.pixels, torch.from_numpy(columns).permute(0, 3, 2, 1))
+    assert load_data("stl10", tmp_path, image_size=32).image_size == (32, 32)
+
+
+@pytest.mark.parametrize("source", TORCHVISION)
+def test_without_network_the_message_names_what_to_put_where(source, tmp_path, monkeypatch):
     def offline(*_, **__):
         raise URLError("no network")
 
-    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
-    url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-    with refuses(UserError, "no network", "cifar-10-batches-py", tmp_path, url):
-        load_cifar("cifar10", tmp_path)
+    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", offline)
+    published = TORCHVISION[source]
+    reader = getattr(torchvision_datasets, published.reader)
+    urls = [*getattr(reader, "mirrors", []), *(split[0] for split in getattr(reader, "split_list", {}).values())]
+    assert any(url.startswith(published.url) for url in [*urls, getattr(reader, "url", "")])
+    names = [(tmp_path / file).name for file in published.files]
+    with refuses(
+        UserError, "--data", source, *names, (tmp_path / published.files[0]).parent, published.url.rstrip("/")
+    ):
+        load_torchvision(source, tmp_path)
 
 
-def test_an_archive_that_is_no_file_is_not_written_to(no_files, tmp_path):
-    archive = tmp_path / "cifar-10-python.tar.gz"
-    archive.symlink_to(no_files["pipe"])
-    with refuses(UserError, "--data", "cifar10", archive):
-        load_cifar("cifar10", tmp_path)
+@pytest.mark.parametrize("place", ["cifar-10-python.tar.gz", "MNIST/raw/t10k-labels-idx1-ubyte", "train_32x32.mat"])
+def test_a_download_that_is_no_file_is_not_written_to(no_files, tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(no_files["pipe"])
+    source = next(name for name, published in TORCHVISION.items() if {place, f"{place}.gz"} & set(published.files))
+    with refuses(UserError, "--data", source, path):
+        load_torchvision(source, tmp_path)
 
 
 def test_other_sources_are_refused(tmp_path):
-    with refuses(UserError, "--data", "digits", "cifar10", "cifar100", "folder:PATH", "imagenet"):
+    with refuses(UserError, "--data", "digits", "cifar10", "cifar100", "a folder", "imagenet"):
         load_data("imagenet", tmp_path)
+
+
+def test_the_path_of_a_folder_is_a_source(image_folder, tmp_path):
+    plain, marked = (load_data(source, tmp_path) for source in (str(image_folder), f"folder:{image_folder}"))
+    assert plain.fingerprint == marked.fingerprint
+    assert plain.name == "shades"
 
 
 def test_images_of_another_size_are_what_pillow_makes_of_them(tmp_path):

@@ -85,8 +85,15 @@ def empty_class(root):
     (root / "train" / "dark").mkdir()
 
 
-def gray_file(root):
-    Image.new("L", (8, 6)).save(root / "train" / "light" / "5.png")
+def late_orientation(root):
+    """Write a PNG whose header does not say that it is turned: the chunk follows the pixels."""
+    path, exif = root / "train" / "light" / "5.png", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(path, exif=exif)
+    content = path.read_bytes()
+    begin = content.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(content[begin : begin + 4], "big")
+    path.write_bytes(content[:begin] + content[end:-12] + content[begin:end] + content[-12:])
 
 
 def only_foreign_files(root):
@@ -131,9 +138,8 @@ def remove(*parts):
         (empty_class, "train/dark", []),
         (remove("test", "light"), "test/light", ["train"]),
         (remove("train", "light"), "train/light", ["test"]),
-        (remove("test"), "test", []),
-        (gray_file, "train/light/5.png", ["L", "RGB", "--image-size"]),
-        (large_file, "test/dark/1.png", ["9x6", "8x6", "--image-size"]),
+        (remove("train"), "train", ["test"]),
+        (late_orientation, "train/light/5.png", ["6x8", "8x6", "--image-size"]),
     ],
 )
 def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, file, named):
@@ -195,10 +201,150 @@ def test_file_names_need_not_be_text(image_folder, tmp_path):
     assert len(load_folder(image_folder, tmp_path / "cache")[1][0]) == 24
 
 
-def test_an_image_size_makes_every_image_rgb_and_of_that_size(image_folder, tmp_path):
-    gray_file(image_folder)
+def test_an_image_size_resizes_every_image(image_folder, tmp_path):
     large_file(image_folder)
     _, (train, _), (test, _), _ = load_folder(image_folder, tmp_path / "cache", image_size=5)
     assert train.shape == (24, 5, 5, 3)
     assert test.shape == (8, 5, 5, 3)
-    assert (train[12:] == 0).flatten(1).all(1).sum() == 1  # the grey image, black
+
+
+MODES = ("1", "L", "LA", "P", "PA", "RGBA", "CMYK")
+
+
+def test_images_that_are_not_rgb_are_converted(image_folder, tmp_path):
+    with Image.open(image_folder / "train" / "light" / "5.png") as image:
+        for number, mode in enumerate(MODES):
+            image.convert(mode).save(image_folder / "train" / "light" / f"{number}.tif")
+            (image_folder / "train" / "light" / f"{number}.png").unlink()
+    _, (train, labels), _, _ = load_folder(image_folder, tmp_path / "cache")
+    assert train.shape == (24, 6, 8, 3)
+    light = train[labels == 1]
+    for number, path in enumerate(sorted((image_folder / "train" / "light").iterdir())):
+        if path.suffix == ".tif":
+            with Image.open(path) as image:
+                expected = torch.from_numpy(np.array(image.convert("RGB")))
+            assert torch.equal(light[number], expected), path
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (large_file, "several sizes"),
+        (lambda root: [Image.new("RGB", (257, 6)).save(path) for path in root.glob("*/*/*.png")], "more than 256"),
+    ],
+)
+def test_photos_are_resized_and_it_is_said(image_folder, tmp_path, change, reason, capsys):
+    change(image_folder)
+    for _ in range(2):
+        _, (train, _), (test, _), _ = load_folder(image_folder, tmp_path / "cache")
+        assert_names(capsys.readouterr().err, image_folder, reason, "64x64", "--image-size")
+        assert train.shape == (24, 64, 64, 3)
+        assert test.shape == (8, 64, 64, 3)
+    typed = load_folder(image_folder, tmp_path / "cache", image_size=64)
+    assert capsys.readouterr().err == ""
+    assert torch.equal(train, typed[1][0])
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
+
+
+def test_a_cache_of_large_images_is_left_alone(image_folder, tmp_path):
+    """Of a release that kept images of any one size."""
+    for path in image_folder.glob("*/*/*.png"):
+        Image.new("RGB", (300, 6)).save(path)
+    paths = [path for part in ("train", "test") for path in sorted(image_folder.glob(f"{part}/*/*.png"))]
+    key = folders._content_keys(image_folder, paths, [None])[None]
+    tensors = {f"{part}_pixels": torch.zeros(1, 6, 300, 3, dtype=torch.uint8) for part in ("train", "test")}
+    labels = {f"{part}_labels": torch.zeros(1, dtype=torch.int64) for part in ("train", "test")}
+    content = tensors | labels
+    write_cache(tmp_path / "cache" / f"{key}.safetensors", {name: content[name] for name in folders.TENSORS})
+    assert load_folder(image_folder, tmp_path / "cache")[1][0].shape == (24, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "name"), [(None, "c0e6de4fab549da7bb846be09d838ac7"), (5, "923885080d165b12051374db152ff7c3")]
+)
+def test_the_cache_of_a_folder_keeps_its_name(tmp_path, image_size, name):
+    """Otherwise every folder is decoded again after an update."""
+    for part in ("train", "test"):
+        (tmp_path / "dots" / part / "a").mkdir(parents=True)
+        (tmp_path / "dots" / part / "a" / "0.ppm").write_bytes(b"P6 1 1 255\n\1\2\3")
+    for _ in range(2):
+        load_folder(tmp_path / "dots", tmp_path / "cache", image_size)
+        assert (tmp_path / "cache" / f"{name}.safetensors").exists()
+
+
+def test_sizes_are_read_once(image_folder, tmp_path, monkeypatch):
+    """Not at every start, for a folder of many thousand images."""
+    load_folder(image_folder, tmp_path / "cache")
+    monkeypatch.delattr(folders, "read_size")
+    load_folder(image_folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_imagenets_layout_is_taken(image_folder, tmp_path, name):
+    expected = load_folder(image_folder, tmp_path / "cache")
+    (image_folder / "test").rename(image_folder / name)
+    found = load_folder(image_folder, tmp_path / "cache")
+    for part in (1, 2):
+        assert torch.equal(found[part][0], expected[part][0])
+        assert torch.equal(found[part][1], expected[part][1])
+
+
+def test_a_folder_called_test_comes_before_one_called_val(image_folder, tmp_path):
+    shutil.copytree(image_folder / "train", image_folder / "val")
+    assert len(load_folder(image_folder, tmp_path / "cache")[2][0]) == 8
+
+
+def without_train(root):
+    for folder in (root / "train").iterdir():
+        folder.rename(root / folder.name)
+    (root / "train").rmdir()
+
+
+@pytest.mark.parametrize("move", [lambda _: None, without_train])
+def test_a_fifth_of_each_class_is_split_off(image_folder, tmp_path, move, capsys):
+    shutil.rmtree(image_folder / "test")
+    for number in range(2, 12):
+        (image_folder / "train" / "light" / f"{number}.png").unlink()
+    everything = [
+        torch.from_numpy(np.array(Image.open(path))) for path in sorted((image_folder / "train").glob("*/*.png"))
+    ]
+    move(image_folder)
+    _, (train, train_labels), (test, test_labels), classes = load_folder(image_folder, tmp_path / "cache")
+    assert classes == ["dark", "light"]
+    assert torch.bincount(train_labels).tolist() == [10, 1]  # of 12 and 2
+    assert torch.bincount(test_labels).tolist() == [2, 1]
+    assert_names(capsys.readouterr().err, "2 classes", "11 for training", "3 for testing")
+    found = torch.cat([train, test]).flatten(1)
+    for image in everything:
+        assert (found == image.flatten()).all(1).sum() == 1
+    again = load_folder(image_folder, tmp_path / "other")
+    assert torch.equal(again[2][0], test)
+
+
+def test_a_class_of_one_image_cannot_be_split(image_folder, tmp_path):
+    shutil.rmtree(image_folder / "test")
+    for number in range(1, 12):
+        (image_folder / "train" / "light" / f"{number}.png").unlink()
+    with refuses(UserError, image_folder / "train" / "light", "1 image"):
+        load_folder(image_folder, tmp_path / "cache")
+
+
+def test_a_class_may_be_called_train(image_folder, tmp_path):
+    shutil.rmtree(image_folder / "test")
+    without_train(image_folder)
+    (image_folder / "dark").rename(image_folder / "train")
+    assert load_folder(image_folder, tmp_path / "cache")[3] == ["light", "train"]
+
+
+@pytest.mark.parametrize("flat", [["train"], ["train", "test"]])
+def test_images_without_classes_are_no_classes(tmp_path, flat):
+    for part in flat:
+        (tmp_path / "flat" / part).mkdir(parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "flat" / part / "0.png")
+    with refuses(UserError, tmp_path / "flat" / "train" / "0.png", "class folder"):
+        load_folder(tmp_path / "flat", tmp_path / "cache")
+
+
+def test_a_folder_that_is_not_there_is_answered_with_a_near_one(image_folder, tmp_path):
+    with refuses(UserError, tmp_path / "shads", repr(str(image_folder))):
+        load_folder(tmp_path / "shads", tmp_path / "cache")

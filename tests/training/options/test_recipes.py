@@ -272,6 +272,8 @@ def test_true_and_false_become_switches():
 
 def test_the_commands_of_the_guide_have_options_that_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for folder in ("flowers", "imagenet"):
+        Path(folder).mkdir()
     text = (Path(__file__).parents[3] / "docs" / "training.md").read_text().replace("\\\n", " ")
     commands = [line.partition("cifarblocks train")[2] for line in text.splitlines() if "cifarblocks train " in line]
     assert len(commands) >= 8

@@ -114,8 +114,9 @@ def check_same_options(folder: Path, options: Options) -> None:
         if is_finished(folder):
             raise
         return  # to the run itself its checkpoint says with which options it was begun
+    left_open = {"batch_size"} - options.typed  # few images may make it smaller than the recipe's
     for key, value in json.loads(json.dumps(shareable(options.recorded()))).items():
-        if value not in (None, "auto") and begun.get(key, value) != value:
+        if value not in (None, "auto") and key not in left_open and begun.get(key, value) != value:
             raise UserError(
                 f"run {folder} was begun with {key} {begun.get(key)!r}, and now it is {value!r}; "
                 f"give another --output, or remove that folder"

@@ -9,7 +9,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from cifarblocks.training.compare.launch import Settings, command_line, parse, tidy
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import DECLARED, Options
-from cifarblocks.training.options.parse import option_parser
 
 Space = dict[str, Any]  # an optuna distribution for each option
 ALSO_SEARCHED = ("recipe", "image_size")  # beside what a recipe sets
@@ -55,9 +54,8 @@ def check_space(space: Space, arguments: list[str]) -> Options:
     trained = parse(arguments)
     if trained.final:
         raise UserError("--final holds no images out, and values are chosen on those")
-    given = vars(option_parser().parse_args(arguments))
     for key, distribution in space.items():
-        check_key(key, given)
+        check_key(key, trained)
         if (same := f"model-argument.{key.replace('-', '_')}") in space and key in ("drop-path", "dropout"):
             raise UserError(f"--search {key} and --search {same} are the same rate; give one of them")
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
@@ -66,14 +64,14 @@ def check_space(space: Space, arguments: list[str]) -> Options:
     return trained
 
 
-def check_key(key: str, given: dict[str, Any]) -> None:
+def check_key(key: str, given: Options) -> None:
     """Refuse to search for what does not change how the model is trained, or is given too."""
     option, _, argument = key.partition(".")
     name = option.replace("-", "_")
     if not argument and name in DECLARED and DECLARED[name]["kind"] != "recipe" and name not in ALSO_SEARCHED:
         searched = "what a recipe sets, recipe, image-size or model-argument.NAME"
         raise UserError(f"--search {key}: give {searched}, which change the training of one model")
-    if argument in dict(given.get("model_argument", ())) if argument else name in given:
+    if argument in given.model_argument if argument else name in given.typed:
         raise UserError(f"--search {key}: --{key} is given too")
 
 

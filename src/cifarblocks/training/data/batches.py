@@ -16,7 +16,7 @@ from cifarblocks.training.data.mixing import Mixing, draw_mix
 from cifarblocks.training.data.policies import Policy, augment_each
 from cifarblocks.training.data.seeds import random_stream
 
-# (b, 3, h, w) normalised, channels last in memory; (b,) labels, or (b, classes) probabilities where images are mixed
+# (b, c, h, w) normalised, channels last in memory; (b,) labels, or (b, classes) probabilities where images are mixed
 Batch = tuple[Tensor, Tensor]
 
 
@@ -40,7 +40,10 @@ class Augmentation:
 
 
 class Normalisation:
-    """uint8 pixels → numbers of mean 0 and standard deviation 1 in each channel."""
+    """uint8 pixels → numbers of mean 0 and standard deviation 1 in each channel.
+
+    With one mean it takes grey images, which have the same value in all three channels, and gives one.
+    """
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device, dtype: torch.dtype) -> None:
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
@@ -48,10 +51,11 @@ class Normalisation:
         self.offset = (-255 * torch.tensor(mean, dtype=torch.float64) * scale).to(device, dtype)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Normalise (b, h, w, 3) uint8 → (b, 3, h, w), channels last in memory."""
-        b, h, w, c = pixels.shape
+        """Normalise (b, h, w, 3) uint8 → (b, c, h, w), channels last in memory, c of 3 or 1."""
+        b, h, w, _ = pixels.shape
+        c = len(self.scale)
         # Rows of w·3 numbers, not pixels of 3: 7 times faster on a CPU, 0.1 instead of 0.8 ms for 256 images.
-        rows = pixels.reshape(b * h, w * c).to(self.scale.dtype)
+        rows = pixels[..., :c].reshape(b * h, w * c).to(self.scale.dtype)
         rows.mul_(self.scale.repeat(w)).add_(self.offset.repeat(w))
         return rows.view(b, h, w, c).permute(0, 3, 1, 2)
 

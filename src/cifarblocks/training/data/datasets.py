@@ -1,24 +1,27 @@
-"""A data set of small images is uint8 tensors: the digits, CIFAR, or a folder of image files."""
+"""A data set of small images is uint8 tensors: the digits, those that torchvision reads, or a folder of image files."""
 
 import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from cifarblocks.training.data.folders import load_folder
+from cifarblocks.training.data.sources import TORCHVISION, find_source
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import check_memory
 
 DIGITS = Path(__file__).with_name("digits.safetensors")
-SOURCES = "digits, cifar10, cifar100 or folder:PATH"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ class DataSet:
         return means, deviations
 
     @cached_property
+    def is_grey(self) -> bool:
+        """True if every pixel has one value in all channels."""
+        parts = (self.train.pixels, self.test.pixels)
+        return all(torch.equal(pixels, pixels[..., :1].expand_as(pixels)) for pixels in parts)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Short hash of every pixel and label, the same wherever the set was read."""
         digest = hashlib.sha256()
@@ -88,25 +97,25 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
     """Read a data set.
 
     Args:
-        source: digits, cifar10, cifar100 or folder:PATH.
-        directory: where CIFAR is, or is downloaded to, and where decoded folders are cached.
-        image_size: make every image of this height and width, and those of folders RGB.
+        source: A name of a data set, or the path of a folder.
+        directory: Where data sets are, or are downloaded to, and where decoded folders are cached.
+        image_size: Height and width that every image is resized to. Default: as `load_folder` says; those of data sets
+            stay as they are.
 
     Raises:
         UserError: if there is no such source, or what it names cannot be used.
     """
-    kind, _, path = source.partition(":")
+    source = find_source(source)
+    path = source.removeprefix("folder:")
     try:
-        if kind == "folder" and path:
+        if path != source:
             name, train, test, classes = load_folder(Path(path), directory / "cache", image_size)
             return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
         if source == "digits":
             return resized(load_digits(), image_size)
-        if source in ("cifar10", "cifar100"):
-            return resized(load_cifar(source, directory), image_size)
+        return resized(load_torchvision(source, directory), image_size)
     except OSError as error:
         raise UserError(f"--data {source}, --data-dir {directory}: {error.filename}: {error.strerror}") from error
-    raise UserError(f"--data must be {SOURCES}, got {source!r}")
 
 
 def resized(data: DataSet, image_size: int | None) -> DataSet:
@@ -139,28 +148,40 @@ def load_digits() -> DataSet:
     return DataSet("digits (UCI, 8x8)", part("train"), part("test"), classes, mirror=False)
 
 
-def load_cifar(source: str, directory: Path) -> DataSet:
-    """Load CIFAR-10 or CIFAR-100 from its original files, downloaded where they are missing.
+def load_torchvision(source: str, directory: Path) -> DataSet:
+    """Load one of the data sets of `TORCHVISION` from its original files, downloaded where they are missing.
+
+    A grey image has its grey value in each channel.
 
     Raises:
-        UserError: If they are missing and cannot be downloaded.
+        UserError: If a package is missing, or files are missing and cannot be downloaded.
     """
     from torchvision import datasets
 
-    reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source]
-    archive = directory / reader.filename
-    if archive.exists() and not archive.is_file():  # torchvision would open it to write
-        raise UserError(f"--data {source}: {archive} is not a file; remove it")
+    published = TORCHVISION[source]
+    reader, files = getattr(datasets, published.reader), [directory / file for file in published.files]
+    for path in (*files, *(file.with_suffix("") for file in files)):  # .gz, and what it is unpacked to
+        if path.exists() and not path.is_file():  # torchvision would open it to write
+            raise UserError(f"--data {source}: {path} is not a file; remove it")
     try:
-        train, test = (reader(directory, train=train, download=True) for train in (True, False))
-    except (URLError, OSError, RuntimeError) as error:
+        if published.needs:
+            import_module(published.needs)
+        parts = [reader(directory, download=True, **arguments) for arguments in published.parts]
+    except ModuleNotFoundError as error:
+        raise UserError(f"--data {source} needs {published.needs}: pip install {published.needs}") from error
+    except (URLError, OSError, RuntimeError, ValueError, AssertionError) as error:
+        reason, names = " ".join(str(error).split()), ", ".join(file.name for file in files)
         raise UserError(
-            f"--data {source}: {reader.base_folder} is not whole in {directory} and could not be downloaded ({error}); "
-            f"unpack {reader.url} there"
+            f"--data {source}: {published.title} is not whole in {directory} and could not be downloaded ({reason}); "
+            f"put {names} of {published.url} in {files[0].parent}"
         ) from error
-    parts = [Images(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in (train, test)]
-    name = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[source]
-    return DataSet(name, parts[0], parts[1], list(train.classes), mirror=True)
+
+    def images(part: Any) -> Images:
+        pixels = repeat(torch.as_tensor(part.data), f"{published.layout} -> n h w c", c=3)
+        return Images(pixels.contiguous(), torch.as_tensor(getattr(part, published.labels)).long())
+
+    train, test = map(images, parts)
+    return DataSet(published.title, train, test, list(published.classes or parts[0].classes), published.mirror)
 
 
 def count_held_out(images: int) -> int:

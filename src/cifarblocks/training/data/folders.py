@@ -1,9 +1,10 @@
-"""A folder of image files, train/<class>/* and test/<class>/*, decoded once and cached by content."""
+"""A folder of image files, a folder for each class, decoded once and cached by content."""
 
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -11,75 +12,125 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cifarblocks.checkpoints.files import reading
-from cifarblocks.checkpoints.images import SUFFIXES, pixels_of, read_image, resize_rgb
+from cifarblocks.checkpoints.images import (
+    SUFFIXES,
+    is_hidden,
+    is_named_as_image,
+    pixels_of,
+    read_image,
+    read_size,
+    resize_rgb,
+)
 from cifarblocks.training.data.cache import read_cache, write_cache
-from cifarblocks.training.errors import UserError
+from cifarblocks.training.data.seeds import random_stream
+from cifarblocks.training.data.sources import near_names
+from cifarblocks.training.errors import UserError, refusing
 from cifarblocks.training.hardware import check_memory
 from cifarblocks.training.output import escaped, is_first, one_line
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
+Files = dict[str, list[tuple[Path, int]]]  # image files of train and test with their labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
+TEST = ("test", "val", "valid", "validation")  # names of the folder to test with; the first that is there is taken
+TEST_SHARE = 5  # one image of so many is for testing where there is no such folder
+RESIZED = 64  # height and width of images of several sizes, or with a side of more than
+LARGEST = 256
 
 
 def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple[str, Part, Part, list[str]]:
-    """Read train/ and test/ under `root`: the folder's name, the training part, the test part, the class names.
+    """Read the images under `root`: the folder's name, the training part, the test part, the class names.
 
-    What is hidden or is no image by its name is left out, and counted in a line on stderr.
+    A class is a folder in `root`/train and in `root`/test, or in one of the other names of `TEST`. Without such a
+    folder, a fifth of each class is split off for testing, the same at every call. Without `root`/train the classes are
+    the folders in `root`. What is hidden or is no image by its name is left out. Lines on stderr say what was left out,
+    split off and resized.
 
     Args:
-        root: the folder; a class is a folder in train/ and in test/.
-        cache: where the decoded images are kept, under a name made of every file's path and content.
-        image_size: make every image RGB and of this height and width; without it they must be so already.
+        root: The folder.
+        cache: Where the decoded images are kept, under a name made of every file's path and content.
+        image_size: Height and width of every image. Default: their own; 64 if they have several sizes, or a side of
+            more than 256.
 
     Raises:
-        UserError: if a folder or class is missing or empty, or a file is not a usable image; it names the file.
+        UserError: If a folder or class is missing or empty, or a file is not a usable image; it names the file.
     """
-    classes, files, skipped = _list_files(root)
-    if skipped and is_first():
+    skipped: list[Path] = []
+    classes, files = _list_files(root, skipped)
+    if skipped:
         what = f"{len(skipped):,} files or folders that are hidden or not named as images"
-        print(one_line(f"{root}: skipped {what}; the first is {skipped[0]}"), file=sys.stderr)
-    try:
-        key = _content_key(root, [path for path, _ in files["train"] + files["test"]], image_size)
-        path = cache / f"{key}.safetensors"
-        tensors = read_cache(path, TENSORS, "decoding")
-        if tensors is None:
-            tensors = {}
-            for part, listed in files.items():
-                pixels = _decode([file for file, _ in listed], image_size, expected=tensors.get("train_pixels"))
-                tensors |= {f"{part}_pixels": pixels, f"{part}_labels": torch.tensor([label for _, label in listed])}
-            write_cache(path, tensors)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        _tell(f"{root}: skipped {what}; the first is {skipped[0]}")
+    with refusing():
+        tensors = _read_tensors(root, files, cache, image_size)
     train, test = ((tensors[f"{part}_pixels"], tensors[f"{part}_labels"]) for part in ("train", "test"))
     return escaped(root.resolve().name), train, test, [escaped(name) for name in classes]
 
 
-def _list_files(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]], list[Path]]:
-    """Return the classes, the image files of each part with their labels, and what is neither."""
-    skipped: list[Path] = []
-    names = {part: _list_classes(root, part, skipped) for part in ("train", "test")}
-    for part, other in (("train", "test"), ("test", "train")):
-        for name in sorted(set(names[part]) - set(names[other])):
-            raise UserError(f"class {name!r} is in {root / part} but {root / other / name} is missing")
-    classes = names["train"]
-    files = {
-        part: [
-            (path, label) for label, name in enumerate(classes) for path in _list_images(root / part / name, skipped)
-        ]
-        for part in names
+def _tell(sentence: str) -> None:
+    if is_first():
+        print(one_line(sentence), file=sys.stderr)
+
+
+def _list_files(root: Path, skipped: list[Path]) -> tuple[list[str], Files]:
+    """Return the classes and the image files of each part; add to `skipped` what else is there."""
+    train, test = _find_parts(root)
+    classes = _list_classes(train, skipped)
+    if test is not None:
+        tested = _list_classes(test, skipped)
+        for folder, own, other, others in ((train, classes, test, tested), (test, tested, train, classes)):
+            for name in sorted(set(own) - set(others)):
+                raise UserError(f"class {name!r} is in {folder} but {other / name} is missing")
+    images = [_list_images(train / name, skipped) for name in classes]
+    if test is not None:
+        parts = {"train": images, "test": [_list_images(test / name, skipped) for name in classes]}
+    else:
+        split = [_split(train / name, paths) for name, paths in zip(classes, images, strict=True)]
+        parts = {"train": [kept for kept, _ in split], "test": [out for _, out in split]}
+        counts = [f"{sum(map(len, paths)):,} for {part}ing" for part, paths in parts.items()]
+        _tell(f"{root}: images of {len(classes):,} classes, {' and '.join(counts)}, a fifth of each class")
+    return classes, {
+        part: [(path, label) for label, paths in enumerate(listed) for path in paths] for part, listed in parts.items()
     }
-    return classes, files, skipped
 
 
-def _list_classes(root: Path, part: str, skipped: list[Path]) -> list[str]:
-    if not (root / part).is_dir():
-        raise UserError(f"--data folder:{root} must have a folder {root / part}, and it is not there")
-    entries = _list_entries(root / part, skipped)
+def _find_parts(root: Path) -> tuple[Path, Path | None]:
+    """Return the folders of the classes to train on and to test with; None to split the first.
+
+    A folder train with images in it, beside other folders, is a class.
+    """
+    if not os.path.isdir(root):  # Path.is_dir raises an OSError for a name that is too long
+        raise UserError(f"--data folder:{root}: there is no such folder{near_names(str(root))}")
+    names, parts = _folder_names(root), {"train", *TEST}
+    tests = [root / name for name in TEST if name in names]
+    if "train" in names and (names <= parts or _folder_names(root / "train")):
+        return root / "train", tests[0] if tests else None
+    if tests and names <= parts:
+        raise UserError(f"--data folder:{root} must have a folder {root / 'train'} beside {tests[0]}")
+    return root, None
+
+
+def _folder_names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry)}
+
+
+def _split(folder: Path, images: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the images of a class to train on and to test with, whatever the seed of the run."""
+    if len(images) < 2:
+        raise UserError(f"class folder {folder} has 1 image and needs 2: one to train on and one to test with")
+    order = torch.randperm(len(images), generator=random_stream("test images", folder.name))
+    tested = set(order[: max(1, round(len(images) / TEST_SHARE))].tolist())
+    return (
+        [path for number, path in enumerate(images) if number not in tested],
+        [path for number, path in enumerate(images) if number in tested],
+    )
+
+
+def _list_classes(folder: Path, skipped: list[Path]) -> list[str]:
+    entries = _list_entries(folder, skipped)
     for entry in entries:
         if not entry.is_dir():
             raise UserError(f"{entry} is not in a class folder")
     if not entries:
-        raise UserError(f"{root / part} has no class folders")
+        raise UserError(f"{folder} has no class folders")
     return [entry.name for entry in entries]
 
 
@@ -97,25 +148,53 @@ def _list_entries(folder: Path, skipped: list[Path]) -> list[Path]:
     """Return the folders and the files named as images; add to `skipped` what else is there."""
     kept: list[Path] = []
     for entry in sorted(folder.iterdir()):
-        (kept if _is_class_or_image(entry) else skipped).append(entry)
+        (kept if not is_hidden(entry) and (is_named_as_image(entry) or entry.is_dir()) else skipped).append(entry)
     return kept
 
 
-def _is_class_or_image(entry: Path) -> bool:
-    """Return False for what programs leave beside images, such as Thumbs.db, by its name."""
-    if entry.name.startswith(".") or entry.name == "__MACOSX":
-        return False
-    return entry.suffix.lower() in SUFFIXES or entry.is_dir()
+def _read_tensors(root: Path, files: Files, cache: Path, image_size: int | None) -> dict[str, Tensor]:
+    """Return the images of each part and their labels, from the cache where they are there."""
+    paths = [path for path, _ in files["train"] + files["test"]]
+    sizes = (None, RESIZED) if image_size is None else (image_size,)
+    caches = {size: cache / f"{key}.safetensors" for size, key in _content_keys(root, paths, sizes).items()}
+    tensors = read_cache(caches[image_size], TENSORS, "decoding")
+    if image_size is None and (tensors is None or max(tensors["train_pixels"].shape[1:3]) > LARGEST):
+        tensors = None
+        if reason := _reason_to_resize(paths):
+            _tell(f"{root}: {reason}, so all are resized to {RESIZED}x{RESIZED}; --image-size N takes another size")
+            image_size = RESIZED
+            tensors = read_cache(caches[image_size], TENSORS, "decoding")
+    if tensors is None:
+        tensors = {}
+        for part, listed in files.items():
+            pixels = _decode([file for file, _ in listed], image_size, expected=tensors.get("train_pixels"))
+            tensors |= {f"{part}_pixels": pixels, f"{part}_labels": torch.tensor([label for _, label in listed])}
+        write_cache(caches[image_size], tensors)
+    return tensors
 
 
-def _content_key(root: Path, files: list[Path], image_size: int | None) -> str:
-    digest = hashlib.sha256(json.dumps(["cifarblocks folder 1", image_size]).encode())
+def _content_keys(root: Path, files: list[Path], sizes: Collection[int | None]) -> dict[int | None, str]:
+    """Return a hash of paths and contents of some files for each of the sizes that images may be resized to."""
+    digests = {size: hashlib.sha256(json.dumps(["cifarblocks folder 1", size]).encode()) for size in sizes}
     for path in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
         with reading(path, "read"):
             content = path.read_bytes()
-        digest.update(os.fsencode(path.relative_to(root)) + f"\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()[:32]
+        for digest in digests.values():
+            digest.update(os.fsencode(path.relative_to(root)) + f"\0{len(content)}\0".encode())
+            digest.update(content)
+    return {size: digest.hexdigest()[:32] for size, digest in digests.items()}
+
+
+def _reason_to_resize(files: list[Path]) -> str:
+    """Return why images cannot keep their size; empty if they can."""
+    sizes = set()
+    for path in tqdm(files, desc="reading sizes", unit="file", disable=None, leave=False):
+        sizes.add(size := read_size(path))
+        if max(size) > LARGEST:
+            return f"images have sides of more than {LARGEST} pixels"
+        if len(sizes) > 1:
+            return "images have several sizes"
+    return ""
 
 
 def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) -> Tensor:
@@ -123,13 +202,8 @@ def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) 
     shape = None if expected is None else expected.shape[1:]
     for number, path in enumerate(tqdm(files, desc="decoding", unit="image", disable=None, leave=False)):
         image = read_image(path)
-        if image_size is not None:
-            image = resize_rgb(image, (image_size, image_size))
-        if image.mode != "RGB":
-            raise UserError(
-                f"{path} is not an RGB image but of mode {image.mode}; --image-size N converts every image of a folder"
-            )
-        array = pixels_of(image)
+        size = (image_size, image_size) if image_size else (image.height, image.width)
+        array = pixels_of(resize_rgb(image, size))
         if shape is None:
             shape = array.shape
         if array.shape != shape:

@@ -46,7 +46,8 @@ class Start:
         Published weights do not say how: the mean and standard deviation of their source are taken.
         """
         mean, std = (self.card.mean, self.card.std) if self.card else NORMALISATIONS[str(self.source)]
-        arguments = ["--mean", *map(repr, mean), "--std", *map(repr, std)]
+        thrice = 3 // len(mean)  # one number for grey images
+        arguments = ["--mean", *map(repr, mean * thrice), "--std", *map(repr, std * thrice)]
         if self.card:
             for name, value in self.card.arguments.items():
                 if name in ("drop_path", "dropout"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarblocks.training.data.policies import policy_name
+from cifarblocks.training.data.sources import SOURCES
 from cifarblocks.training.device import DEVICES
 from cifarblocks.training.options.command_line import folder_name, integer, named_value, new_path, number
 
@@ -74,9 +75,9 @@ class Options:
     share: float = option("run", 1.0, "share of the training images, the same of each class", number(0, 1))
     no_test: bool = option("place", False, "leave the test images alone; repeat without it to test", **FLAG)
 
-    data: str = option("data", "digits", "digits, cifar10, cifar100 or folder:PATH", group="data")
-    data_dir: Path = option("upkeep", Path("data"), "holds CIFAR and decoded folders", new_path)
-    image_size: int | None = option("data", None, "make images RGB of that size (default: their own)", integer(1, 4096))
+    data: str = option("data", "digits", f"{SOURCES}; a name wins over a folder", group="data")
+    data_dir: Path = option("upkeep", Path("data"), "holds downloaded data and decoded folders", new_path)
+    image_size: int | None = option("data", None, "height and width (default: own, 64 for photos)", integer(1, 4096))
     mean: list[float] | None = option("run", None, "subtracted (default: of the images)", number(0, 1), **RGB)
     std: list[float] | None = option("run", None, "divided by (default: of the images)", number(1 / 255, 1), **RGB)
 
@@ -87,7 +88,7 @@ class Options:
     tensorboard: bool = option("upkeep", False, "write the metrics for TensorBoard too", **FLAG)
 
     epochs: int = of_recipe(20, "passes over the training images", integer(1), group="optimization")
-    batch_size: int = of_recipe(64, "global batch size, split over the processes", integer(1))
+    batch_size: int = of_recipe(64, "global batch size, over all processes; fewer if images are few", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
     optimizer: str = of_recipe(
         "sgd", "muon is SGD with Muon for filters, muon_adamw is AdamW with Muon for matrices", choices=OPTIMIZERS
@@ -135,6 +136,9 @@ class Options:
     source: str | None = option("begun", None, "")
     freeze: bool = option("begun", False, "")
 
+    # No option: the names of those that were typed. What else is set, the recipe or the defaults say.
+    typed: frozenset[str] = frozenset()
+
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the model: those of --model-argument, and --drop-path and --dropout where given."""
@@ -151,7 +155,7 @@ class Options:
         return {name: getattr(self, name) for name, told in DECLARED.items() if told["kind"] in (kinds or DECISIVE)}
 
 
-DECLARED = {each.name: each.metadata for each in fields(Options)}
+DECLARED = {each.name: each.metadata for each in fields(Options) if each.metadata}
 
 
 def add_options(parser: ArgumentParser, kinds: Collection[str]) -> None:

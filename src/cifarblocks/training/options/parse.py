@@ -1,11 +1,13 @@
 """From a command line to the options of a run: what is typed, what the recipe says, and the defaults."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from cifarblocks.training.data.sources import find_source
 from cifarblocks.training.distillation import teacher_digest
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.models import SET_BY_DATA, has_batch_norm, sketch_model
@@ -51,15 +53,20 @@ def complete(typed: dict[str, Any]) -> Options:
         UserError: If there is no such recipe or model, or the values do not go together.
     """
     values = combine(read_recipe(typed.get("recipe"), typed.get("model", DECLARED["model"]["default"])), typed)
+    values["data"] = find_source(values["data"])
     if values["teacher"] is not None:
         values["teacher_weights"] = teacher_digest(values["teacher"])
-    options = Options(**values)
+    options = Options(**values, typed=frozenset(typed))
     check(options)
+    channels = options.arguments.get("in_channels", 3)
+    options = replace(
+        options, mean=options.mean and options.mean[:channels], std=options.std and options.std[:channels]
+    )
     network = sketch_model(options.model, options.arguments)
     if options.optimizer in ORTHOGONAL and not ORTHOGONAL[options.optimizer](network):
         moved = "filters without biases or groups" if options.optimizer == "muon" else "matrices of blocks"
         raise UserError(f"--optimizer {options.optimizer} moves {moved}, and {options.model} has none")
-    return Options(**{**values, "lr": default_rate(options.optimizer, network)}) if values["lr"] is None else options
+    return replace(options, lr=default_rate(options.optimizer, network)) if values["lr"] is None else options
 
 
 def read_recipe(name: str | None, model: str, path: Path = RECIPES) -> dict[str, Any]:
@@ -130,6 +137,13 @@ def check(options: Options) -> None:
     for argument in SET_BY_DATA:
         if argument in arguments:
             refusals[f"--model-argument {argument} is set by the data, got {arguments[argument]!r}"] = True
+    channels = arguments.get("in_channels", 3)
+    known = type(channels) is int and channels in (1, 3)
+    refusals[f"--model-argument in_channels must be 1 or 3, got {channels!r}"] = not known
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        sentence = f"--{name} must be the same number three times with in_channels=1, got {values}"
+        refusals[sentence] = channels == 1 and len({*(values or ())}) > 1
     for argument in ("drop_path", "dropout"):
         if argument in arguments and getattr(options, argument) is not None:
             refusals[f"{flag(argument)} and --model-argument {argument} are both given"] = True

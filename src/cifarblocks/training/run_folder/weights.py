@@ -20,11 +20,13 @@ def load_data_for(card: Card, source: str, directory: Path, image_size: int | No
     """Read a data set, as `load_data` does, to score weights on.
 
     Raises:
-        UserError: If it cannot be used, or does not have the classes or the image size of the weights.
+        UserError: If it cannot be used, or does not have the classes, the image size or the channels of the weights.
     """
     data = load_data(source, directory, image_size)
     if data.classes != card.classes:
         raise UserError(f"--data {source} has the classes {data.classes}, the weights {card.classes}")
     if data.image_size != card.image_size:
         raise UserError(f"--data {source} has images of {data.image_size}, the weights are for {card.image_size}")
+    if card.channels == 1 and not data.is_grey:
+        raise UserError(f"--data {source} has colours, the weights are for grey images")
     return data
