@@ -17,7 +17,7 @@ REFUSED = [
     ("resnet_20", {"drop_path": 1.0}, []),
     ("resnet_20", {"dropout": 1.5}, []),
     ("resnet_20", {"shortcut": "a"}, ["A", "B"]),
-    ("resnet_20", {"attention": "cbam"}, ["none", "eca", "se"]),
+    ("resnet_20", {"attention": "squeeze"}, ["none", "eca", "se"]),
     ("resnet_20", {"position": 4}, []),
     ("eca_resnet_20", {"position": 4}, []),
     ("resnet_18", {"stem": "patch"}, ["cifar", "imagenet"]),
