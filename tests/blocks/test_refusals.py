@@ -91,6 +91,8 @@ WRONG_TYPES = [
     ("DropPath", "rate", "0.1"),
     ("ECA", "channels", "3"),
     ("GnConv", "channels", 8.0),
+    ("InvertedResidual", "gate", nn.Identity()),
+    ("LSKMBConv", "gate", "eca"),
     ("LayerNorm2d", "eps", True),
     ("LayerScale", "initial_value", None),
     ("MSCA", "strips", 7),

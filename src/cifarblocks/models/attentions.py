@@ -36,16 +36,14 @@ _attentions: dict[str, Attention] = {
     "simam": SimAM,
     "triplet": TripletAttention,
 }
-AttentionName = Annotated[
-    str, f"Gate of each block: {', '.join(map(repr, _attentions))}, or a name given to `register_attention`."
-]
+NAMES = ", ".join(f'"{name}"' for name in _attentions) + ", or a name given to `register_attention`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionArguments(Arguments):
     """Arguments of networks with a gate in each block, told by its name."""
 
-    attention: AttentionName = "none"
+    attention: Annotated[str, f"Gate of each block: {NAMES}."] = "none"
 
 
 def register_attention(name: str) -> Callable[[Gate], Gate]:
