@@ -15,7 +15,8 @@ from torch import nn
 from cifarblocks import blocks
 
 GROUPS = {
-    "Channel gates": ["eca", "se", "split_attention"],
+    "Channel gates": ["eca", "se", "global_context", "split_attention", "selective_kernel"],
+    "Gates of channel and place": ["cbam", "coordinate_attention", "simam", "triplet_attention"],
     "Spatial attention": ["msca", "lsk", "attention", "relative_attention", "transformer"],
     "Convolutions": ["ghost", "mbconv", "gnconv"],
     "Whole residual blocks": ["residual", "convnext", "csp", "mixer"],

@@ -25,6 +25,7 @@ LABELS = {
     "AvgPool2d": "average pool",
     "BatchNorm2d": "BatchNorm",
     "Hardsigmoid": "hard σ",
+    "Hardswish": "hard swish",
     "LeakyReLU": "leaky ReLU",
     "Linear": "linear",
     "MaxPool2d": "max pool",
@@ -43,16 +44,17 @@ LABELS = {
     "scaled_dot_product_attention": "softmax(q · k) v",
     "sigmoid": "σ",
     "stack": "interleave",
+    "sub": "−",
 }
 REARRANGE = {"__getitem__", "complex", "contiguous", "flatten", "flip", "interpolate", "permute", "reshape", "to"}
 REARRANGE |= {"unbind", "unfold", "unsqueeze"}
 CONSTANTS = {"new_ones"}  # operations that take only the shape and dtype of their input
 RANDOM = {"dropout"}  # operations that need no input
 WRITTEN_OUT = {"addcmul": lambda total, a, b: total + a * b}  # several operations in one
-ARITHMETIC = {"+", "×", "÷"}
+ARITHMETIC = {"+", "−", "×", "÷"}
 REDUCTIONS = {"mean", "max", "norm"}
 FOLLOWERS = {"BatchNorm", "LayerNorm", "LayerNorm2d"} | {"GELU", "ReLU", "ReLU6", "SiLU", "leaky ReLU"}
-FOLLOWERS |= {"σ", "hard σ", "softmax", "transpose"}
+FOLLOWERS |= {"σ", "hard σ", "hard swish", "softmax", "transpose"}
 AXES = {3: "bnc", 4: "bchw"}
 
 

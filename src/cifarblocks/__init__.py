@@ -10,6 +10,7 @@ from cifarblocks.checkpoints.trained import load
 from cifarblocks.creating import create_model
 from cifarblocks.fusing import fuse
 from cifarblocks.macs import count_macs
+from cifarblocks.models.attentions import list_attentions, register_attention
 from cifarblocks.pretrained import list_weights
 from cifarblocks.registry import is_model, list_models, register_model
 
@@ -23,11 +24,13 @@ __all__ = [
     "create_model",
     "fuse",
     "is_model",
+    "list_attentions",
     "list_models",
     "list_weights",
     "load",
     "load_published",
     "models",
+    "register_attention",
     "register_model",
     "restore",
 ]

@@ -82,6 +82,15 @@ def _split(c, radix, groups):
     return Case(lambda: blocks.SplitAttention(width, radix, groups), width, width, training_batch=2)
 
 
+def _cbam(c, hidden, norm):
+    return Case(lambda: blocks.CBAM(c, hidden, norm=norm), c, c)
+
+
+def _selective(c, groups, hidden):
+    width = c * groups
+    return Case(lambda: blocks.SelectiveKernel(width, groups, hidden), width, width, training_batch=2)
+
+
 def _resnest(c, width, stride, radix):
     planes = 4 * width * radix
     return Case(
@@ -144,11 +153,18 @@ filters = st.sampled_from([gnconv.depthwise_7x7, partial(blocks.GlobalLocalFilte
 CASES = {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
     "Bottleneck": st.builds(_bottleneck, channels, st.integers(1, 3), st.integers(1, 3), strides, attentions),
+    "CBAM": st.builds(
+        lambda c, r, norm: _same(blocks.CBAM, norm=norm)(c, r),
+        channels,
+        few,
+        st.sampled_from([nn.BatchNorm2d, nn.Identity]),
+    ),
     "CSPBottleneck": st.builds(lambda c: _same(blocks.CSPBottleneck)(2 * c), few),
     "CSPStage": st.builds(_csp, channels, few, st.integers(0, 3), strides, st.sampled_from(["ResNet", "Darknet"])),
     "ConvNeXtBlock": st.builds(
         _convnext, channels, st.sampled_from([None, 1e-6, 1.0]), st.sampled_from([nn.Identity, blocks.GRN])
     ),
+    "CoordinateAttention": st.builds(_same(blocks.CoordinateAttention), channels, channels),
     "CopyModule": st.builds(_copy, channels, channels, odd, few, strides),
     "DarknetBlock": st.builds(_same(blocks.DarknetBlock), channels, few),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
@@ -160,6 +176,7 @@ CASES = {
     "GhostModule": st.builds(_ghost, channels, channels, odd, few, strides),
     "LSKAttention": st.builds(_same(blocks.LSKAttention), from_two),
     "LSKBlock": st.builds(_same(blocks.LSKBlock), from_two, few),
+    "GlobalContext": st.builds(_same(blocks.GlobalContext), channels, from_two),
     "GlobalLocalFilter": st.builds(
         lambda c, size: _same(blocks.GlobalLocalFilter)(2 * c, size), few, st.tuples(few, few)
     ),
@@ -182,19 +199,25 @@ CASES = {
     "RelativeAttention": st.builds(_relative, channels, few, st.tuples(few, few)),
     "RelativeTransformerBlock": st.builds(_transformer, channels, few, st.tuples(few, few), strides),
     "ResNeStBottleneck": st.builds(_resnest, channels, st.integers(1, 2), strides, few),
+    "SelectiveKernel": st.builds(_selective, few, few, channels),
     "SelfAttention": st.builds(_attention(blocks.SelfAttention), channels, few, few),
+    "SimAM": st.builds(_same(blocks.SimAM), channels, st.sampled_from([1e-4, 0.1])),
     "SplitAttention": st.builds(_split, st.integers(1, 2), few, st.sampled_from([1, 2, 4])),
     "SqueezeExcite": st.builds(_same(blocks.SqueezeExcite), channels, channels),
     "TransformerBlock": st.builds(_attention(blocks.TransformerBlock), channels, few, few),
+    # In training a pooled map of one channel and one column is a single value, which BatchNorm cannot normalise.
+    "TripletAttention": st.builds(_same(blocks.TripletAttention), from_two, odd),
 }
 
 # Blocks wide enough that no part of them is dead by chance, and scales that do not hide a branch.
 GENERIC = {
     "BasicBlock": Case(lambda: blocks.BasicBlock(12, 16, 2, attention=blocks.ECA), 12, 16, 2),
     "Bottleneck": Case(lambda: blocks.Bottleneck(12, 8, 2, groups=2, base_width=64, attention=blocks.ECA), 12, 32, 2),
+    "CBAM": Case(lambda: blocks.CBAM(12, 8), 12, 12),
     "CSPBottleneck": Case(lambda: blocks.CSPBottleneck(12), 12, 12),
     "CSPStage": Case(lambda: blocks.CSPStage(6, 10, 2, 2), 6, 10, 2),
     "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
+    "CoordinateAttention": Case(lambda: blocks.CoordinateAttention(12), 12, 12),
     "CopyModule": Case(lambda: blocks.CopyModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "DarknetBlock": Case(lambda: blocks.DarknetBlock(8), 8, 8),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
@@ -204,6 +227,7 @@ GENERIC = {
     "GhostModule": Case(lambda: blocks.GhostModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "LSKAttention": Case(lambda: blocks.LSKAttention(6), 6, 6),
     "LSKBlock": Case(lambda: blocks.LSKBlock(6, 2), 6, 6),
+    "GlobalContext": Case(lambda: blocks.GlobalContext(12), 12, 12),
     "GlobalLocalFilter": Case(lambda: blocks.GlobalLocalFilter(6, (8, 10)), 6, 6),
     "GnConv": Case(lambda: blocks.GnConv(8, 3), 8, 8),
     "HorNetBlock": Case(lambda: blocks.HorNetBlock(8, 3, layer_scale=1.0), 8, 8),
@@ -226,14 +250,18 @@ GENERIC = {
         lambda: blocks.RelativeTransformerBlock(12, 16, (8, 5), 2, head_channels=4), 12, 16, 2
     ),
     "ResNeStBottleneck": Case(lambda: blocks.ResNeStBottleneck(12, 8, 2), 12, 32, 2, training_batch=2),
+    "SelectiveKernel": Case(lambda: blocks.SelectiveKernel(12, 2), 12, 12, training_batch=2),
     "SelfAttention": Case(lambda: blocks.SelfAttention(12, 4), 12, 12, tokens=10),
+    "SimAM": Case(lambda: blocks.SimAM(12), 12, 12),
     "SplitAttention": Case(lambda: blocks.SplitAttention(12, 2, 2), 12, 12, training_batch=2),
     "SqueezeExcite": Case(lambda: blocks.SqueezeExcite(12, 8), 12, 12),
     "TransformerBlock": Case(lambda: blocks.TransformerBlock(12, 4), 12, 12, tokens=10),
+    "TripletAttention": Case(lambda: blocks.TripletAttention(12), 12, 12),
 }
 
 # In training a bias before BatchNorm, a convolution between them or not, has no effect: the mean takes it away again.
 WITHOUT_GRADIENT_IN_TRAINING = {
+    "CoordinateAttention": frozenset({"reduce.0.bias"}),
     "GhostBottleneck": frozenset({"shortcut.0.1.bias"}),
     "MBConv": frozenset({"norm.bias"}),
     "ResNeStBottleneck": frozenset({"attention.reduce.bias"}),

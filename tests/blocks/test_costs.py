@@ -6,6 +6,7 @@ from fractions import Fraction
 from functools import partial
 
 import pytest
+from torch import nn
 
 import cifarblocks
 from cifarblocks import blocks
@@ -14,9 +15,11 @@ from cifarblocks import blocks
 BUILDS = {
     "BasicBlock": (lambda c: blocks.BasicBlock(c, c), (6,), (9,)),
     "Bottleneck": (lambda p: blocks.Bottleneck(4 * p, p), (6,), (9,)),
+    "CBAM": (lambda c, r: blocks.CBAM(c, r), (6, 4), (9, 5)),
     "CSPBottleneck": (lambda c: blocks.CSPBottleneck(c), (6,), (10,)),
     "CSPStage": (lambda c, d, n: blocks.CSPStage(c, d, n), (5, 6, 2), (7, 10, 3)),
     "ConvNeXtBlock": (lambda c: blocks.ConvNeXtBlock(c), (6,), (9,)),
+    "CoordinateAttention": (lambda c, r: blocks.CoordinateAttention(c, r), (6, 4), (9, 5)),
     "CopyModule": (lambda c, d: blocks.CopyModule(c, d), (6, 16), (9, 8)),
     "DarknetBlock": (lambda c: blocks.DarknetBlock(c), (6,), (9,)),
     "DropPath": (lambda c: blocks.DropPath(0.1), (6,), (9,)),
@@ -24,6 +27,7 @@ BUILDS = {
     "GRN": (lambda c: blocks.GRN(c), (6,), (9,)),
     "GhostBottleneck": (lambda c, e: blocks.GhostBottleneck(c, e, c), (6, 16), (10, 8)),
     "GhostModule": (lambda c, d: blocks.GhostModule(c, d), (6, 16), (9, 8)),
+    "GlobalContext": (lambda c, r: blocks.GlobalContext(c, r), (6, 4), (9, 5)),
     "GlobalLocalFilter": (lambda c, m, n: blocks.GlobalLocalFilter(c, (m, n)), (6, 7, 8), (10, 5, 4)),
     "GnConv": (lambda c, n: blocks.GnConv(c, n), (16, 4), (8, 1)),
     "HorNetBlock": (lambda c, n: blocks.HorNetBlock(c, n), (16, 4), (8, 2)),
@@ -50,10 +54,13 @@ BUILDS = {
         (64, 2, 3),
     ),
     "ResNeStBottleneck": (lambda p: blocks.ResNeStBottleneck(4 * p, p), (8,), (80,)),
+    "SelectiveKernel": (lambda c: blocks.SelectiveKernel(c), (64,), (1024,)),
     "SelfAttention": (lambda c, n: blocks.SelfAttention(c), (64, 5), (128, 9)),
+    "SimAM": (lambda c: blocks.SimAM(c), (6,), (9,)),
     "SplitAttention": (lambda c, r: blocks.SplitAttention(c, r), (60, 1), (80, 4)),
     "SqueezeExcite": (lambda c, r: blocks.SqueezeExcite(c, r), (6, 4), (9, 5)),
     "TransformerBlock": (lambda c, n: blocks.TransformerBlock(c), (64, 5), (128, 9)),
+    "TripletAttention": (lambda c, k: blocks.TripletAttention(c, k), (6, 7), (9, 3)),
 }
 TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
 
@@ -95,6 +102,9 @@ def test_costs_are_as_stated(name, choice):
 # By hand from the papers; the parity with another library holds those of the others.
 PAPERS = [
     (lambda: blocks.BasicBlock(16, 32, 2, shortcut=blocks.PaddingShortcut), 13_952),
+    (lambda: blocks.CBAM(64, norm=nn.Identity), 2 * 64 * 4 + 2 * 7 * 7),
+    (lambda: blocks.CoordinateAttention(64), (64 + 1 + 2) * 8 + 2 * (8 + 1) * 64),
+    (lambda: blocks.GlobalContext(256), 256 + (256 + 1 + 2) * 16 + (16 + 1) * 256),
     (lambda: blocks.GnConv(64, 2), 19_392),
     (lambda: blocks.GnConv(64, 5), 21_520),
     (lambda: blocks.GnConv(64, 4, filter=partial(blocks.GlobalLocalFilter, size=8)), 21_100),
@@ -107,6 +117,9 @@ PAPERS = [
     (lambda: blocks.MSCA(64), 11_200),
     (lambda: blocks.MSCABlock(64, 4), 55_552),
     (lambda: blocks.MSCAUnit(64), 19_520),
+    (lambda: blocks.SelectiveKernel(128, 32), 2 * (128 * 4 * 9 + 2 * 128) + (128 + 2) * 32 + 32 * 2 * 128),
+    (lambda: blocks.SimAM(64), 0),
+    (lambda: blocks.TripletAttention(64), 3 * (2 * 7 * 7 + 2)),
     (lambda: blocks.PreActBlock(16, 160), 16 * 160 * 9 + 160 * 160 * 9 + 16 * 160 + 2 * (16 + 160)),
 ]
 

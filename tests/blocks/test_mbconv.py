@@ -91,3 +91,21 @@ def test_lsk_mbconv_is_its_formula(c_out, stride, training):
 
 def test_the_choice_is_never_made_from_nothing():
     assert LSKMBConv(1, 4, expansion=2, reduction=16).select[0].out_channels == 1
+
+
+@pytest.mark.parametrize("build", [InvertedResidual, MBConv, LSKMBConv])
+def test_another_gate_is_built_for_the_hidden_channels_and_takes_the_place_of_the_blocks_own(build):
+    hidden = []
+
+    def nothing(channels: int) -> nn.Module:
+        hidden.append(channels)
+        return nn.Identity()
+
+    torch.manual_seed(0)
+    block = build(8, 8, gate=nothing).eval()
+    assert hidden == [32]
+    own = build(8, 8).eval()
+    own.load_state_dict(block.state_dict(), strict=False)
+    own.gate.register_forward_hook(lambda module, args, y: args[0])
+    x = torch.randn(2, 8, 5, 4)
+    torch.testing.assert_close(block(x), own(x))

@@ -55,6 +55,7 @@ REFUSED = [
     ("CopyModule", {"ratio": 9}, ["ratio", 9, "out_channels", 8]),
     ("GlobalLocalFilter", {"size": (8,)}, ["size", (8,)]),
     ("GlobalLocalFilter", {"channels": 7}, ["channels", 7]),
+    ("GlobalContext", {"hidden_channels": 1}, ["hidden_channels", 2, 1]),
     ("GnConv", {"channels": 36, "order": 4}, ["channels", 36, "order", 8]),
     ("InvertedResidual", {"kernel_size": 4}, ["kernel_size", 4]),
     ("LSKAttention", {"channels": 1}, ["channels", 1]),
@@ -64,9 +65,12 @@ REFUSED = [
     ("RelativeAttention", {"out_channels": 48, "head_channels": 32}, ["out_channels", 48, "head_channels", 32]),
     ("RelativeAttention", {"size": (8, 8, 8)}, ["size", (8, 8, 8)]),
     ("RelativeAttention", {"size": (0, 3)}, ["size", 0]),
+    ("SelectiveKernel", {"groups": 3}, ["channels", 8, "groups", 3]),
     ("SelfAttention", {"channels": 100, "head_channels": 64}, ["channels", 100, "head_channels", 64]),
+    ("SimAM", {"regularisation": -1e-4}, ["regularisation", -1e-4]),
     ("SplitAttention", {"channels": 64, "groups": 3}, ["channels", 64, "groups", 3]),
     ("SplitAttention", {"channels": 6, "groups": 3}, ["groups", 3, 32]),
+    ("TripletAttention", {"kernel_size": 4}, ["kernel_size", 4]),
 ]
 
 
@@ -79,17 +83,22 @@ def test_what_else_is_refused_by_name(name, arguments, named):
 
 # A block, the argument of a wrong type, and its value.
 WRONG_TYPES = [
+    ("CBAM", "norm", nn.BatchNorm2d(1)),
     ("CSPStage", "drop_path", None),
     ("CSPStage", "block", 3),
     ("ConvNeXtBlock", "layer_scale", "1"),
+    ("CoordinateAttention", "activation", "relu"),
     ("DropPath", "rate", "0.1"),
     ("ECA", "channels", "3"),
     ("GnConv", "channels", 8.0),
+    ("InvertedResidual", "gate", nn.Identity()),
+    ("LSKMBConv", "gate", "eca"),
     ("LayerNorm2d", "eps", True),
     ("LayerScale", "initial_value", None),
     ("MSCA", "strips", 7),
     ("PreActBlock", "stride", 1.5),
     ("RelativeAttention", "size", "88"),
+    ("SimAM", "regularisation", "1e-4"),
     ("SqueezeExcite", "activation", "relu"),
 ]
 

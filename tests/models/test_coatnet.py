@@ -13,7 +13,7 @@ from torch import nn
 
 import cifarblocks
 import cifarblocks.models.coatnet
-from cifarblocks.blocks import ECA, LSKMBConv, MBConv, RelativeTransformerBlock, SqueezeExcite
+from cifarblocks.blocks import CBAM, ECA, LSKMBConv, MBConv, RelativeTransformerBlock, SqueezeExcite
 
 
 def test_equals_timm():
@@ -90,6 +90,9 @@ def test_coatnet_cifar_opt_is_composed_of_timms_blocks(name, kernel_size):
         ("coatnet_0_custom_enhanced", {}, LSKMBConv, SqueezeExcite),
         ("coatnet_0_cifar", {}, MBConv, SqueezeExcite),
         ("coatnet_nano_cifar", {}, MBConv, SqueezeExcite),
+        ("coatnet_nano_cifar", {"attention": "cbam"}, MBConv, CBAM),
+        ("coatnet_nano_cifar", {"attention": "none"}, MBConv, nn.Identity),
+        ("coatnet_nano_cifar", {"convolution": "lsk_mbconv", "attention": "eca"}, LSKMBConv, ECA),
         ("coatnet_cifar_opt", {}, MBConv, ECA),
     ],
 )

@@ -6,10 +6,13 @@ the argument.
 
 from cifarblocks.blocks.attention import SelfAttention
 from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.cbam import CBAM
 from cifarblocks.blocks.convnext import GRN, ConvNeXtBlock
+from cifarblocks.blocks.coordinate_attention import CoordinateAttention
 from cifarblocks.blocks.csp import CSPBottleneck, CSPStage, DarknetBlock
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.ghost import CopyModule, GhostBottleneck, GhostModule
+from cifarblocks.blocks.global_context import GlobalContext
 from cifarblocks.blocks.gnconv import GlobalLocalFilter, GnConv, HorNetBlock
 from cifarblocks.blocks.lsk import LSKAttention, LSKBlock, LSKUnit
 from cifarblocks.blocks.mbconv import InvertedResidual, LSKMBConv, MBConv
@@ -18,10 +21,14 @@ from cifarblocks.blocks.msca import MSCA, MSCABlock, MSCAUnit
 from cifarblocks.blocks.relative_attention import RelativeAttention, RelativeTransformerBlock
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PaddingShortcut, PreActBlock, ProjectionShortcut
 from cifarblocks.blocks.se import SqueezeExcite
+from cifarblocks.blocks.selective_kernel import SelectiveKernel
+from cifarblocks.blocks.simam import SimAM
 from cifarblocks.blocks.split_attention import ResNeStBottleneck, SplitAttention
 from cifarblocks.blocks.transformer import PostNormBlock, TransformerBlock
+from cifarblocks.blocks.triplet_attention import TripletAttention
 
 __all__ = [
+    "CBAM",
     "ECA",
     "GRN",
     "MSCA",
@@ -30,11 +37,13 @@ __all__ = [
     "CSPBottleneck",
     "CSPStage",
     "ConvNeXtBlock",
+    "CoordinateAttention",
     "CopyModule",
     "DarknetBlock",
     "DropPath",
     "GhostBottleneck",
     "GhostModule",
+    "GlobalContext",
     "GlobalLocalFilter",
     "GnConv",
     "HorNetBlock",
@@ -56,8 +65,11 @@ __all__ = [
     "RelativeAttention",
     "RelativeTransformerBlock",
     "ResNeStBottleneck",
+    "SelectiveKernel",
     "SelfAttention",
+    "SimAM",
     "SplitAttention",
     "SqueezeExcite",
     "TransformerBlock",
+    "TripletAttention",
 ]

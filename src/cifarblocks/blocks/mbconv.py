@@ -30,6 +30,7 @@ class InvertedResidual(nn.Module):
         stride: of the depthwise convolution.
         expansion: hidden channels for each of `in_channels`; at 1 there is no first convolution.
         kernel_size: of the depthwise convolution, odd.
+        gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -51,15 +52,19 @@ class InvertedResidual(nn.Module):
         expansion: int = 4,
         *,
         kernel_size: int = 3,
+        gate: Callable[[int], nn.Module] | None = None,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride, expansion=expansion)
         require_rate(drop_path=drop_path)
         hidden = expansion * in_channels
+        if gate is None:
+            gate = partial(SqueezeExcite, hidden_channels=max(1, in_channels // 4), activation=nn.SiLU)
+        require_part(1, gate=gate)
         self.expand = nn.Identity() if expansion == 1 else conv_norm(in_channels, hidden, activation=nn.SiLU)
         self.depthwise = conv_norm(hidden, hidden, kernel_size, stride, groups=hidden, activation=nn.SiLU)
-        self.gate = SqueezeExcite(hidden, max(1, in_channels // 4), activation=nn.SiLU)
+        self.gate = gate(hidden)
         self.project = conv_norm(hidden, out_channels)
         self.drop_path = DropPath(drop_path)
         self.has_shortcut = stride == 1 and in_channels == out_channels
@@ -150,6 +155,7 @@ class LSKMBConv(nn.Module):
         kernel_sizes: of the depthwise convolutions, odd, one a branch.
         expansion: hidden channels for each of `in_channels`; at 1, too, there is a first convolution.
         reduction: the choice is made from hidden / reduction features, at least 1.
+        gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -172,6 +178,7 @@ class LSKMBConv(nn.Module):
         *,
         expansion: int = 4,
         reduction: int = 8,
+        gate: Callable[[int], nn.Module] | None = None,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
@@ -180,6 +187,9 @@ class LSKMBConv(nn.Module):
         require_odds(kernel_sizes=kernel_sizes)
         require_rate(drop_path=drop_path)
         hidden = expansion * in_channels
+        if gate is None:
+            gate = partial(SqueezeExcite, hidden_channels=max(1, hidden // 4), activation=nn.ReLU6)
+        require_part(1, gate=gate)
         self.expand = conv_norm(in_channels, hidden, activation=nn.ReLU6)
         self.branches = nn.ModuleList(
             conv_norm(hidden, hidden, size, stride, groups=hidden, activation=nn.ReLU6) for size in kernel_sizes
@@ -190,7 +200,7 @@ class LSKMBConv(nn.Module):
             nn.ReLU(),
             nn.Conv2d(features, hidden * len(kernel_sizes), 1, bias=False),
         )
-        self.gate = SqueezeExcite(hidden, max(1, hidden // 4), activation=nn.ReLU6)
+        self.gate = gate(hidden)
         self.project = conv_norm(hidden, out_channels)
         self.drop_path = DropPath(drop_path)
         self.has_shortcut = stride == 1 and in_channels == out_channels

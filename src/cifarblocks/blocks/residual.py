@@ -217,7 +217,7 @@ class PreActBlock(nn.Module):
     Where the shape changes, the shortcut is a 1×1 convolution without norm, fed by the normalised input (as in the
     authors' code); nothing stands after the addition.
 
-    Formula: y = shortcut + conv3×3(ReLU(BN(conv3×3(z)))), z = ReLU(BN(x)), shortcut = x or conv1×1(z)
+    Formula: y = shortcut + attention(conv3×3(ReLU(BN(conv3×3(z))))), z = ReLU(BN(x)), shortcut = x or conv1×1(z)
 
     Origin: written from the paper; the authors' code is BSD-2.
 
@@ -225,6 +225,7 @@ class PreActBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
+        attention: builds a gate for `out_channels` channels at the end of the branch; by default none.
         dropout: dropout rate between the convolutions.
         drop_path: probability of dropping the branch of an image in training.
 
@@ -240,10 +241,18 @@ class PreActBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, *, dropout: float = 0.0, drop_path: float = 0.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        attention: Attention = nn.Identity,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         require_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        require_part(1, attention=attention)
         require_number(0, 1, dropout=dropout)
         require_rate(drop_path=drop_path)
         self.norm1 = nn.BatchNorm2d(in_channels)
@@ -253,6 +262,7 @@ class PreActBlock(nn.Module):
         self.activation2 = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.attention = attention(out_channels)
         self.drop_path = DropPath(drop_path)
         changes = stride != 1 or in_channels != out_channels
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else None
@@ -261,6 +271,7 @@ class PreActBlock(nn.Module):
         y = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
         y = self.conv2(self.dropout(self.activation2(self.norm2(self.conv1(y)))))
+        y = self.attention(y)
         return shortcut + self.drop_path(y)
 
 

@@ -13,6 +13,7 @@ from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
 from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.attentions import NAMES, find_attention
 from cifarblocks.models.classifier import Classifier, Head, PooledHead
 from cifarblocks.models.initialise import initialise_coatnet
 from cifarblocks.models.stages import build_stages, stage_info
@@ -31,6 +32,7 @@ class CoAtNetArguments(Arguments):
     """Arguments of the networks of table 3 and their relatives."""
 
     convolution: Annotated[str, 'Block of S1 and S2: "mbconv" or "lsk_mbconv".'] = "mbconv"
+    attention: Annotated[str | None, f"Gate of these blocks: {NAMES}; None is the paper's."] = None
 
 
 def coatnet(
@@ -124,10 +126,12 @@ def table_coatnet(
     S0 and S1 have `stem_stride`: 2, or 1 for small images. `LSKMBConv` has no shortcut where the shape changes.
 
     Raises:
-        ValueError: if `convolution` is not one of `CONVOLUTIONS`.
+        ValueError: if `convolution` is not one of `CONVOLUTIONS`, or `attention` not a name of `list_attentions`.
     """
     stem, strides = Stem(partial(double_stem, stride=stem_stride), stem_stride), (stem_stride, 2, 2, 2)
-    parts = (stem, choose(CONVOLUTIONS, convolution=given.convolution), RelativeTransformerBlock, tanh_head)
+    gate = None if given.attention is None else find_attention(given.attention)
+    convolution = partial(choose(CONVOLUTIONS, convolution=given.convolution), gate=gate)
+    parts = (stem, convolution, RelativeTransformerBlock, tanh_head)
     return coatnet(given, *parts, stem_channels, widths=widths, depths=depths, strides=strides)
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import nn
 
 from cifarblocks.blocks.checks import choose, require_int
 from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.residual import Attention, BasicBlock, Bottleneck, PaddingShortcut, ProjectionShortcut
-from cifarblocks.blocks.se import SqueezeExcite
 from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.attentions import AttentionArguments, find_attention
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
@@ -22,11 +22,6 @@ __all__ = [
     "resnet_44", "resnet_50", "resnet_56", "resnet_110",
 ]  # fmt: skip
 
-ATTENTIONS: dict[str, Attention] = {
-    "none": nn.Identity,
-    "eca": ECA,
-    "se": SqueezeExcite,
-}
 SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # as section 3.3 of ResNet calls them
 
 
@@ -45,10 +40,8 @@ class PositionArguments(ShortcutArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetArguments(PositionArguments):
+class ResNetArguments(AttentionArguments, PositionArguments):
     """Arguments of `resnet_20` to `resnet_110`."""
-
-    attention: Annotated[str, '"none", "eca" (adaptive kernel) or "se" (a sixteenth of the channels).'] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +57,7 @@ class ECAArguments(KernelArguments, PositionArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNetArguments(Arguments):
+class ImageNetArguments(AttentionArguments):
     """Arguments of `resnet_18` to `resnet_50`."""
 
     stem: Annotated[str, '"cifar", a 3×3 convolution at full resolution, or "imagenet", the paper\'s.'] = "cifar"
@@ -126,9 +119,9 @@ def plain_resnet(given: ResNetArguments, depth: int) -> Classifier:
     """The network of `depth` layers with its gate told by name.
 
     Raises:
-        ValueError: if `attention` is not one of `ATTENTIONS`.
+        ValueError: if `attention` is not a name of `list_attentions`.
     """
-    return gated_resnet(given, depth, choose(ATTENTIONS, attention=given.attention))
+    return gated_resnet(given, depth, find_attention(given.attention))
 
 
 def imagenet_resnet(
@@ -137,17 +130,18 @@ def imagenet_resnet(
     """A network of table 1; its stages have `expansion` times 64, 128, 256 and 512 output channels.
 
     Raises:
-        ValueError: if `stem` is not one of `STEMS`.
+        ValueError: if `stem` is not one of `STEMS`, or `attention` not a name of `list_attentions`.
     """
     widths = [width * expansion for width in (64, 128, 256, 512)]
+    block = partial(block, attention=find_attention(given.attention))
     return resnet(given, block, choose(STEMS, stem=given.stem), 64, widths=widths, depths=depths, strides=(1, 2, 2, 2))
 
 
 def by_output(
-    block: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int, *, drop_path: float
+    block: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int, **others: Any
 ) -> nn.Module:
     """Build a bottleneck, called by its bottleneck's channels, for the output channels by which stages are called."""
-    return block(in_channels, out_channels // 4, stride, drop_path=drop_path)
+    return block(in_channels, out_channels // 4, stride, **others)
 
 
 @registered_with(ResNetArguments)

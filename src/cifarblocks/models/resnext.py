@@ -10,6 +10,7 @@ from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.checks import Size, require_int
 from cifarblocks.blocks.residual import Bottleneck
 from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.attentions import AttentionArguments, find_attention
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.resnet import by_output, resnet
@@ -19,15 +20,19 @@ from cifarblocks.models.stems import STEMS, imagenet_stem
 __all__ = ["resnext18_dropout", "resnext_29_8x64d", "resnext_29_32x4d"]
 
 
-def cifar_resnext(given: Arguments, cardinality: int, base_width: int) -> Classifier:
+def cifar_resnext(given: AttentionArguments, cardinality: int, base_width: int) -> Classifier:
     """The 29 layers of section 5.3: 3×3 stem of 64 channels, three stages of three bottlenecks, projection shortcuts.
 
     Args:
         given: the arguments of the classifier.
         cardinality: groups of the 3×3 convolutions.
         base_width: channels of a group in the first stage.
+
+    Raises:
+        ValueError: if `attention` is not a name of `list_attentions`.
     """
-    block = partial(by_output, partial(Bottleneck, groups=cardinality, base_width=base_width))
+    bottleneck = partial(Bottleneck, groups=cardinality, base_width=base_width)
+    block = partial(by_output, bottleneck, attention=find_attention(given.attention))
     return resnet(given, block, STEMS["cifar"], 64, widths=(256, 512, 1024), depths=(3, 3, 3), strides=(1, 2, 2))
 
 
@@ -63,14 +68,14 @@ class StraightBottleneck(nn.Module):
         return self.activation3(self.shortcut(x) + self.drop_path(self.expand(y)))
 
 
-@registered_with(Arguments)
-def resnext_29_32x4d(given: Arguments) -> Classifier:
+@registered_with(AttentionArguments)
+def resnext_29_32x4d(given: AttentionArguments) -> Classifier:
     """ResNeXt-29 for CIFAR (section 5.3) with 32 groups of 4 channels, smaller than any of table 7."""
     return cifar_resnext(given, cardinality=32, base_width=4)
 
 
-@registered_with(Arguments)
-def resnext_29_8x64d(given: Arguments) -> Classifier:
+@registered_with(AttentionArguments)
+def resnext_29_8x64d(given: AttentionArguments) -> Classifier:
     """ResNeXt-29 for CIFAR (table 7) with 8 groups of 64 channels."""
     return cifar_resnext(given, cardinality=8, base_width=64)
 

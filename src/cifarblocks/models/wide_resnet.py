@@ -7,7 +7,8 @@ from typing import Annotated
 from torch import nn
 
 from cifarblocks.blocks.residual import PreActBlock
-from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.models.arguments import registered_with
+from cifarblocks.models.attentions import AttentionArguments, find_attention
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
 from cifarblocks.models.stages import build_stages, stage_info
@@ -16,7 +17,7 @@ __all__ = ["wrn_16_4", "wrn_28_10"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WideResNetArguments(Arguments):
+class WideResNetArguments(AttentionArguments):
     """Arguments of every Wide ResNet."""
 
     dropout: Annotated[float, "Dropout rate between the convolutions of each block alone (section 2.4)."] = 0.0
@@ -29,9 +30,12 @@ def wide_resnet(given: WideResNetArguments, depth: int, factor: int) -> Classifi
         given: the arguments of the classifier.
         depth: 6n + 4.
         factor: widening factor; the stages have 16, 32 and 64 times it channels.
+
+    Raises:
+        ValueError: if `attention` is not a name of `list_attentions`.
     """
     widths, strides = (16 * factor, 32 * factor, 64 * factor), (1, 2, 2)
-    block = partial(PreActBlock, dropout=given.dropout)
+    block = partial(PreActBlock, attention=find_attention(given.attention), dropout=given.dropout)
     activated = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
     return Classifier(
         nn.Conv2d(given.in_channels, 16, 3, padding=1, bias=False),

@@ -1,0 +1,97 @@
+"""Gates by name, for the argument `attention` of the named classifiers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, TypeVar
+
+from torch import nn
+
+from cifarblocks.blocks.cbam import CBAM
+from cifarblocks.blocks.checks import choose, require_part, shown
+from cifarblocks.blocks.coordinate_attention import CoordinateAttention
+from cifarblocks.blocks.eca import ECA
+from cifarblocks.blocks.global_context import GlobalContext
+from cifarblocks.blocks.lsk import LSKAttention
+from cifarblocks.blocks.msca import MSCA
+from cifarblocks.blocks.residual import Attention
+from cifarblocks.blocks.se import SqueezeExcite
+from cifarblocks.blocks.selective_kernel import SelectiveKernel
+from cifarblocks.blocks.simam import SimAM
+from cifarblocks.blocks.triplet_attention import TripletAttention
+from cifarblocks.models.arguments import Arguments
+
+Gate = TypeVar("Gate", bound=Attention)
+
+_attentions: dict[str, Attention] = {
+    "none": nn.Identity,
+    "cbam": CBAM,
+    "coordinate": CoordinateAttention,
+    "eca": ECA,
+    "global_context": GlobalContext,
+    "lsk": LSKAttention,
+    "msca": MSCA,
+    "se": SqueezeExcite,
+    "selective_kernel": SelectiveKernel,
+    "simam": SimAM,
+    "triplet": TripletAttention,
+}
+NAMES = ", ".join(f'"{name}"' for name in _attentions) + ", or a name given to `register_attention`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionArguments(Arguments):
+    """Arguments of networks with a gate in each block, told by its name."""
+
+    attention: Annotated[str, f"Gate of each block: {NAMES}."] = "none"
+
+
+def register_attention(name: str) -> Callable[[Gate], Gate]:
+    """Make a gate of your own known as `attention=name` of the named classifiers; use it as a decorator.
+
+    A gate is a class or function that is called with the number of channels and builds a module that keeps
+    (b, c, h, w). Register it again in each process that builds or loads such a classifier.
+
+    Args:
+        name: Name for the argument `attention`.
+
+    Raises:
+        TypeError: If the name is not a string, or the gate cannot be called with a number of channels.
+        ValueError: If an attention of that name is registered already.
+
+    >>> @register_attention("wide_eca")
+    ... def wide_eca(channels):
+    ...     return ECA(channels, kernel_size=7)
+    >>> from cifarblocks import create_model
+    >>> create_model("resnet_20", attention="wide_eca").stages[0][0].attention2.conv.kernel_size
+    (7,)
+    """
+    if not isinstance(name, str):
+        raise TypeError(f'name must be a string, as in @register_attention("mine"), got {name!r}')
+
+    def register(attention: Gate) -> Gate:
+        require_part(1, attention=attention)
+        if name in _attentions:
+            raise ValueError(f"name {name!r} is already registered, for {shown(_attentions[name])}")
+        _attentions[name] = attention
+        return attention
+
+    return register
+
+
+def list_attentions(pattern: str = "*") -> list[str]:
+    """Return the sorted names of attentions that match a shell wildcard, those of `register_attention` among them.
+
+    >>> list_attentions("s*")
+    ['se', 'selective_kernel', 'simam']
+    """
+    return sorted(name for name in _attentions if fnmatchcase(name, pattern))
+
+
+def find_attention(name: str) -> Attention:
+    """Return the gate of that name, to be called with a number of channels.
+
+    Raises:
+        ValueError: If there is none; the message has the names.
+    """
+    return choose(_attentions, attention=name)
