@@ -76,6 +76,13 @@ def test_a_path_that_exists_wins_over_a_name(tmp_path, monkeypatch):
     assert find_weights(name).read_text() == "here"
 
 
+def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "last.safetensors").touch()
+    assert find_weights("~/last.safetensors") == tmp_path / "last.safetensors"
+    assert find_weights("~") == tmp_path / "last.safetensors"
+
+
 def test_a_run_folder_has_the_weights_that_are_asked_for(tmp_path):
     for which in ("last", "best"):
         (tmp_path / f"{which}.safetensors").touch()
