@@ -16,7 +16,7 @@ from typing import Any
 
 import accuracy
 import torch
-from measuring import RESULTS, markdown, read_record, read_result, write
+from measuring import RESULTS, described, markdown, read_record, read_result, surroundings, write
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -41,7 +41,17 @@ LIMITS = {
     "digits (UCI, 8x8)": "For scanned digits of 8×8 pixels as in the UCI data set, to try things on; it was not "
     "measured on other handwriting.",
 }
-COLUMNS = ("weights", "top-1 of the run", "float32", "float32, stored", "bfloat16", "bfloat16, stored", "size")
+COLUMNS = (
+    "weights",
+    "test images",
+    "top-1 of the run",
+    "float32",
+    "float32, stored",
+    "bfloat16",
+    "bfloat16, stored",
+    "size",
+    "measured on",
+)
 
 
 def halved(model: nn.Module) -> dict[str, Tensor]:
@@ -89,7 +99,8 @@ def ship(run: Path, source: str, directory: Path) -> dict[str, Any]:
         for kind, trained in (("run", before), ("stored", after))
         for type_name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
     }
-    return {"name": name, "top1": summary["test_top1"], "bytes": (folder / FILE).stat().st_size, **scores}
+    size = {"images": summary["test_images"], "bytes": (folder / FILE).stat().st_size}
+    return {"name": name, "top1": summary["test_top1"], **size, **scores, **surroundings()}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -97,18 +108,20 @@ def table(record: dict[str, Any]) -> str:
     rows = [
         [
             f"`{row['name']}`",
+            f"{row['images']:,}",
             *(
                 f"{row[key]:.2f} %"
                 for key in ("top1", "run_float32", "stored_float32", "run_bfloat16", "stored_bfloat16")
             ),
             f"{row['bytes'] / 1e6:.2f} MB",
+            described(row),
         ]
         for row in record.values()
     ]
     return f"""# Weights of the package
 
 Made by `python benchmarks/pretrained.py`: top-1 accuracy on the test images of each weight's data, of the weights of
-the run and of the stored ones, whose convolutions and linear layers are in float16. bfloat16 is autocast.
+the run and of the stored ones, whose convolutions and linear layers are in float16. One run each. bfloat16 is autocast.
 
 {markdown(COLUMNS, rows)}"""
 

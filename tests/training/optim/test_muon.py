@@ -31,6 +31,17 @@ def test_orthogonalised_changes_the_singular_values_alone(shape):
     assert 0.6 < many.min() <= many.max() < 1.3
 
 
+def assert_two_steps(optimizer, weight, gradients, step):
+    """Compare two steps, of momentum 0.6 with Nesterov's look ahead, with step(weight, direction)."""
+    first, second = gradients
+    expected = weight.data.clone()
+    for gradient, direction in ((first, 1.6 * first), (second, 1.6 * second + 0.36 * first)):
+        expected = step(expected, direction)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(weight.data, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_two_steps_of_muon_are_those_of_its_formula():
     generator = torch.Generator().manual_seed(2)
     start, first, second = (torch.randn(4, 3, 3, 3, generator=generator) for _ in range(3))
@@ -41,13 +52,7 @@ def test_two_steps_of_muon_are_those_of_its_formula():
         weight = weight * 2 / weight.square().sum().sqrt()  # √4 rows
         return weight - 0.1 * by_singular_values(direction.reshape(4, 27)).reshape(weight.shape)
 
-    weight.grad = first.clone()
-    optimizer.step()
-    expected = step(start, 1.6 * first)
-    torch.testing.assert_close(weight.data, expected, atol=1e-5, rtol=1e-4)
-    weight.grad = second.clone()
-    optimizer.step()
-    torch.testing.assert_close(weight.data, step(expected, 1.6 * second + 0.36 * first), atol=1e-5, rtol=1e-4)
+    assert_two_steps(optimizer, weight, (first, second), step)
 
 
 def test_filters_of_one_shape_move_each_by_its_own_gradient():
@@ -75,13 +80,7 @@ def test_two_steps_of_muon_beside_adamw_are_those_of_its_formula(shape):
     def step(weight, direction):
         return 0.97 * weight - 0.1 * 0.2 * longer**0.5 * by_singular_values(direction.flatten(1)).reshape(shape)
 
-    weight.grad = first.clone()
-    optimizer.step()
-    expected = step(start, 1.6 * first)
-    torch.testing.assert_close(weight.data, expected, atol=1e-5, rtol=1e-4)
-    weight.grad = second.clone()
-    optimizer.step()
-    torch.testing.assert_close(weight.data, step(expected, 1.6 * second + 0.36 * first), atol=1e-5, rtol=1e-4)
+    assert_two_steps(optimizer, weight, (first, second), step)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon since 2.9")
