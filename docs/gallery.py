@@ -1,13 +1,12 @@
 """The gallery of blocks, one page of Markdown made from their docstrings: `python docs/gallery.py > gallery.md`.
 
-`mkdocs build` makes it by itself, see `hooks` in mkdocs.yml. A block stands in the group of its file, or under Others.
+`mkdocs build` makes it by itself, see pages.py. A block stands in the group of its file, or under Others.
 """
 
 import inspect
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
 
 from flow import picture
 from torch import nn
@@ -114,14 +113,6 @@ def links(text: str) -> str:
     """Addresses as links."""
     text = re.sub(r"(?:https://arxiv.org/abs/|arXiv )(\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
     return re.sub(r"(?<!\()https://[\w./-]*\w", r"<\g<0>>", text)
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """Add the page to those that mkdocs builds."""
-    from mkdocs.structure.files import File
-
-    files.append(File.generated(config, "gallery.md", content=page()))
-    return files
 
 
 if __name__ == "__main__":

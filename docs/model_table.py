@@ -1,4 +1,4 @@
-"""The table of classifiers, docs/models.md, from the registry: `python docs/model_table.py`, half a minute.
+"""Write the table of classifiers, docs/models.md, from the registry: `python docs/model_table.py`, a minute.
 
 With `--check` nothing is written; the exit status is 1 if the page is not what would be.
 """
@@ -15,32 +15,76 @@ import cifarblocks
 from cifarblocks.registry import find_model
 
 PAGE = Path(__file__).with_name("models.md")
-HEAD = """# Classifiers
+HEAD = """# Models
 
-Made by `python docs/model_table.py` from the registry. Parameters for 100 classes, at the network's own image size,
-which is the paper's where parameters depend on it; multiply-adds of one image, one
-multiplication with its addition counting as one, normalisation, activations, pooling and Fourier transforms not
-counted. The paper's size is 224 for networks made for it. The last map is that of a 32×32 image: one of 1×1 is what
-becomes of a network for large images, and why there are the `_cifar` networks. `python -m cifarblocks show NAME`
-tells more of one.
+Made by `python docs/model_table.py` from the registry, by families. Networks for small images come first.
 
-| name | what it is | parameters | multiply-adds at 32×32 | at the paper's size | last map |
-|---|---|---:|---:|---:|---:|
+- **Parameters** are those of 100 classes.
+- **Multiply-adds** are those of one image: one multiplication with its addition is one. Normalisation, activations,
+  pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an `eca_resnet_20` for ten
+  classes, where it is 40,814,192 here.
+- **Last map** is that of a 32×32 image. If it is 1×1, the network is made for large images: take its `_cifar` twin.
+- **Accuracy** is that of the [trained weights](weights.md) in the package, top-1 on the test images.
+
+`create_model(name)` builds one, and `cifarblocks show NAME` prints its arguments and parts.
 """
+COLUMNS = """
+| name | what it is | parameters | multiply-adds at 32×32 | at 224×224 | last map | accuracy |
+|---|---|---:|---:|---:|---:|---|
+"""
+FAMILIES = {  # file of cifarblocks.models → heading
+    "resnet": "ResNet and ECA-Net",
+    "ablations": "Ablations of ECA-Net",
+    "wide_resnet": "Wide ResNet",
+    "resnext": "ResNeXt",
+    "ghostnet": "GhostNet",
+    "resnest": "ResNeSt",
+    "cspnet": "CSPNet",
+    "convnext": "ConvNeXt",
+    "mscan": "MSCAN (SegNeXt)",
+    "lsknet": "LSKNet",
+    "hornet": "HorNet",
+    "coatnet": "CoAtNet",
+    "vit": "Vision Transformer",
+    "mixer": "MLP-Mixer",
+    "simple": "Small networks to compare with",
+}
 
 
 def page() -> str:
-    """The whole page."""
-    return HEAD + "".join(map(line, cifarblocks.list_models()))
+    """Return the whole page."""
+    families: dict[str, list[str]] = {family: [] for family in FAMILIES}
+    for name in cifarblocks.list_models():
+        families.setdefault(find_model(name).__module__.split(".")[-1], []).append(name)
+    sections = []
+    for family, names in families.items():
+        lines = map(line, sorted(names, key=lambda name: (is_large(name), natural(name))))
+        sections.append(f"\n## {FAMILIES.get(family, family)}\n{COLUMNS}{''.join(lines)}")
+    return HEAD + "".join(sections)
+
+
+def natural(name: str) -> list[str | int]:
+    """Return a key that sorts names by the numbers in them.
+
+    >>> sorted(["resnet_110", "resnet_20"], key=natural)
+    ['resnet_20', 'resnet_110']
+    """
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def is_large(name: str) -> bool:
+    """Return whether a network is made for images of 224×224."""
+    model = build(name)
+    last = model.feature_info[-1] if model.feature_info else None
+    return model.image_size == (224, 224) or (last is not None and last.stride == 32)
 
 
 def line(name: str) -> str:
-    """One classifier."""
+    """Return the line of a classifier."""
     factory = find_model(name)
     own, small = build(name), build(name, image_size=32)
     last = own.feature_info[-1] if own.feature_info else None
-    at_224 = own.image_size == (224, 224) or (last is not None and last.stride == 32)
-    large = f"{cifarblocks.count_macs(build(name, image_size=224)):,} (224)" if at_224 else "the same"
+    large = f"{cifarblocks.count_macs(build(name, image_size=224)):,}" if is_large(name) else ""
     about = inspect.getdoc(factory) or ""
     summary = " ".join(about.partition("\n\n")[0].split())
     address = re.search(r"https://\S+\d", about + (inspect.getdoc(inspect.getmodule(factory)) or ""))
@@ -53,12 +97,20 @@ def line(name: str) -> str:
         f"{cifarblocks.count_macs(small):,}",
         large,
         f"{last.channels}×{32 // last.stride}×{32 // last.stride}" if last else "none",
+        accuracy(name),
     ]
     return f"| {' | '.join(cells)} |\n"
 
 
+def accuracy(name: str) -> str:
+    """Return the accuracies of the trained weights of a classifier, from their cards."""
+    weights = cifarblocks.list_weights(f"{name}.*")
+    results = [(cifarblocks.load(each).card.accuracy or {}, each.partition(".")[2]) for each in weights]
+    return ", ".join(f"{result['top1']:.2f} % (`{tag}`)" for result, tag in results)
+
+
 def build(name: str, **arguments: Any) -> Any:
-    """The classifier, on the meta device."""
+    """Return the classifier, on the meta device."""
     with torch.device("meta"):
         return cifarblocks.create_model(name, **arguments)
 

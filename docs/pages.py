@@ -1,0 +1,61 @@
+"""Pages of the site that stand elsewhere in the repository, for `hooks` in mkdocs.yml.
+
+The gallery is made from docstrings; README.md, CONTRIBUTING.md, CHANGELOG.md and examples/README.md are copied. Their
+links to files that are no pages become plain text.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+import gallery
+
+ROOT = Path(__file__).parents[1]
+COPIED = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "examples/README.md": "examples.md",
+}
+PLACES = COPIED | {"src/cifarblocks/blocks": "gallery.md"}  # path in the repository → page, where it is not in docs/
+
+
+def copied(path: str) -> str:
+    """Return a file of the repository as a page of the site.
+
+    >>> copied("CONTRIBUTING.md").startswith("# Contributing")
+    True
+    """
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", lambda link: relinked(path, *link.groups()), read(path))
+
+
+def read(path: str) -> str:
+    """Return the text of a file of the repository."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def relinked(path: str, image: str, label: str, target: str) -> str:
+    """Return a link of a file of the repository as it is on the site.
+
+    >>> relinked("examples/README.md", "", "the guide", "../docs/guides/recipes.md#muon")
+    '[the guide](guides/recipes.md#muon)'
+    >>> relinked("README.md", "", "the digits", "src/digits.md")
+    'the digits'
+    """
+    if re.match(r"https?:|#|mailto:", target):
+        return f"{image}[{label}]({target})"
+    file, mark, anchor = target.partition("#")
+    inside = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
+    page = inside.removeprefix("docs/") if inside.startswith("docs/") else PLACES.get(inside)
+    return label if page is None else f"{image}[{label}]({page}{mark}{anchor})"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages to those that mkdocs builds."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "gallery.md", content=gallery.page()))
+    for path, page in COPIED.items():
+        files.append(File.generated(config, page, content=copied(path)))
+    return files
