@@ -136,13 +136,6 @@ def test_a_shortcut_has_a_lane_of_its_own():
     assert {bend.column for bend in shortcut[1:-1]} == {1}
 
 
-def test_the_python_of_the_first_page_prints_what_it_says():
-    examples = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", (DOCS / "index.md").read_text(), flags=re.M | re.S))
-    test = doctest.DocTestParser().get_doctest(examples, {}, "index.md", "index.md", 0)
-    assert len(test.examples) >= 6
-    assert doctest.DocTestRunner().run(test).failed == 0
-
-
 def test_each_heading_of_the_disagreements_is_a_file_of_blocks():
     files = {gallery.file_of(getattr(blocks, name)) for name in blocks.__all__}
     text = gallery.DISAGREEMENTS.read_text()

@@ -1,4 +1,4 @@
-"""The scripts of docs/slurm.md, run by bash with stand-ins for `srun` and `scontrol`: signal, requeue, second start."""
+"""The scripts of docs/guides/slurm.md, run by bash with stand-ins for `srun` and `scontrol`: signal, requeue, second start."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "slurm.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "slurm.md"
 SRUN = """#!/bin/bash
 for task in $(seq 0 $((SLURM_NTASKS - 1))); do
     SLURM_PROCID=$task SLURM_LOCALID=$task "$@" &

@@ -270,23 +270,6 @@ def test_true_and_false_become_switches():
     assert RECIPES.name == "recipes.toml"
 
 
-def test_the_commands_of_the_guide_have_options_that_exist(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("flowers", "imagenet"):
-        Path(folder).mkdir()
-    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text().replace("\\\n", " ")
-    commands = [line.partition("cifarblocks train")[2] for line in text.splitlines() if "cifarblocks train " in line]
-    assert len(commands) >= 8
-    for command in commands:
-        if "--recipe resnet_cifar100_sgd" not in command or "300_epochs" in command:  # the misspelt one
-            words = shlex.split(command)
-            if "--teacher" in words:  # the weights that another command trains
-                teacher = Path(words[words.index("--teacher") + 1])
-                teacher.parent.mkdir(parents=True)
-                write_weights(teacher)
-            assert parse(*words).epochs >= 1
-
-
 def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(prepared):
     for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
         run = prepared("--name", name, *arguments)
