@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gallery import links
 
 import cifarblocks
 from cifarblocks.registry import find_model
@@ -20,18 +21,23 @@ HEAD = """# Models
 Made by `python docs/model_table.py` from the registry, by families. Networks for small images come first.
 
 - **Parameters** are those of 100 classes.
-- **Multiply-adds** are those of one image: one multiplication with its addition is one. Normalisation, activations,
-  pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an `eca_resnet_20` for ten
+- **Multiply-adds** are those of one image of 32×32: one multiplication with its addition is one. Normalisation,
+  activations, pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an `eca_resnet_20` for ten
   classes, where it is 40,814,192 here.
 - **Last map** is that of a 32×32 image. If it is 1×1, the network is made for large images: take its `_cifar` twin.
 - **Accuracy** is that of the [trained weights](weights.md) in the package, top-1 on the test images.
 
 `create_model(name)` builds one, and `cifarblocks show NAME` prints its arguments and parts.
 """
-COLUMNS = """
-| name | what it is | parameters | multiply-adds at 32×32 | at 224×224 | last map | accuracy |
-|---|---|---:|---:|---:|---:|---|
-"""
+COLUMNS = {  # heading → its alignment
+    "name": "---",
+    "what it is": "---",
+    "parameters": "---:",
+    "multiply-adds": "---:",
+    "at 224×224": "---:",
+    "last map": "---:",
+    "accuracy": "---",
+}
 FAMILIES = {  # file of cifarblocks.models → heading
     "resnet": "ResNet and ECA-Net",
     "ablations": "Ablations of ECA-Net",
@@ -58,9 +64,17 @@ def page() -> str:
         families.setdefault(find_model(name).__module__.split(".")[-1], []).append(name)
     sections = []
     for family, names in families.items():
-        lines = map(line, sorted(names, key=lambda name: (is_large(name), natural(name))))
-        sections.append(f"\n## {FAMILIES.get(family, family)}\n{COLUMNS}{''.join(lines)}")
+        rows = [cells(name) for name in sorted(names, key=lambda name: (is_large(name), natural(name)))]
+        about = inspect.getdoc(inspect.getmodule(find_model(names[0]))) or ""
+        sections.append(f"\n## {FAMILIES.get(family, family)}\n\n{links(about.splitlines()[0])}\n\n{table(rows)}")
     return HEAD + "".join(sections)
+
+
+def table(rows: list[list[str]]) -> str:
+    """Return a table of those columns that have something in one of the rows."""
+    kept = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
+    lines = [[*COLUMNS], [*COLUMNS.values()], *rows]
+    return "".join(f"| {' | '.join(line[place] for place in kept)} |\n" for line in lines)
 
 
 def natural(name: str) -> list[str | int]:
@@ -79,27 +93,20 @@ def is_large(name: str) -> bool:
     return model.image_size == (224, 224) or (last is not None and last.stride == 32)
 
 
-def line(name: str) -> str:
-    """Return the line of a classifier."""
-    factory = find_model(name)
+def cells(name: str) -> list[str]:
+    """Return the row of a classifier."""
     own, small = build(name), build(name, image_size=32)
     last = own.feature_info[-1] if own.feature_info else None
-    large = f"{cifarblocks.count_macs(build(name, image_size=224)):,}" if is_large(name) else ""
-    about = inspect.getdoc(factory) or ""
-    summary = " ".join(about.partition("\n\n")[0].split())
-    address = re.search(r"https://\S+\d", about + (inspect.getdoc(inspect.getmodule(factory)) or ""))
-    label = "paper of the blocks" if "of no paper" in summary else "paper"
-    paper = f" [{label}]({address[0]})" if address and "https://" not in summary else ""
-    cells = [
+    summary = " ".join((inspect.getdoc(find_model(name)) or "").partition("\n\n")[0].split())
+    return [
         f"`{name}`",
-        re.sub(r"https://\S+\d", r"<\g<0>>", summary) + paper,
+        links(summary),
         f"{sum(parameter.numel() for parameter in own.parameters()):,}",
         f"{cifarblocks.count_macs(small):,}",
-        large,
-        f"{last.channels}×{32 // last.stride}×{32 // last.stride}" if last else "none",
+        f"{cifarblocks.count_macs(build(name, image_size=224)):,}" if is_large(name) else "",
+        f"{last.channels}×{32 // last.stride}×{32 // last.stride}" if last else "",
         accuracy(name),
     ]
-    return f"| {' | '.join(cells)} |\n"
 
 
 def accuracy(name: str) -> str:

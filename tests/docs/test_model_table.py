@@ -14,6 +14,6 @@ def test_the_page_has_a_line_of_each_classifier(name):
     assert f"| `{name}` |" in page, f"{name} is not in docs/models.md: run python docs/model_table.py"
 
 
-def test_the_line_of_a_classifier_is_what_the_registry_gives():
+def test_the_row_of_a_classifier_is_what_the_registry_gives():
     (line,) = [line for line in model_table.PAGE.read_text().splitlines(keepends=True) if line.startswith("| `cnn`")]
-    assert model_table.line("cnn") == line
+    assert line.split(" | ")[:4] == ["| `cnn`", *model_table.cells("cnn")[1:4]]

@@ -51,7 +51,8 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_factories", dict(registry._factories))  # a page may register more
     monkeypatch.setattr(attentions, "_attentions", dict(attentions._attentions))
     pixels = load_file(FOLDER / "eca_resnet_20.digits" / TEST_VECTOR)["image"][0].permute(1, 2, 0)
-    Image.fromarray(pixels.numpy()).save("photo.png")
+    for name in ("photo.png", "photo.jpg"):
+        Image.fromarray(pixels.numpy()).save(name)
     for folder in ("flowers", "imagenet"):
         (tmp_path / folder).mkdir()
     for folder in ("runs/resnet_56/teacher", "runs/eca_resnet_20/tuned"):
