@@ -31,8 +31,9 @@ def banner() -> str:
         parts.append(f'<text x="{middle}" y="38">{paper}</text>')
         parts.append(f'<g transform="translate({left + (column - int(width)) / 2} {TITLE})">\n{body}</g>')
         left, height = left + column + GAP, max(height, TITLE + int(tall))
+    width = left - GAP + 8
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {left - GAP + 8} {height + 8}" width="{left - GAP + 8}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {width} {height + 8}" width="{width}" '
         f'font-family="sans-serif" font-size="13" text-anchor="middle" fill="{GREY}" color="{GREY}" role="img">\n'
         f"<title>What flows through {', '.join(SHOWN)}</title>\n" + "\n".join(parts) + "\n</svg>\n"
     )

@@ -22,8 +22,8 @@ Made by `python docs/model_table.py` from the registry, by families. Networks fo
 
 - **Parameters** are those of 100 classes.
 - **Multiply-adds** are those of one image of 32×32: one multiplication with its addition is one. Normalisation,
-  activations, pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an `eca_resnet_20` for ten
-  classes, where it is 40,814,192 here.
+  activations, pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an
+  `eca_resnet_20` for ten classes, where it is 40,814,192 here.
 - **Last map** is that of a 32×32 image. If it is 1×1, the network is made for large images: take its `_cifar` twin.
 - **Accuracy** is that of the [trained weights](weights.md) in the package, top-1 on the test images.
 

@@ -1,6 +1,5 @@
 """Every public block has an entry with all its parts, and a picture that says what the block does and can be read."""
 
-import doctest
 import re
 from itertools import combinations
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The scripts of docs/guides/slurm.md, run by bash with stand-ins for `srun` and `scontrol`: signal, requeue, second start."""
+"""Run the scripts of docs/guides/slurm.md with stand-ins for `srun` and `scontrol`: signal, requeue, second start."""
 
 import os
 import re

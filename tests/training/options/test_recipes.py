@@ -1,8 +1,5 @@
 """The recipes: what the file says, what is typed, and that nothing in it is left unread."""
 
-import shlex
-from pathlib import Path
-
 import pytest
 import torch
 from cards import write_weights
