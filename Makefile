@@ -23,6 +23,7 @@ lint: .venv/dev-is-installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/cffconvert --validate
+	$(BIN)/python docs/docstrings.py
 
 types: .venv/dev-is-installed
 	$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""What this machine can do at most: matrix products, 3×3 convolutions, and memory.
+"""Measure the most that this machine can do: matrix products, 3×3 convolutions, and memory.
 
     python benchmarks/peak.py
 

@@ -1,4 +1,4 @@
-"""What the time goes into: shares of a training step of ours, and of inference of one image.
+"""Measure where the time of a training step and of inference of one image goes.
 
     python benchmarks/profiles.py     # about 3 minutes on 2 CPU cores, nothing else running
 

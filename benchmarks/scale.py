@@ -1,4 +1,4 @@
-"""How time and memory of a training step grow, and what a second process brings.
+"""Measure how time and memory of a training step grow, and what a second process brings.
 
     python benchmarks/scale.py     # about 5 minutes on 2 CPU cores, nothing else running
 

@@ -1,4 +1,4 @@
-"""How long it takes to start: to import the library, to build a network, to list the names.
+"""Measure the start: importing the library, building a network, listing the names.
 
     python benchmarks/start.py     # about 5 minutes
 

@@ -1,4 +1,4 @@
-"""What flows through a block: a run of its code → a graph of what it does, as a person would draw it.
+"""Record a run of a block as a graph of what it computes, as a person would draw it.
 
 The block runs once, in training mode, on the example of its docstring, while its layers and its tensor operations are
 recorded. What only rearranges, or returns its input, is left out; a norm or an activation stands in the box of what it

@@ -1,4 +1,4 @@
-"""How tests run commands, what they do between the steps, and the images that they give them."""
+"""Commands as tests run them, interruptions between the steps, and images to give them."""
 
 import atexit
 from collections.abc import Callable, Iterator

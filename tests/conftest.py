@@ -41,7 +41,7 @@ def doctest_names(doctest_namespace):
 
 @pytest.fixture(autouse=True)
 def without_gpus(monkeypatch):
-    """What is equal to the bit, or takes two processes, is so on CPUs; test_gpu.py has its GPU."""
+    """Hide GPUs: results are equal to the bit, and two processes work, on CPUs; test_gpu.py has its GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for scripts
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 

@@ -1,4 +1,4 @@
-"""What people do to a model before they fuse or count it: each changes it and returns what they have then."""
+"""Changes that people make to a model before they fuse or count it; each returns the changed model."""
 
 import functools
 import warnings

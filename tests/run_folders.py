@@ -1,4 +1,4 @@
-"""What a run has left in its folder, and how two runs are compared to the bit."""
+"""Files that a run leaves in its folder, and a comparison of two runs to the bit."""
 
 import json
 from pathlib import Path

@@ -121,13 +121,13 @@ class DoubledScale(LayerScale):
 
 
 def replaced(sequential):
-    """What a convolution does is replaced on the object."""
+    """Replace the forward of a convolution on the object."""
     sequential[0].forward = lambda x: torch.ones_like(x)
     return sequential
 
 
 def hooked(sequential):
-    """What a convolution gives is doubled."""
+    """Double the output of a convolution."""
     sequential[0].register_forward_hook(lambda module, inputs, output: 2 * output)
     return sequential
 
@@ -350,7 +350,7 @@ def begun(mlp, first):
 
 
 def hooked_inside(block, path, function):
-    """What a part gives is changed by a hook."""
+    """A hook changes the output of a part."""
     block.get_submodule(path).register_forward_hook(lambda module, inputs, output: function(output))
     return block
 

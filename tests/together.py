@@ -19,7 +19,7 @@ SERVER.set_forkserver_preload(["cifarblocks.training.loop", "cifarblocks.trainin
 
 
 class Finished(NamedTuple):
-    """What processes printed."""
+    """Output of processes."""
 
     stdout: str
     stderr: str

@@ -1,4 +1,4 @@
-"""What the tools of others ask of a block or a network, each as one assertion."""
+"""Demands that outside tools make of a block or a network, each as one assertion."""
 
 import copy
 import io
@@ -138,7 +138,7 @@ def assert_gradients_of_each_sample(model: nn.Module, x: Tensor) -> None:
 
 
 def assert_hooks_keep_what_they_see(model: nn.Module, x: Tensor) -> None:
-    """What a forward hook on a leaf keeps is unchanged after the forward and the backward pass."""
+    """Assert that a forward hook's tensor is unchanged after the forward and the backward pass."""
     kept = []
 
     def keep(module, arguments, output):

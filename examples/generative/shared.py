@@ -1,4 +1,4 @@
-"""What vae.py and acgan.py share: command line, images, layers, and a run from its first epoch to its summary."""
+"""Parts that vae.py and acgan.py share: command line, images, layers, and a run from its first epoch to its summary."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What our blocks are timed against computes what they compute."""
+"""The references that our blocks are timed against compute the same."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What every block must do, whatever it computes: the cases to try, and the properties to hold."""
+"""Properties that every block must hold, and the cases to try them on."""
 
 import inspect
 from collections.abc import Callable

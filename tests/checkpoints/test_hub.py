@@ -26,7 +26,7 @@ COMMIT = "0" * 40
 
 
 def written(folder, path, **arguments):
-    """What the Hub reads of the card, the page below it, and the weights."""
+    """Read the card as the Hub does, the page below it, and the weights."""
     folder.mkdir()
     hub.write_folder(folder, path, "me/mine", **arguments)
     assert {file.name for file in folder.iterdir()} == {"README.md", "model.safetensors"}
@@ -67,7 +67,7 @@ def test_a_runs_weights_get_the_result_of_the_run(command, image_folder, tmp_pat
 
 
 def test_a_card_cannot_break_out_of_its_page(tmp_path):
-    """Of weights of a stranger."""
+    """Weights of a stranger."""
     model = cifarblocks.create_model(CARD.model, **CARD.arguments)
     card = replace(CARD, classes=["a\n---\nlicense: mit", "b|c"], data="d: [\n---\n")
     save_weights(tmp_path / "a.safetensors", model.state_dict(), card)

@@ -43,7 +43,7 @@ def test_prints_the_most_probable_classes_of_each_image(weights, image_folder, c
 
 
 def test_names_from_a_file_do_not_reach_the_terminal_as_they_are(weights, image_folder, command, tmp_path):
-    """Of weights and images of a stranger: names that clear the screen, or look like further lines."""
+    """Weights and images of a stranger have names that clear the screen, or look like further lines."""
     path, model = weights
     save_weights(path, model.state_dict(), replace(CARD, classes=["\x1b[2J", "a\nb"], data="\x1b[31m"))
     image = next(image_folder.glob("test/*/*.png")).rename(tmp_path / "a\n猫.png")

@@ -36,7 +36,7 @@ def ended(name: str = "mlp") -> list[optuna.trial.FrozenTrial]:
 
 
 def test_the_learning_rate_of_the_lowest_loss_is_found(stand_in, capsys):
-    """Of (log10 lr)² over five powers of ten, the lowest lies at 1; a random search of 25 is off by 1.5 times or so."""
+    """(log10 lr)² over five powers of ten is lowest at 1; a random search of 25 is off by 1.5 times or so."""
     assert run("--search", "lr=0.001..100", "--trials", 25, "--epochs", 1) == 0
     printed = capsys.readouterr().out
     assert "lr: 0.001 to 100 on a logarithmic scale" in printed

@@ -74,7 +74,7 @@ def test_the_ablations_have_the_parameters_that_were_published():
 
 @pytest.mark.parametrize("step", [30, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_leaderboard_has_every_network_for_small_images_below_150_million_multiply_adds(step):
-    """Of every thirtieth network, and of all."""
+    """Every thirtieth network, and all."""
     listed = [run.settings["model"] for run in read_grid(GRIDS[-1].with_name("leaderboard.toml"), {}).runs]
     assert len(set(listed)) == len(listed)
     looked_at = cifarblocks.list_models()[::step]

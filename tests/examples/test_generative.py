@@ -1,4 +1,4 @@
-"""What vae.py and acgan.py share: their runs, pixels and numbers, sizes, the picture of a grid."""
+"""Test the parts that vae.py and acgan.py share: their runs, pixels and numbers, sizes, the picture of a grid."""
 
 import json
 import math

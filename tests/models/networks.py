@@ -56,7 +56,7 @@ def give_branches_weight(model: Classifier, scale: float = 0.5) -> Classifier:
 
 
 def kind(block: nn.Module) -> tuple[object, ...]:
-    """What a block has in common with one that differs from it by its values alone."""
+    """Return what a block has in common with one that differs by its values alone."""
     return re.sub(r"DropPath\(.*?\)", "", str(block)), *(parameter.shape for parameter in block.parameters())
 
 

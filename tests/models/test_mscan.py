@@ -19,7 +19,7 @@ from cifarblocks.blocks import LayerScale
 
 @torch.no_grad()
 def assert_equals_plan(name: str, stem: Callable[[Tensor, nn.Module], Tensor], unit, eps: float, strides) -> None:
-    """Of the size T: the skeleton that SegNeXt and LSKNet share."""
+    """Build the size T: the skeleton that SegNeXt and LSKNet share."""
     model = randomise_by_fan_in(cifarblocks.create_model(name, num_classes=7).double()).eval()
     images = torch.randn(2, 3, 45, 33, dtype=torch.float64)
     x = stem(images, model.stem)

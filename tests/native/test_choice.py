@@ -44,7 +44,7 @@ def test_of_a_depthwise_weight_where_torch_has_no_fast_gradient(kernel_size, siz
 
 
 def test_none_without_a_compiler():
-    """As everywhere in these tests where they are not turned on."""
+    """Nothing is native unless a test turns it on."""
     plain = cifarblocks.blocks.MSCABlock(8, 2).to(memory_format=torch.channels_last)
     x = torch.randn(16, 8, 32, 32).to(memory_format=torch.channels_last)
     gradients = []

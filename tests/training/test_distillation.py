@@ -339,7 +339,7 @@ def test_searches_and_sweeps_have_teachers(teachers, command, refused):
 
 
 def test_a_student_learns_the_digits_from_a_teacher(command):
-    """As a person types it; the teacher has seen them six times, and is sure of what it sees."""
+    """Run it as a person types it; the teacher saw the images six times, and is sure of them."""
     command("train", "--model", "mlp", "--epochs", 6, "--image-size", 8, "--label-smoothing", 0, "--no-test",
             "--name", "teacher")  # fmt: skip
     teacher = Path("runs/mlp/teacher/last.safetensors")
@@ -357,7 +357,7 @@ def test_a_student_learns_the_digits_from_a_teacher(command):
 
 
 def divergence(folder, teacher):
-    """How far a run's network is from the teacher on the test digits."""
+    """Return how far a run's network is from the teacher on the test digits."""
     model, card = load_weights(folder / "last.safetensors")
     taught, _ = load_weights(teacher)
     pixels = load_data("digits", Path("data"), 8).test.pixels

@@ -1,4 +1,4 @@
-"""What a launcher puts into the environment; two processes together are in tests/cli/test_train.py."""
+"""Test the environment of a launcher; two processes together are in tests/cli/test_train.py."""
 
 import pytest
 

@@ -10,7 +10,7 @@ from cifarblocks.training.evaluation import Scores, evaluate
 
 
 class Answers(nn.Module):
-    """What it is shown, as logits."""
+    """Return the images as logits."""
 
     def forward(self, x):
         return x

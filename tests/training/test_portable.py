@@ -1,4 +1,4 @@
-"""What Windows does not have: no fcntl, no SIGHUP, no SIGUSR1. Training starts there all the same."""
+"""Training starts without what Windows lacks: fcntl, SIGHUP, SIGUSR1."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What happens to a run: signals, full disks, cut files, other processes; nothing is lost but the last few steps."""
+"""Signals, full disks, cut files and other processes cost a run the last few steps at most."""
 
 import contextlib
 import errno

@@ -247,7 +247,7 @@ def test_photos_are_resized_and_it_is_said(image_folder, tmp_path, change, reaso
 
 
 def test_a_cache_of_large_images_is_left_alone(image_folder, tmp_path):
-    """Of a release that kept images of any one size."""
+    """A release kept images of any one size."""
     for path in image_folder.glob("*/*/*.png"):
         Image.new("RGB", (300, 6)).save(path)
     paths = [path for part in ("train", "test") for path in sorted(image_folder.glob(f"{part}/*/*.png"))]

@@ -16,7 +16,7 @@ def rolled(batch):
 
 
 def torchvisions(transform, share, batch, **parameters):
-    """What torchvision's transform makes of a batch with these random numbers."""
+    """Return torchvision's transform of a batch with these random numbers."""
     parameters = {"lam": share, "labels": batch[1], "batch_size": len(batch[0]), **parameters}
     transform._labels_getter = lambda inputs: inputs[1]
     images = transform.transform(batch[0], parameters)

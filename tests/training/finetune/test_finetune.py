@@ -63,7 +63,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def counted():
-    """How many images a network without its last layer sees, each time."""
+    """Count the images that a network without its last layer sees, each time."""
     counts = []
 
     def count(module, inputs):

@@ -1,4 +1,4 @@
-"""What a run writes for people: it is read back as it was, and anything else is refused in one sentence."""
+"""Test that a run's files are read back as written, and that anything else is refused in one sentence."""
 
 import getpass
 import json

@@ -1,4 +1,4 @@
-"""What `--data` names: the scanned digits, a data set that torchvision reads, or a folder of images."""
+"""Sources of `--data`: the scanned digits, a data set that torchvision reads, or a folder of images."""
 
 import os
 from contextlib import suppress

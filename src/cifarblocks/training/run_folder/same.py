@@ -1,4 +1,4 @@
-"""What decides the result of a run, and the comparison of two runs by it."""
+"""Options and data that decide the result of a run, and the comparison of two runs by them."""
 
 import json
 import math
