@@ -1,4 +1,4 @@
-"""Test how a step is taken: in parts, averaged, with less memory, at layers' own rates; the results against closed forms."""
+"""Test a step: in parts, averaged, with less memory, at layers' own rates; the results against closed forms."""
 
 import math
 import sys
