@@ -29,6 +29,15 @@ def test_the_picture_has_the_asked_size_with_few_classes_and_many(tmp_path, clas
         assert picture.size == (1820, 910)
 
 
+@pytest.mark.parametrize(("wrong", "places"), [(0, None), (1, 1), (7, 9), (30, 20)])
+def test_few_mistakes_leave_no_empty_place_and_none_no_half(tmp_path, wrong, places):
+    images = Images(torch.zeros(40, 4, 4, 3, dtype=torch.uint8), torch.zeros(40, dtype=torch.long))
+    outcomes = torch.tensor([[0, 0.9, 0.9]]).repeat(40, 1)
+    outcomes[:wrong] = torch.tensor([1, 0.9, 0.1])
+    figure = draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, ["a", "b"])
+    assert [len(part.axes) for part in figure.subfigs[1:]] == ([] if places is None else [places])
+
+
 def test_long_names_lie_on_each_other_nowhere(tmp_path):
     images = Images(torch.zeros(20, 8, 8, 3, dtype=torch.uint8), torch.zeros(20, dtype=torch.long))
     outcomes = torch.tensor([[1, 1.0, 0.0]]).expand(20, 3)
@@ -36,7 +45,7 @@ def test_long_names_lie_on_each_other_nowhere(tmp_path):
     figure = draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, classes)
     FigureCanvasAgg(figure).draw()
     texts = {axes.get_title() for axes in figure.subfigs[1].axes}
-    assert texts == {"passeng…planes, 0 % →\namphibi…actors, 100 %"}  # of the true class, of the one found
+    assert texts == {"passeng…planes, 0 % →\namphibi…actors, 100 %"}  # of the true class, of the predicted one
     titles = [axes.title.get_window_extent() for axes in figure.subfigs[1].axes]
     assert len(titles) == 20
     for number, title in enumerate(titles):
