@@ -39,6 +39,8 @@ def test_an_unknown_name_suggests_near_ones():
         cifarblocks.create_model("eca_resnet20")
     with refuses(ValueError, "RESNET_18", "resnet_18"):
         cifarblocks.create_model("RESNET_18")
+    with refuses(ValueError, "resnet_20.digits", "'resnet_20' with weights='digits'"):
+        cifarblocks.create_model("resnet_20.digits")
     with refuses(TypeError, "pattern", "None"):
         cifarblocks.list_models(None)
     with refuses(ValueError, "?", "list_models"):
@@ -61,7 +63,13 @@ def test_a_name_without_wildcards_that_finds_nothing_warns_with_them():
         ("drop_rate", "dropout", "Dropout rate"),
         ("drop_path_rate", "drop_path", "Drop path rate"),
         ("num_class", "num_classes", "Number of classes"),
+        ("attn_layer", "attention", "Gate"),
         ("global_pool", "head", "pools as its paper does"),
+        ("checkpoint_path", "weights", "load_published"),
+        ("pretrained_cfg", "load", "card"),
+        ("exportable", "model", "as it is"),
+        ("scriptable", "model", "as it is"),
+        ("patch_size", "each model", "its own patch size"),
     ],
 )
 def test_words_of_timm_are_answered_with_ours_and_what_they_take(theirs, ours, meaning):

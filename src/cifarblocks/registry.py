@@ -21,6 +21,16 @@ OURS = {
     "stochastic_depth_prob": "drop_path",
     "drop_rate": "dropout",
     "num_class": "num_classes",
+    "attn_layer": "attention",
+}
+# Words of timm that no argument answers → what does
+ELSEWHERE = {
+    "checkpoint_path": "weights= takes a file of cifarblocks train, and load_published a file of others",
+    "exportable": "every model can be exported as it is",
+    "global_pool": "each head pools as its paper does",
+    "patch_size": "each model has its own patch size",
+    "pretrained_cfg": "cifarblocks.load(weights).card says what weights are for",
+    "scriptable": "every model can be traced and exported as it is",
 }
 
 _factories: dict[str, Callable[..., nn.Module]] = {}
@@ -54,6 +64,9 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     if name not in _factories:
         near = get_close_matches(name.lower(), _factories, n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() has the names"
+        model, dot, weights = name.partition(".")  # a name of list_weights(), or one of timm's
+        if dot and model in _factories:
+            hint = f"did you mean {model!r} with weights={weights!r}?"
         raise ValueError(f"unknown model name {name!r}; {hint}")
     return _factories[name]
 
@@ -71,8 +84,7 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
         if name not in parameters:
             near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, n=1)
             hint = f"did you mean {described(factory, near[0])}?" if near else f"it has {', '.join(parameters)}"
-            if name == "global_pool":  # timm's
-                hint = "each head pools as its paper does"
+            hint = ELSEWHERE.get(name, hint)
             raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")
 
 

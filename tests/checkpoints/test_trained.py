@@ -115,8 +115,15 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
     for wrong in (3, None, b"a.png", {"a": 1}, object()):
         with refuses(TypeError, "image", repr(wrong)):
             trained.predict(wrong)
-    with refuses(TypeError, "image", "int64"):
-        trained.predict(torch.zeros(3, 8, 8, dtype=torch.int64))
+    for kind in ("int64", "uint16", "bool", "complex64", "float8_e4m3fn"):
+        with refuses(TypeError, "image", kind):
+            trained.predict(torch.zeros(3, 8, 8, dtype=getattr(torch, kind)))
+    for kind in ("object", "<U1", "bool", "complex128", "datetime64[s]", ">f4"):
+        with refuses(TypeError, "image", kind.strip("<>")):
+            trained.predict(np.zeros((8, 8, 3), kind))
+    for tensor, named in ((torch.zeros(3, 8, 8, device="meta"), "meta"), (torch.zeros(3, 8, 8).to_sparse(), "tensor")):
+        with refuses(TypeError, "image", "dense", named):
+            trained.predict(tensor)
     for wrong in (
         torch.zeros(8, 8, 3),
         torch.zeros(2, 8, 8),
@@ -138,6 +145,8 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
         trained.predict(tmp_path / "a.png")
     with refuses(ValueError, "mode", "I;16"):
         trained.predict(Image.new("I;16", (8, 8)))
+    with refuses(ValueError, "image", "0x8"):
+        trained.predict(Image.new("RGB", (0, 8)))
 
 
 def test_rounding_may_leave_the_range(trained):

@@ -156,7 +156,7 @@ print(json.dumps(answers))
 """
 # Nothing but what they need is imported for these, so they stand first.
 LIGHT = {"": 0, "--help": 0, "train --help": 0, "train --epochs none": 2}
-SHOWN = ["list eca_*", "show mlp"]
+SHOWN = ["list eca_*", "show mlp", "predict --weights eca_resnet_20.digits --evaluate"]
 EXTRAS = {
     "train": "cifarblocks[train]",
     "finetune --weights none": "cifarblocks[train]",
@@ -164,6 +164,8 @@ EXTRAS = {
     "search": "cifarblocks[search]",
     "export --weights eca_resnet_20.digits a.onnx": "cifarblocks[export]",
     "predict --weights eca_resnet_20.digits a.png": "pillow",
+    "predict --weights eca_resnet_20.digits --evaluate --data folder:.": "pillow",
+    "predict --weights eca_resnet_20.digits --evaluate --data cifar10": "cifarblocks[train]",
 }
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from refusals import assert_names
 
-from cifarblocks.training.output import discard, open_streams, tell, tell_unwritten
+from cifarblocks.training.output import discard, open_streams, progress, tell, tell_unwritten
 
 
 @pytest.fixture
@@ -34,6 +34,12 @@ def test_closed_streams_are_opened(monkeypatch):
         with getattr(sys, name) as stream:
             assert stream.name == os.devnull
             assert stream.readable() == (name == "stdin")
+
+
+def test_items_are_the_same_with_a_progress_bar_and_without_tqdm(monkeypatch):
+    assert list(progress(range(3), "counting", "number")) == [0, 1, 2]
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert list(progress(iter("ab"), "reading", length=2)) == ["a", "b"]
 
 
 def test_an_error_has_one_line_and_is_said_once(capsys, monkeypatch):

@@ -68,7 +68,7 @@ def read_image(path: Path) -> Image.Image:
         ValueError: If it cannot be read or decoded, or is of a mode that is not in `MODES`.
     """
     with opened(path) as image:
-        require_mode(image)
+        require_pixels(image)
         # A line at once: joined of blocks of 64 kB, the widest WebP, of some hundred bytes, takes two minutes.
         image.decodermaxblock = max(image.decodermaxblock, 4 * image.width)
         image.load()
@@ -107,23 +107,25 @@ def opened(path: Path) -> Iterator[ImageFile]:
             raise ValueError(f"it has more than {most:,} pixels, Pillow's limit; make it smaller first") from None
 
 
-def require_mode(image: Image.Image) -> None:
-    """Refuse an image that is not of 8 bits, or has no RGB.
+def require_pixels(image: Image.Image) -> None:
+    """Refuse an image that is not of 8 bits, has no RGB, or is empty, as one that was cropped beside its edge.
 
     Raises:
-        ValueError: If its mode is not in `MODES`.
+        ValueError: If its mode is not in `MODES`, or its width or height is 0.
     """
     if image.mode not in MODES:
-        raise ValueError(f"its mode is {image.mode}; convert it to RGB of 8 bits first")
+        raise ValueError(f"the image's mode is {image.mode}; convert it to RGB of 8 bits first")
+    if 0 in image.size:
+        raise ValueError(f"the image is empty: {image.width}x{image.height} pixels")
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Return a copy of an image, turned upright by its EXIF orientation.
 
     Raises:
-        ValueError: If its mode is not in `MODES`.
+        ValueError: If its mode is not in `MODES`, or it is empty.
     """
-    require_mode(image)
+    require_pixels(image)
     turned = ImageOps.exif_transpose(image)
     turned.info.pop("transparency", None)  # `resize_rgb` leaves it out, and `convert` would warn of that
     return turned

@@ -17,6 +17,7 @@ from cifarblocks.pretrained import find_weights
 
 ROUNDING = 1e-3  # by which a floating-point image may leave 0 to 1, as where it was resized
 BATCH = 256  # images that `predict` runs at a time
+TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")  # of an array or tensor that is an image
 LUMA = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R 601-2, as Pillow makes images grey
 
 
@@ -192,13 +193,18 @@ def as_maps(image: Any) -> Tensor:
     """Return the pixels of an array or tensor, one image or a batch, as (n, 3, h, w) from 0 to 1.
 
     Raises:
-        TypeError: If it is neither, or its numbers are neither uint8 nor floating-point.
+        TypeError: If it is neither, or its numbers are neither uint8 nor floating-point, or a tensor has no numbers.
         ValueError: If it is of another shape, empty, or has numbers out of range.
     """
-    is_array = hasattr(image, "__array_interface__")
-    if not isinstance(image, Tensor) and not is_array:
+    is_array = not isinstance(image, Tensor)
+    if is_array and not (hasattr(image, "__array_interface__") and hasattr(image, "dtype")):
         raise TypeError(f"image must be a path, a PIL image, an array or a tensor, got {shown(image)}")
-    pixels = image if isinstance(image, Tensor) else torch.as_tensor(image.copy())  # a copy may be written to
+    dtype = str(image.dtype).removeprefix("torch.")
+    if dtype not in TYPES:
+        raise TypeError(f"image must be uint8, or floating-point from 0 to 1, got {dtype}")
+    if not is_array and (image.is_nested or image.is_meta or image.layout != torch.strided):
+        raise TypeError(f"image must be a dense tensor with numbers in memory, got {shown(image)}")
+    pixels = torch.as_tensor(image.copy()) if is_array else image  # a copy may be written to
     layout = "(h, w), (h, w, c) or (n, h, w, c)" if is_array else "(h, w), (c, h, w) or (n, c, h, w)"
     shape = tuple(pixels.shape)
     if pixels.ndim == 2:
@@ -212,8 +218,6 @@ def as_maps(image: Any) -> Tensor:
         raise ValueError(f"image must be {layout} with c of 1, 3 or 4 as {kind}, got the shape {shape}")
     if pixels.dtype == torch.uint8:
         pixels = pixels.float() / 255
-    elif not pixels.is_floating_point():
-        raise TypeError(f"image must be uint8, or floating-point from 0 to 1, got {pixels.dtype}")
     elif not (pixels >= -ROUNDING).all() or not (pixels <= 1 + ROUNDING).all():
         least, most = pixels.min().item(), pixels.max().item()
         raise ValueError(f"image must be from 0 to 1 where it is floating-point, got {least:g} to {most:g}")

@@ -26,11 +26,14 @@ from typing import Any
 import torch
 
 from cifarblocks.checkpoints.trained import BATCH, Prediction, Trained, import_images, load
+from cifarblocks.training.data.batches import Normalisation, evaluation_batches
 from cifarblocks.training.data.sources import SOURCES
 from cifarblocks.training.device import DEVICES, find_device
 from cifarblocks.training.errors import UserError
+from cifarblocks.training.evaluation import evaluate
 from cifarblocks.training.options.command_line import Parser, integer, new_path
 from cifarblocks.training.output import one_line, tell
+from cifarblocks.training.run_folder.weights import load_data_for
 
 
 def predict(options: argparse.Namespace, trained: Trained) -> int:
@@ -94,15 +97,11 @@ def as_json(path: Path, outcome: list[Prediction] | str) -> str:
 
 
 def score(options: argparse.Namespace, trained: Trained) -> int:
-    """Print the accuracy on the test images of a data set of the same classes and size, with `cifarblocks[train]`.
+    """Print the accuracy on the test images of a data set of the same classes and size.
 
     Raises:
         UserError: If the data cannot be used, or the weights give numbers that are not finite.
     """
-    from cifarblocks.training.data.batches import Normalisation, evaluation_batches
-    from cifarblocks.training.evaluation import evaluate
-    from cifarblocks.training.run_folder.weights import load_data_for
-
     model, card = trained.model, trained.card
     data = load_data_for(card, options.data or "digits", options.data_dir or Path("data"), options.image_size)
     parameter = next(model.parameters())
@@ -142,9 +141,5 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trained.model.to(find_device(options.device)).to(memory_format=torch.channels_last)
         return (score if options.evaluate else predict)(options, trained)
-    except ModuleNotFoundError:
-        if not options.evaluate:
-            raise
-        parser.error("--evaluate needs more packages: pip install 'cifarblocks[train]'")
     except (UserError, ValueError) as error:
         parser.error(str(error))

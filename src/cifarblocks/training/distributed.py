@@ -10,11 +10,11 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from cifarblocks.checkpoints.files import first_line
 from cifarblocks.training.device import find_device
 from cifarblocks.training.errors import RunError, UserError
+from cifarblocks.training.output import progress
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Processes:
 
     def progress(self, items: Iterable[T], name: str, length: int, done: int = 0) -> Iterable[T]:
         """Return the items, with a progress bar in process 0 of a terminal."""
-        return tqdm(items, name, length, leave=False, disable=None if self.first else True, initial=done)
+        return progress(items, name, length=length, done=done) if self.first else items
 
     def sum(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return the sum over all processes, in each of them."""

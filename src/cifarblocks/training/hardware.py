@@ -7,7 +7,6 @@ import platform
 from typing import Any
 
 import torch
-import torchvision
 
 import cifarblocks
 from cifarblocks.training.errors import UserError
@@ -43,6 +42,8 @@ def supports_bfloat16(device: torch.device) -> bool:
 
 def versions() -> dict[str, str]:
     """Return the versions of what computes."""
+    import torchvision  # here: images are scored without it
+
     return {
         "cifarblocks": cifarblocks.__version__,
         "torch": torch.__version__,

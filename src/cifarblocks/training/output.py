@@ -3,10 +3,13 @@
 import io
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from cifarblocks.checkpoints.files import first_line
+
+T = TypeVar("T")
 
 
 def is_first() -> bool:
@@ -44,6 +47,25 @@ def one_line(text: object) -> str:
     'red\\x1b[31m\\ncat'
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+
+def progress(
+    items: Iterable[T], name: str, unit: str = "it", *, length: int | None = None, done: int = 0
+) -> Iterable[T]:
+    """Return the items, with a progress bar on a terminal if tqdm is installed.
+
+    Args:
+        items: The items.
+        name: What is done with them.
+        unit: Name of one item.
+        length: Number of all of them. Default: `len(items)`.
+        done: Number of those that were done before.
+    """
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return items
+    return tqdm(items, name, length, leave=False, disable=None, unit=unit, initial=done)
 
 
 def tell(program: str, sentence: str, *, once: bool = True) -> None:

@@ -180,7 +180,7 @@ def test_svhn_is_read_from_matlabs_files(tmp_path, monkeypatch):
 def test_svhn_without_scipy_is_refused_before_anything_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setattr(torchvision_datasets, "SVHN", None)
-    with refuses(UserError, "--data", "svhn", "pip install scipy"):
+    with refuses(UserError, "--data", "svhn", "pip install 'scipy'"):
         load_data("svhn", tmp_path)
 
 

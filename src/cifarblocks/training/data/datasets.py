@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from einops import repeat
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
-from cifarblocks.training.data.folders import load_folder
 from cifarblocks.training.data.sources import TORCHVISION, find_source
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import check_memory
 
+PACKAGES = {"PIL": "pillow", "torchvision": "cifarblocks[train]"}  # what to install, where it has another name
 DIGITS = Path(__file__).with_name("digits.safetensors")
 
 
@@ -109,11 +108,16 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
     path = source.removeprefix("folder:")
     try:
         if path != source:
+            from cifarblocks.training.data.folders import load_folder  # here: it needs Pillow
+
             name, train, test, classes = load_folder(Path(path), directory / "cache", image_size)
             return DataSet(name, Images(*train), Images(*test), classes, mirror=True)
         if source == "digits":
             return resized(load_digits(), image_size)
         return resized(load_torchvision(source, directory), image_size)
+    except ModuleNotFoundError as error:
+        package = PACKAGES.get(str(error.name), error.name)
+        raise UserError(f"--data {source} needs {error.name}: pip install {package!r}") from error
     except OSError as error:
         raise UserError(f"--data {source}, --data-dir {directory}: {error.filename}: {error.strerror}") from error
 
@@ -123,15 +127,13 @@ def resized(data: DataSet, image_size: int | None) -> DataSet:
     if image_size is None:
         return data
 
-    def part(images: Images) -> Images:
-        pixels = torch.empty(len(images), image_size, image_size, 3, dtype=torch.uint8)
-        chunk = max(1, 2**24 // image_size**2)  # resized in floats, which would not fit all at once
-        for taken, given in zip(images.pixels.split(chunk), pixels.split(chunk), strict=True):
-            large = transforms.resize(taken.permute(0, 3, 1, 2), [image_size, image_size], antialias=True)
-            given.copy_(large.permute(0, 2, 3, 1))
-        return Images(pixels, images.labels)
+    size = (image_size, image_size)
 
-    check_memory(len(data.train) + len(data.test), image_size, image_size, f"--image-size {image_size}")
+    def part(images: Images) -> Images:
+        maps = F.interpolate(images.pixels.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)  # uint8 too
+        return Images(maps.permute(0, 2, 3, 1).contiguous(), images.labels)
+
+    check_memory(len(data.train) + len(data.test), *size, f"--image-size {image_size}")
     return replace(data, train=part(data.train), test=part(data.test))
 
 
@@ -154,7 +156,8 @@ def load_torchvision(source: str, directory: Path) -> DataSet:
     A grey image has its grey value in each channel.
 
     Raises:
-        UserError: If a package is missing, or files are missing and cannot be downloaded.
+        UserError: If files are missing and cannot be downloaded.
+        ModuleNotFoundError: If a package is missing.
     """
     from torchvision import datasets
 
@@ -167,8 +170,6 @@ def load_torchvision(source: str, directory: Path) -> DataSet:
         if published.needs:
             import_module(published.needs)
         parts = [reader(directory, download=True, **arguments) for arguments in published.parts]
-    except ModuleNotFoundError as error:
-        raise UserError(f"--data {source} needs {published.needs}: pip install {published.needs}") from error
     except (URLError, OSError, RuntimeError, ValueError, AssertionError) as error:
         reason, names = " ".join(str(error).split()), ", ".join(file.name for file in files)
         raise UserError(

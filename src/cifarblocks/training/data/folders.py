@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cifarblocks.checkpoints.files import reading
 from cifarblocks.checkpoints.images import (
@@ -26,7 +25,7 @@ from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.data.sources import near_names
 from cifarblocks.training.errors import UserError, refusing
 from cifarblocks.training.hardware import check_memory
-from cifarblocks.training.output import escaped, is_first, one_line
+from cifarblocks.training.output import escaped, is_first, one_line, progress
 
 Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 Files = dict[str, list[tuple[Path, int]]]  # image files of train and test with their labels
@@ -176,7 +175,7 @@ def _read_tensors(root: Path, files: Files, cache: Path, image_size: int | None)
 def _content_keys(root: Path, files: list[Path], sizes: Collection[int | None]) -> dict[int | None, str]:
     """Return a hash of paths and contents of some files for each of the sizes that images may be resized to."""
     digests = {size: hashlib.sha256(json.dumps(["cifarblocks folder 1", size]).encode()) for size in sizes}
-    for path in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
+    for path in progress(files, "reading", "file"):
         with reading(path, "read"):
             content = path.read_bytes()
         for digest in digests.values():
@@ -188,7 +187,7 @@ def _content_keys(root: Path, files: list[Path], sizes: Collection[int | None]) 
 def _reason_to_resize(files: list[Path]) -> str:
     """Return why images cannot keep their size; empty if they can."""
     sizes = set()
-    for path in tqdm(files, desc="reading sizes", unit="file", disable=None, leave=False):
+    for path in progress(files, "reading sizes", "file"):
         sizes.add(size := read_size(path))
         if max(size) > LARGEST:
             return f"images have sides of more than {LARGEST} pixels"
@@ -200,7 +199,7 @@ def _reason_to_resize(files: list[Path]) -> str:
 def _decode(files: list[Path], image_size: int | None, expected: Tensor | None) -> Tensor:
     pixels: Tensor | None = None
     shape = None if expected is None else expected.shape[1:]
-    for number, path in enumerate(tqdm(files, desc="decoding", unit="image", disable=None, leave=False)):
+    for number, path in enumerate(progress(files, "decoding", "image")):
         image = read_image(path)
         size = (image_size, image_size) if image_size else (image.height, image.width)
         array = pixels_of(resize_rgb(image, size))
