@@ -24,7 +24,7 @@ from cifarblocks.training.hardware import check_memory
 DIGITS = Path(__file__).with_name("digits.safetensors")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Images:
     """Images and their labels.
 
@@ -35,6 +35,9 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+
+    def __repr__(self) -> str:
+        return f"Images(pixels {tuple(self.pixels.shape)}, labels {tuple(self.labels.shape)})"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,7 +50,7 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Training and test images, the names of the classes, and whether a mirrored image is still one of its class."""
 
@@ -56,6 +59,11 @@ class DataSet:
     test: Images
     classes: list[str]
     mirror: bool
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        counts = f"{len(self.train):,} training and {len(self.test):,} test images of {height}x{width}"
+        return f"DataSet({self.name}, {counts}, {len(self.classes)} classes)"
 
     @property
     def image_size(self) -> tuple[int, int]:
