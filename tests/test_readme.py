@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cards import CARD
 
+import cifarblocks
 from cifarblocks import create_model
 from cifarblocks.cli.main import main
 from cifarblocks.training.options.parse import read_options
@@ -30,6 +31,12 @@ def test_the_python_of_the_readme_prints_what_it_says():
     test = doctest.DocTestParser().get_doctest("\n".join(blocks("python")), {}, "README.md", "README.md", 0)
     assert len(test.examples) >= 8
     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_table_has_every_block_of_the_door():
+    table = README.partition("| blocks | paper |")[2].partition("\n\n")[0]
+    for name in cifarblocks.blocks.__all__:
+        assert f"`{name}`" in table, f"{name} is not in the table of blocks in README.md"
 
 
 def arguments_of(command: str) -> list[str]:
@@ -93,6 +100,4 @@ def test_the_pip_lines_are_what_make_does():
 
 
 def test_the_citation_has_the_version_of_the_package():
-    import cifarblocks
-
     assert f"\nversion: {cifarblocks.__version__}\n" in (ROOT / "CITATION.cff").read_text()
