@@ -36,7 +36,7 @@ def test_long_names_lie_on_each_other_nowhere(tmp_path):
     figure = draw_mistakes(tmp_path / "mistakes.png", "", images, outcomes, classes)
     FigureCanvasAgg(figure).draw()
     texts = {axes.get_title() for axes in figure.subfigs[1].axes}
-    assert texts == {"passeng…planes, 0 % →\namphibi…actors, 100 %"}  # of the true class, of the one found
+    assert texts == {"passeng…planes, 0 % →\namphibi…actors, 100 %"}  # of the true class, of the predicted one
     titles = [axes.title.get_window_extent() for axes in figure.subfigs[1].axes]
     assert len(titles) == 20
     for number, title in enumerate(titles):
