@@ -135,7 +135,7 @@ def test_drop_path_grows_linearly_over_the_blocks(name):
 
 @pytest.mark.parametrize("name", sorted(NO_DROP_PATH))
 def test_networks_without_residual_branches_refuse_drop_path(name):
-    with refuses(ValueError, "drop_path", name, 0.1):
+    with refuses(ValueError, "drop_path", name, 0.1):  # by refuse_drop_path of models/simple.py
         on_meta(name, drop_path=0.1)
 
 
