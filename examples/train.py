@@ -109,8 +109,8 @@ path, saved = options.output / "checkpoint.pt", {"epoch": 0}
 chosen = {**vars(options), "data_dir": None, "output": None}  # files may move between two runs
 if path.exists():
     saved = torch.load(path, map_location=device, weights_only=True)
-    if saved["options"] != chosen:
-        parser.exit(2, f"train.py: error: {path} was written with {saved['options']}; choose another --output\n")
+    if others := [f"--{name.replace('_', '-')} {was}" for name, was in saved["options"].items() if was != chosen[name]]:
+        parser.exit(2, f"train.py: error: {path} was written with {' '.join(others)}; choose another --output\n")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
 

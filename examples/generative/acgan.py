@@ -204,6 +204,7 @@ def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, 
     asked = torch.arange(CHECK_SAMPLES) % classes
     noise = torch.randn(CHECK_SAMPLES, options.noise, generator=random_stream("check", options.seed))
     samples = sample(generator, noise, asked, values)
+    print(f"training two classifiers to check it: on the images, and on {CHECK_SAMPLES:,} samples", flush=True)
     of_real = train_classifier(data.train, values, classes, options.seed, device)
     of_samples = train_classifier(samples, values, classes, options.seed, device)
     return {

@@ -77,14 +77,18 @@ def assert_equal_modules(
 
 def assert_equals_formula(module: nn.Module, formula: Callable[[Tensor], Tensor], x: Tensor) -> None:
     """Outputs and gradients of the input and of every parameter are equal."""
+    names = ["the output", "the gradient of x", *(f"the gradient of {name}" for name, _ in module.named_parameters())]
     results = []
     for function in (module, formula):
         own = x.clone().requires_grad_()
         y = function(own)
         loss = (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum()
-        results.append((y, *torch.autograd.grad(loss, [own, *module.parameters()])))
-    for ours, expected in zip(*results, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+        gradients = torch.autograd.grad(loss, [own, *module.parameters()], materialize_grads=function is formula)
+        results.append((y, *gradients))
+    for name, ours, expected in zip(names, *results, strict=True):
+        torch.testing.assert_close(
+            ours, expected, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 # The parts of formulas: each convolution is an explicit sum of shifted, weighted maps.

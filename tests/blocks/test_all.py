@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,12 @@ def test_every_block_of_the_door_has_its_cases(table, cases):
         assert name in blocks.__all__, f"{name} of {table} in tests/blocks/properties.py is no block of the door"
 
 
+def test_every_block_has_tests_of_its_own():
+    for name in blocks.__all__:
+        file = f"test_{getattr(blocks, name).__module__.rpartition('.')[2]}.py"
+        assert Path(__file__).with_name(file).exists(), f"{name} has no tests/blocks/{file}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=10)
 @given(
@@ -98,7 +105,8 @@ def test_empty_batches_pass(case, training):
 def test_every_parameter_learns_on_a_generic_input(name, case, training):
     module = case.build().double().train(training)
     exceptions = WITHOUT_GRADIENT_IN_TRAINING.get(name, set()) if training else set()
-    assert dead(module, case.input(4, 8, 10, torch.float64)) <= exceptions
+    unexpected = dead(module, case.input(4, 8, 10, torch.float64)) - exceptions
+    assert not unexpected, f"{name} has parameters that do not learn, such as a bias before BatchNorm: {unexpected}"
 
 
 def test_gradients_are_those_of_finite_differences(case):

@@ -95,8 +95,11 @@ def test_costs_are_as_stated(name, choice):
     module = build(*values)
     channels = letters["c"] if "c" in letters else 4 * letters["p"]
     shape = (1, letters["n"], channels) if name in TOKENS else (1, channels, 7, 5)
-    assert sum(p.numel() for p in module.parameters()) == evaluate(parameters, letters)
-    assert cifarblocks.count_macs(module, shape) == evaluate(multiply_adds, letters)
+    count, macs = sum(p.numel() for p in module.parameters()), cifarblocks.count_macs(module, shape)
+    assert count == evaluate(parameters, letters), f"{name} has {count} parameters for {letters}, not {parameters}"
+    assert macs == evaluate(multiply_adds, letters), (
+        f"{name} has {macs} multiply-adds for {letters}, not {multiply_adds}"
+    )
 
 
 # By hand from the papers; the parity with another library holds those of the others.

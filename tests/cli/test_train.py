@@ -131,7 +131,7 @@ def test_a_run_on_one_class_says_so(command, image_folder):
 def test_a_run_is_not_resumed_with_other_options_or_other_data(command, image_folder, refused):
     arguments = [*QUICK, "--data", "folder:shades", "--batch-size", 8, "--name", "a", "--resume"]
     command("train", *arguments, "--no-test")
-    refused(train.main, [*arguments, "--lr", 0.5], MLP / "a", "lr", 0.08, 0.5)
+    refused(train.main, [*arguments, "--lr", 0.5], MLP / "a", "lr", 0.08, 0.5, "another --name")
     Image.new("RGB", (8, 6), (200, 0, 0)).save(image_folder / "test" / "light" / "0.png")
     refused(train.main, arguments, MLP / "a", "data")
 

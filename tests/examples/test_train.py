@@ -142,7 +142,7 @@ def test_a_seed_is_a_result(run, image_folder, tmp_path):
         (("--batch-size", 0), ["--batch-size", 1, 22, 0]),
         (("--batch-size", 23), ["--batch-size", 1, 22, 23]),
         (("--output", "shades/test/dark/0.png"), ["shades/test/dark/0.png"]),
-        (("--seed", 1), ["runs/train/checkpoint.pt", "mlp"]),
+        (("--seed", 1, "--learning-rate", 0.2), ["runs/train/checkpoint.pt", "with --learning-rate 0.1 --seed 0;"]),
     ],
 )
 def test_what_cannot_work_is_refused(run, image_folder, refused, arguments, named):

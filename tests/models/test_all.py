@@ -1,6 +1,7 @@
 """Every named classifier keeps the one contract."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,14 @@ import cifarblocks
 from cifarblocks.blocks import DropPath
 from cifarblocks.models.classifier import Classifier, FeatureInfo, last_layer
 from cifarblocks.models.stages import build_stages
+
+
+def test_every_family_is_imported_by_the_package():
+    folder = Path(cifarblocks.models.__file__).parent
+    for file in folder.glob("*.py"):
+        if "\n@registered_with" in file.read_text():
+            line = f"from cifarblocks.models.{file.stem} import *"
+            assert line in (folder / "__init__.py").read_text(), f"models/__init__.py lacks: {line}"
 
 
 @pytest.mark.parametrize("name", walk())
@@ -126,7 +135,7 @@ def test_drop_path_grows_linearly_over_the_blocks(name):
 
 @pytest.mark.parametrize("name", sorted(NO_DROP_PATH))
 def test_networks_without_residual_branches_refuse_drop_path(name):
-    with refuses(ValueError, "drop_path", name, 0.1):
+    with refuses(ValueError, "drop_path", name, 0.1):  # by refuse_drop_path of models/simple.py
         on_meta(name, drop_path=0.1)
 
 
@@ -138,8 +147,9 @@ def test_dropout_and_drop_path_are_active_in_training_and_absent_in_eval(name):
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0  # so that eval normalises as training did, and nothing overflows
-        assert not torch.equal(model.train()(x), model(x))
-        assert torch.equal(model.eval()(x), model(x))
+        repeated, in_eval = [torch.equal(model.train(training)(x), model(x)) for training in (True, False)]
+        assert not repeated, f"{name} does not use {chosen} in training"
+        assert in_eval, f"{name} is random in eval mode with {chosen}"
 
 
 @pytest.mark.parametrize("name", walk(without=NO_MAPS))

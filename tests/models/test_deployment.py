@@ -22,7 +22,9 @@ def family(name: str) -> str:
 
 def test_one_of_every_family_is_in_the_quick_suite():
     """The ablations are networks of the other families."""
-    assert set(map(family, ONE_A_KIND)) == set(map(family, NAMES)) - {"cifarblocks.models.ablations"}
+    quick = set(map(family, ONE_A_KIND)) | {"cifarblocks.models.ablations"}
+    for name in NAMES:
+        assert family(name) in quick, f"ONE_A_KIND of tests/models/networks.py has no network of the family of {name}"
 
 
 @pytest.mark.skipif("dynamic_shapes" not in signature(torch.onnx.export).parameters, reason="torch has it from 2.6")

@@ -99,7 +99,7 @@ def test_a_run_folder_has_the_weights_that_are_asked_for(tmp_path):
 def test_what_is_neither_a_file_nor_a_name_is_refused():
     with refuses(ValueError, "eca_resnet_20.digit", "eca_resnet_20.digits"):
         find_weights("eca_resnet_20.digit")
-    with refuses(ValueError, "runs/none"):
+    with refuses(ValueError, "runs/none", "run folder", "cifarblocks list --weights"):
         find_weights("runs/none")
     with refuses(ValueError, "'digits'", "eca_resnet_20.digits"):
         find_weights("digits")

@@ -73,7 +73,7 @@ class NoBranchArguments(Arguments):
 @registered_with(NoBranchArguments)
 def mlp(given: NoBranchArguments) -> Classifier:
     """Two hidden layers of 512 and 256 on the flattened image; it has no maps and takes images of one size."""
-    _refuse_drop_path("mlp", given.drop_path)
+    refuse_drop_path("mlp", given.drop_path)
     height, width = height_and_width(given.image_size, "image_size")
     stem = nn.Sequential(
         FixedSize(given.image_size), nn.Flatten(), nn.Linear(given.in_channels * height * width, 512), nn.ReLU()
@@ -89,7 +89,7 @@ def cnn(given: NoBranchArguments) -> Classifier:
     Raises:
         ValueError: if `image_size` is below 8, where the map would vanish, or if `drop_path` is not 0.
     """
-    _refuse_drop_path("cnn", given.drop_path)
+    refuse_drop_path("cnn", given.drop_path)
     height, width = height_and_width(given.image_size, "image_size")
     if min(height, width) < 8:
         raise ValueError(f"image_size must be at least 8 to be halved three times, got {height}x{width}")
@@ -122,7 +122,7 @@ def patch_lstm(given: LSTMArguments) -> Classifier:
     Raises:
         ValueError: if patches of 2 do not fill the images, or if `drop_path` is not 0.
     """
-    _refuse_drop_path("patch_lstm", given.drop_path)
+    refuse_drop_path("patch_lstm", given.drop_path)
     height, width = patch_grid(given.image_size, 2)
     stem = nn.Sequential(
         *patch_tokens(given.in_channels, 128, 2, given.image_size),
@@ -140,6 +140,11 @@ def patch_lstm(given: LSTMArguments) -> Classifier:
     )
 
 
-def _refuse_drop_path(name: str, drop_path: float) -> None:
+def refuse_drop_path(name: str, drop_path: float) -> None:
+    """Refuse a drop path rate for a network without residual branches.
+
+    Raises:
+        ValueError: if `drop_path` is not 0.
+    """
     if drop_path:
         raise ValueError(f"drop_path must be 0 for {name}, which has no residual branches to drop, got {drop_path}")

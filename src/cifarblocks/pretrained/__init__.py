@@ -69,8 +69,9 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
     if str(path_or_name) in names:
         return package_file(str(path_or_name))
     near = get_close_matches(str(path_or_name), names, n=3) or list_weights(f"*{path_or_name}*")
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "list_weights() has the names"
-    raise ValueError(f"{str(path_or_name)!r} is neither a file nor the name of trained weights; {hint}")
+    names_are = "list_weights() or `cifarblocks list --weights` has the names"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else names_are
+    raise ValueError(f"{str(path_or_name)!r} is neither a file, a run folder nor the name of trained weights; {hint}")
 
 
 def file_in(folder: Path, which: str) -> Path:

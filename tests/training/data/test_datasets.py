@@ -55,6 +55,12 @@ def test_the_digits_are_split_as_scikit_learn_splits_them():
         assert torch.equal(ours[name], torch.from_numpy(expected)), name
 
 
+def test_a_data_set_is_shown_in_one_line_without_its_pixels():
+    digits = load_digits()
+    assert repr(digits) == "DataSet(digits (UCI, 8x8), 1,437 training and 360 test images of 32x32, 10 classes)"
+    assert repr(digits.test) == "Images(pixels (360, 32, 32, 3), labels (360,))"
+
+
 def test_mean_and_std_are_those_of_the_training_pixels():
     pixels = torch.randint(0, 256, (50, 4, 5, 3), dtype=torch.uint8)
     part = Images(pixels, torch.zeros(50, dtype=torch.int64))

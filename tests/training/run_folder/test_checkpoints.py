@@ -134,7 +134,7 @@ def test_a_checkpoint_without_a_digest_still_loads_and_is_checked_as_far_as_it_c
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
     write_checkpoint(tmp_path, a_checkpoint())
     (key,) = change
-    with refuses(UserError, tmp_path / CHECKPOINT, key, RUN[key], change[key]):
+    with refuses(UserError, tmp_path / CHECKPOINT, key, RUN[key], change[key], "another --name"):
         read_checkpoint(tmp_path, RUN | change)
 
 

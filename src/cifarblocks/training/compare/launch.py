@@ -178,10 +178,11 @@ class Process:
 
 
 def shared_machine(slot: int, jobs: int) -> dict[str, str]:
-    """Return the environment of one of several processes side by side: its share of the CPU's cores, and a GPU."""
+    """Return the environment of one of several processes side by side: its share of the threads, and a GPU."""
     environment: dict[str, str] = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        # torch counts the cores that this process may use, which a job of a cluster has fewer of than the machine.
+        environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // jobs))
     if jobs > 1 and torch.cuda.device_count() > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % torch.cuda.device_count()]

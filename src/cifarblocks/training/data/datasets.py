@@ -23,7 +23,7 @@ PACKAGES = {"PIL": "pillow", "torchvision": "cifarblocks[train]"}  # what to ins
 DIGITS = Path(__file__).with_name("digits.safetensors")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Images:
     """Images and their labels.
 
@@ -34,6 +34,9 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+
+    def __repr__(self) -> str:
+        return f"Images(pixels {tuple(self.pixels.shape)}, labels {tuple(self.labels.shape)})"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +49,7 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Training and test images, the names of the classes, and whether a mirrored image is still one of its class."""
 
@@ -55,6 +58,11 @@ class DataSet:
     test: Images
     classes: list[str]
     mirror: bool
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        counts = f"{len(self.train):,} training and {len(self.test):,} test images of {height}x{width}"
+        return f"DataSet({self.name}, {counts}, {len(self.classes)} classes)"
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -123,7 +123,11 @@ class Options:
     temperature: float | None = of_network(None, "divides the logits of both (default: 4)", number(0.01, 1000))
 
     device: str | None = option(
-        "upkeep", None, "(default: cuda where there is a GPU)", choices=DEVICES, group="hardware"
+        "upkeep",
+        None,
+        "default: cuda where there is a GPU; CUDA_VISIBLE_DEVICES chooses which",
+        choices=DEVICES,
+        group="hardware",
     )
     precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS)
     sync_batchnorm: bool = of_network(False, "BatchNorm over the batches of all GPUs", **SWITCH)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.pictures.text import TITLE, drawable
@@ -12,8 +12,8 @@ from cifarblocks.training.pictures.text import TITLE, drawable
 TRAINING, VALIDATION, AVERAGE = "#8a8f98", "#1f5fbf", "#c8651b"
 
 
-def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1: float | None = None) -> None:
-    """Draw the lines of metrics.jsonl, and the test accuracy where it is known.
+def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1: float | None = None) -> Figure:
+    """Draw the lines of metrics.jsonl, and the test accuracy where it is known; return the figure.
 
     Args:
         path: the PNG file.
@@ -38,7 +38,11 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
         accuracy.axhline(test_top1, color="black", lw=1, ls="--", label=f"test, last epoch: {test_top1:.2f} %")
 
     low, high = loss.dataLim.intervaly
-    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log" if high > 10 * low > 0 else "linear")
+    loss.set(xlabel="epoch", ylabel="cross-entropy")
+    if high > 10 * low > 0:
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss.yaxis.set_minor_formatter(NullFormatter())
     loss.yaxis.set_major_formatter("{x:g}")
     accuracy.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(None, 102))
     for axes in (loss, accuracy):
@@ -48,3 +52,4 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper right" if axes is loss else "lower right")
     save_figure(figure, path)
+    return figure

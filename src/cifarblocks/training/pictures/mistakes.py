@@ -17,13 +17,13 @@ SHOWN = 20
 LONGEST = 14  # characters of a class name that fit their place
 
 
-def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Count the images of each true class (rows) and predicted class (columns), (classes, classes).
 
     >>> confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
     """
-    return torch.bincount(labels * classes + found, minlength=classes**2).view(classes, classes)
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:

@@ -23,7 +23,7 @@ def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
     """
     for key, value in now.items():
         if key in begun and not equal(begun[key], value):
-            raise UserError(f"--resume: {what} with {key} {begun[key]!r}, and now it is {value!r}")
+            raise UserError(f"--resume: {what} with {key} {begun[key]!r}, and now it is {value!r}; give another --name")
 
 
 def equal(one: Any, other: Any) -> bool:
