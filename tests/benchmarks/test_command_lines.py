@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 import accuracy
+import attentions
 import distillation
 import fused_accuracy
 import generative
 import measuring
+import numpy as np
 import pytest
 import speedruns
 import sweeps
+from scipy.stats import dunnett
 
 import cifarblocks
 from cifarblocks.checkpoints.files import file_digest
@@ -171,6 +174,60 @@ def test_a_sweep_is_a_record_once_all_of_its_runs_are_complete(results, refused)
     assert contents(results) == before
     (run / "summary.json").unlink()
     refused(main_of(sweeps), ["runs/optimizer"], "sweeps.py: error", "FOLDER", f"{run.parent.name}/{run.name}")
+
+
+def write_gates(folder, top1):
+    """Runs of the grid `attentions`, whose seeds differ by a point; returns the last."""
+    row = measuring.read_record("optimizer")["rows"][0]
+    summary, metrics = row["summaries"][0], "".join(json.dumps(line) + "\n" for line in row["histories"][0])
+    configuration = summary["configuration"]
+    for gate, mean in top1.items():
+        options = {"options": configuration["options"] | {"model_argument": {"attention": gate}}}
+        for seed in range(3):
+            run = folder / "resnet_20" / f"attention-{gate}_seed-{seed}"
+            run.mkdir(parents=True)
+            found = summary | {"test_top1": mean - 1 + seed, "configuration": configuration | options}
+            (run / "summary.json").write_text(json.dumps(found))
+            (run / "metrics.jsonl").write_text(metrics)
+    return run
+
+
+def test_the_gates_of_a_sweep_are_compared_with_none(results, refused, monkeypatch):
+    """The standard deviation over the seeds is 1 of each, so the standard error of a difference is √(2/3)."""
+    means = dict.fromkeys(cifarblocks.list_attentions(), 80.0) | {"eca": 83.0, "lsk": 83.5, "msca": 82.9, "se": 82.0}
+    run = write_gates(Path("runs/attentions"), means)
+    steps = dict.fromkeys(means, 1.0) | {"eca": 1.25, "lsk": 2.0, "msca": 1.5, "se": 1.125}
+
+    def measured(gates):
+        assert sorted(gates) == sorted(means)
+        times = {gate: {"ratio": steps[gate], "quartiles": [1, 2, 3], "seconds": steps[gate] / 10} for gate in gates}
+        return {gate: {"training step": time, "inference": time} for gate, time in times.items()}
+
+    before = contents(results)
+    monkeypatch.setattr(attentions, "measure", measured)
+    monkeypatch.setattr(sys, "argv", ["attentions.py", "runs/attentions"])
+    (run / "summary.json").rename(run / "moved")
+    refused(lambda _: attentions.main(), [], "attentions.py: error", "FOLDER", f"{run.parent.name}/{run.name}")
+    assert contents(results) == before
+    (run / "moved").rename(run / "summary.json")
+    assert attentions.main() == 0
+    page = (results / "attentions.md").read_text()
+    assert page == attentions.table(measuring.read_record("attentions"))
+    lines = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert [line[0].strip("|` ") for line in lines[:4]] == ["lsk", "eca", "msca", "se"]
+    shown = {line[0].strip("|` "): line[1:] for line in lines}
+    assert shown["lsk"][:2] == ["83.50 ± 1.00 %", "**+3.50 ± 0.82**"]
+    assert shown["se"][1] == "+2.00 ± 0.82"
+    assert shown["none"][1] == ""
+    assert shown["msca"][4:7] == ["1.50", "1.00–3.00", "150"]
+    assert page.splitlines()[-1].endswith(": `lsk`, `eca`.")  # msca takes longer than eca and is no better
+
+
+def test_the_bar_for_a_gate_is_that_of_dunnetts_test():
+    same, error = np.array([-1.0, 0.0, 1.0]), (2 / 3) ** 0.5
+    for errors, significant in ((attentions.BAR - 0.1, False), (attentions.BAR, True)):
+        found = dunnett(same + errors * error, *[same] * 9, control=same, rng=np.random.default_rng(0))
+        assert (found.pvalue[0] < 0.05) == significant
 
 
 def test_a_run_without_its_pictures_is_refused(results, refused):

@@ -150,7 +150,16 @@ from_two = st.integers(2, 9)
 # On other maps than 4×3 the spectrum is resized.
 filters = st.sampled_from([gnconv.depthwise_7x7, partial(blocks.GlobalLocalFilter, size=(4, 3))])
 
-CASES = {
+
+def _needs_channels_alone(block):
+    needed = [name for name, part in inspect.signature(block).parameters.items() if part.default is part.empty]
+    return needed == ["channels"]
+
+
+# Blocks built from their channels alone, as a gate is: they need no entry in the tables below, here and in other files.
+OF_CHANNELS = {name: getattr(blocks, name) for name in blocks.__all__ if _needs_channels_alone(getattr(blocks, name))}
+
+CASES = {name: st.builds(_same(block), channels) for name, block in OF_CHANNELS.items()} | {
     "BasicBlock": st.builds(_basic, channels, st.integers(0, 5), strides, attentions, st.integers(1, 3)),
     "Bottleneck": st.builds(_bottleneck, channels, st.integers(1, 3), st.integers(1, 3), strides, attentions),
     "CBAM": st.builds(
@@ -169,7 +178,6 @@ CASES = {
     "DarknetBlock": st.builds(_same(blocks.DarknetBlock), channels, few),
     "DropPath": st.builds(lambda c, rate: Case(lambda: blocks.DropPath(rate), c, c), channels, st.floats(0, 0.9)),
     "ECA": st.builds(_same(blocks.ECA), channels, st.sampled_from([None, 1, 3, 5, 7])),
-    "GRN": st.builds(_same(blocks.GRN), channels),
     "GhostBottleneck": st.builds(
         _ghost_bottleneck, channels, from_two, from_two, odd, st.integers(1, 3), st.sampled_from([0.0, 0.25])
     ),
@@ -185,12 +193,10 @@ CASES = {
     "InvertedResidual": st.builds(_converted(blocks.InvertedResidual), channels, channels, strides, few),
     "LSKMBConv": st.builds(_converted(blocks.LSKMBConv), channels, channels, strides),
     "LSKUnit": st.builds(_same(blocks.LSKUnit), from_two),
-    "LayerNorm2d": st.builds(_same(blocks.LayerNorm2d), channels),
     "LayerScale": st.builds(_same(blocks.LayerScale), channels, st.floats(0, 1)),
     "MBConv": st.builds(_converted(blocks.MBConv), channels, channels, strides, few),
     "MSCA": st.builds(_same(blocks.MSCA), channels, st.sampled_from([(7, 11, 21), (3, 5), (1,)])),
     "MSCABlock": st.builds(_same(blocks.MSCABlock), channels, few),
-    "MSCAUnit": st.builds(_same(blocks.MSCAUnit), channels),
     "MixerLayer": st.builds(_mixer, *[channels] * 4),
     "PaddingShortcut": st.builds(_shortcut(blocks.PaddingShortcut), channels, st.integers(0, 5), strides),
     "PostNormBlock": st.builds(_attention(blocks.PostNormBlock), channels, few, few),
@@ -210,14 +216,12 @@ CASES = {
 }
 
 # Blocks wide enough that no part of them is dead by chance, and scales that do not hide a branch.
-GENERIC = {
+GENERIC = {name: _same(block)(12) for name, block in OF_CHANNELS.items()} | {
     "BasicBlock": Case(lambda: blocks.BasicBlock(12, 16, 2, attention=blocks.ECA), 12, 16, 2),
     "Bottleneck": Case(lambda: blocks.Bottleneck(12, 8, 2, groups=2, base_width=64, attention=blocks.ECA), 12, 32, 2),
     "CBAM": Case(lambda: blocks.CBAM(12, 8), 12, 12),
-    "CSPBottleneck": Case(lambda: blocks.CSPBottleneck(12), 12, 12),
     "CSPStage": Case(lambda: blocks.CSPStage(6, 10, 2, 2), 6, 10, 2),
     "ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(6, layer_scale=1.0, response_norm=blocks.GRN), 6, 6),
-    "CoordinateAttention": Case(lambda: blocks.CoordinateAttention(12), 12, 12),
     "CopyModule": Case(lambda: blocks.CopyModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "DarknetBlock": Case(lambda: blocks.DarknetBlock(8), 8, 8),
     "DropPath": Case(lambda: blocks.DropPath(0.0), 5, 5),
@@ -227,7 +231,6 @@ GENERIC = {
     "GhostModule": Case(lambda: blocks.GhostModule(6, 16, 3, 3, stride=2), 6, 16, 2),
     "LSKAttention": Case(lambda: blocks.LSKAttention(6), 6, 6),
     "LSKBlock": Case(lambda: blocks.LSKBlock(6, 2), 6, 6),
-    "GlobalContext": Case(lambda: blocks.GlobalContext(12), 12, 12),
     "GlobalLocalFilter": Case(lambda: blocks.GlobalLocalFilter(6, (8, 10)), 6, 6),
     "GnConv": Case(lambda: blocks.GnConv(8, 3), 8, 8),
     "HorNetBlock": Case(lambda: blocks.HorNetBlock(8, 3, layer_scale=1.0), 8, 8),
@@ -252,11 +255,9 @@ GENERIC = {
     "ResNeStBottleneck": Case(lambda: blocks.ResNeStBottleneck(12, 8, 2), 12, 32, 2, training_batch=2),
     "SelectiveKernel": Case(lambda: blocks.SelectiveKernel(12, 2), 12, 12, training_batch=2),
     "SelfAttention": Case(lambda: blocks.SelfAttention(12, 4), 12, 12, tokens=10),
-    "SimAM": Case(lambda: blocks.SimAM(12), 12, 12),
     "SplitAttention": Case(lambda: blocks.SplitAttention(12, 2, 2), 12, 12, training_batch=2),
     "SqueezeExcite": Case(lambda: blocks.SqueezeExcite(12, 8), 12, 12),
     "TransformerBlock": Case(lambda: blocks.TransformerBlock(12, 4), 12, 12, tokens=10),
-    "TripletAttention": Case(lambda: blocks.TripletAttention(12), 12, 12),
 }
 
 # In training a bias before BatchNorm, a convolution between them or not, has no effect: the mean takes it away again.

@@ -59,11 +59,11 @@ def test_the_defaults_of_the_signature_are_what_is_built(name):
         ("eca_resnet_32", {"kernel_size": 5}),
         ("eca_resnet_56", {"kernel_size": None}),
         ("coatnet_0", {"image_size": 224, "convolution": "mbconv"}),
-        ("coatnet_cifar_opt", {"dropout": 0.1}),
+        ("coatnet_cifar_opt", {"dropout": 0.1, "attention": "eca"}),
         ("hornet_tiny_gf", {"image_size": 224, "layer_scale": 1e-6}),
         ("improved_resnet20_convnext", {"drop_path": 0.05, "expansion": 4}),
         ("segnext_mscan_tiny_cifar", {"strips": (7, 11, 21)}),
-        ("resnext18_dropout", {"dropout": 0.4, "stages": 3}),
+        ("resnext18_dropout", {"attention": "none", "dropout": 0.4, "stages": 3}),
     ],
 )
 def test_own_arguments_and_own_defaults_are_in_the_signature(name, defaults):

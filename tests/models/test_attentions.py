@@ -15,9 +15,11 @@ from cifarblocks import blocks
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PreActBlock
 from cifarblocks.cli.show import description
 from cifarblocks.models import attentions
+from cifarblocks.models.resnext import StraightBottleneck
 from cifarblocks.registry import find_model
 
-GATES = {
+GATES = dict(attentions._attentions)
+SHIPPED = {
     "cbam": blocks.CBAM,
     "coordinate": blocks.CoordinateAttention,
     "eca": blocks.ECA,
@@ -30,7 +32,7 @@ GATES = {
     "simam": blocks.SimAM,
     "triplet": blocks.TripletAttention,
 }
-PATTERNS = ("resnet_*", "resnext_*", "wrn_*")
+PATTERNS = ("resnet_*", "resnext*", "wrn_*")
 NAMES = [name for pattern in PATTERNS for name in cifarblocks.list_models(pattern)]
 
 
@@ -46,7 +48,7 @@ def gates(model: nn.Module) -> list[nn.Module]:
         if isinstance(block, BasicBlock):
             assert type(block.attention1) is type(block.attention3) is nn.Identity
             found.append(block.attention2)
-        elif isinstance(block, Bottleneck | PreActBlock):
+        elif isinstance(block, Bottleneck | PreActBlock | StraightBottleneck):
             found.append(block.attention)
     return found
 
@@ -57,8 +59,9 @@ def size(module: nn.Module) -> int:
 
 def test_the_names_are_those_of_the_blocks(table):
     assert cifarblocks.list_attentions() == sorted(GATES)
-    assert cifarblocks.list_attentions("se*") == ["se", "selective_kernel"]
-    for name, gate in GATES.items():
+    assert {"se", "selective_kernel"} <= set(cifarblocks.list_attentions("se*")) < set(GATES)
+    assert SHIPPED.keys() <= GATES.keys()
+    for name, gate in (GATES | SHIPPED).items():
         assert attentions.find_attention(name) is gate
 
 
@@ -90,6 +93,13 @@ def test_a_network_with_any_gate_learns_with_all_of_it(name, attention):
         assert parameter.grad is not None, path
         assert parameter.grad.isfinite().all(), path
     assert model.eval()(x[:1]).isfinite().all()
+
+
+def test_a_straight_bottleneck_gates_its_branch_alone():
+    block = StraightBottleneck(32, 64, 2, drop_path=0.0, attention=blocks.SqueezeExcite).eval()
+    x = torch.randn(2, 32, 5, 3)
+    branch = block.expand(block.activation2(block.conv(block.activation1(block.reduce(x)))))
+    torch.testing.assert_close(block(x), (block.shortcut(x) + block.attention(branch)).relu())
 
 
 def test_a_pre_activation_block_gates_its_branch_alone():

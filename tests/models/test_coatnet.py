@@ -93,7 +93,9 @@ def test_coatnet_cifar_opt_is_composed_of_timms_blocks(name, kernel_size):
         ("coatnet_nano_cifar", {"attention": "cbam"}, MBConv, CBAM),
         ("coatnet_nano_cifar", {"attention": "none"}, MBConv, nn.Identity),
         ("coatnet_nano_cifar", {"convolution": "lsk_mbconv", "attention": "eca"}, LSKMBConv, ECA),
+        ("coatnet_0_custom_enhanced", {"attention": "cbam"}, LSKMBConv, CBAM),
         ("coatnet_cifar_opt", {}, MBConv, ECA),
+        ("coatnet_cifar_opt_large_stem", {"attention": "cbam"}, MBConv, CBAM),
     ],
 )
 def test_all_stages_but_the_last_two_convolve(name, arguments, convolution, gate):

@@ -41,6 +41,8 @@ REFUSED = [
     ("lsknet_tiny", {"image_size": 31}, [32, "31x31"]),
     ("coatnet_0", {"convolution": "mb"}, ["mbconv", "lsk_mbconv"]),
     ("coatnet_nano_cifar", {"attention": "squeeze"}, ["none", "eca", "se"]),
+    ("coatnet_cifar_opt", {"attention": "squeeze"}, ["none", "eca", "se"]),
+    ("resnext18_dropout", {"attention": "squeeze"}, ["none", "eca", "se"]),
     ("coatnet_0", {"image_size": (31, 64)}, [32, "31x64"]),
     ("coatnet_nano_cifar", {"in_channels": 0}, []),
     ("mlp_mixer_b16", {"image_size": (40, 32)}, [16, "40x32"]),

@@ -11,7 +11,7 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class GlobalContext(nn.Module):
-    """Add to each place what a small network makes of one weighted average of all places (section 4.3, equation 5).
+    """Add to each place what a small network makes of one weighted average of all places, as in the paper's GC block.
 
     The weights are a softmax over the map. Its 1×1 convolution has a bias in the authors' code; a softmax takes it
     away again, so there is none here. The norm is a LayerNorm over the channels, so at one hidden channel it would

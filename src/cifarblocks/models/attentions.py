@@ -7,34 +7,25 @@ from typing import Annotated, TypeVar
 
 from torch import nn
 
-from cifarblocks.blocks.cbam import CBAM
+import cifarblocks.blocks as blocks
 from cifarblocks.blocks.checks import choose, require_part, shown
-from cifarblocks.blocks.coordinate_attention import CoordinateAttention
-from cifarblocks.blocks.eca import ECA
-from cifarblocks.blocks.global_context import GlobalContext
-from cifarblocks.blocks.lsk import LSKAttention
-from cifarblocks.blocks.msca import MSCA
 from cifarblocks.blocks.residual import Attention
-from cifarblocks.blocks.se import SqueezeExcite
-from cifarblocks.blocks.selective_kernel import SelectiveKernel
-from cifarblocks.blocks.simam import SimAM
-from cifarblocks.blocks.triplet_attention import TripletAttention
 from cifarblocks.models.arguments import Arguments
 
 Gate = TypeVar("Gate", bound=Attention)
 
 _attentions: dict[str, Attention] = {
     "none": nn.Identity,
-    "cbam": CBAM,
-    "coordinate": CoordinateAttention,
-    "eca": ECA,
-    "global_context": GlobalContext,
-    "lsk": LSKAttention,
-    "msca": MSCA,
-    "se": SqueezeExcite,
-    "selective_kernel": SelectiveKernel,
-    "simam": SimAM,
-    "triplet": TripletAttention,
+    "cbam": blocks.CBAM,
+    "coordinate": blocks.CoordinateAttention,
+    "eca": blocks.ECA,
+    "global_context": blocks.GlobalContext,
+    "lsk": blocks.LSKAttention,
+    "msca": blocks.MSCA,
+    "se": blocks.SqueezeExcite,
+    "selective_kernel": blocks.SelectiveKernel,
+    "simam": blocks.SimAM,
+    "triplet": blocks.TripletAttention,
 }
 NAMES = ", ".join(f'"{name}"' for name in _attentions) + ", or a name given to `register_attention`"
 
@@ -61,7 +52,7 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
 
     >>> @register_attention("wide_eca")
     ... def wide_eca(channels):
-    ...     return ECA(channels, kernel_size=7)
+    ...     return blocks.ECA(channels, kernel_size=7)
     >>> from cifarblocks import create_model
     >>> create_model("resnet_20", attention="wide_eca").stages[0][0].attention2.conv.kernel_size
     (7,)

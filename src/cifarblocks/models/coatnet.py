@@ -9,7 +9,6 @@ from torch import nn
 
 from cifarblocks.blocks.basic import conv_norm
 from cifarblocks.blocks.checks import Size, choose, height_and_width
-from cifarblocks.blocks.eca import ECA
 from cifarblocks.blocks.mbconv import LSKMBConv, MBConv
 from cifarblocks.blocks.relative_attention import RelativeTransformerBlock
 from cifarblocks.models.arguments import Arguments, registered_with
@@ -28,11 +27,24 @@ CONVOLUTIONS = {"mbconv": MBConv, "lsk_mbconv": LSKMBConv}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoAtNetArguments(Arguments):
+class GateArguments(Arguments):
+    """Arguments of a network of table 3 with one kind of block in S1 and S2."""
+
+    attention: Annotated[str | None, f"Gate of the blocks in S1 and S2: {NAMES}; None is the paper's."] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoAtNetArguments(GateArguments):
     """Arguments of the networks of table 3 and their relatives."""
 
     convolution: Annotated[str, 'Block of S1 and S2: "mbconv" or "lsk_mbconv".'] = "mbconv"
-    attention: Annotated[str | None, f"Gate of these blocks: {NAMES}; None is the paper's."] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallArguments(Arguments):
+    """Arguments of `coatnet_cifar_opt` and `coatnet_cifar_opt_large_stem`."""
+
+    attention: Annotated[str, f"Gate of each MBConv: {NAMES}."] = "eca"
 
 
 def coatnet(
@@ -135,10 +147,14 @@ def table_coatnet(
     return coatnet(given, *parts, stem_channels, widths=widths, depths=depths, strides=strides)
 
 
-def small_coatnet(given: Arguments, stem: Stem) -> Classifier:
-    """The stages of `coatnet_cifar_opt`, after any stem of full resolution."""
+def small_coatnet(given: SmallArguments, stem: Stem) -> Classifier:
+    """The stages of `coatnet_cifar_opt`, after any stem of full resolution.
+
+    Raises:
+        ValueError: if `attention` is not a name of `list_attentions`.
+    """
     attention = partial(RelativeTransformerBlock, head_channels=48, mlp_ratio=2)
-    parts = (stem, partial(MBConv, gate=ECA), attention, norm_head)
+    parts = (stem, partial(MBConv, gate=find_attention(given.attention)), attention, norm_head)
     widths, depths, strides = (64, 96, 192, 192, 192), (2, 2, 3, 5, 2), (1, 2, 2, 1, 2)
     return coatnet(given, *parts, 64, widths=widths, depths=depths, strides=strides)
 
@@ -161,8 +177,8 @@ def coatnet_2(given: CoAtNetArguments) -> Classifier:
     return table_coatnet(given, 2, 128, widths=(128, 256, 512, 1024), depths=(2, 6, 14, 2))
 
 
-@registered_with(Arguments, image_size=224)
-def coatnet_0_custom_enhanced(given: Arguments) -> Classifier:
+@registered_with(GateArguments, image_size=224)
+def coatnet_0_custom_enhanced(given: GateArguments) -> Classifier:
     """CoAtNet-0 with `LSKMBConv` in S1 and S2, whose first blocks have no shortcut; 25,663,280 parameters."""
     return coatnet_0(convolution="lsk_mbconv", **vars(given))
 
@@ -179,8 +195,8 @@ def coatnet_nano_cifar(given: CoAtNetArguments) -> Classifier:
     return table_coatnet(given, 1, 32, widths=(48, 96, 192, 256), depths=(2, 3, 5, 2))
 
 
-@registered_with(Arguments, dropout=0.1)
-def coatnet_cifar_opt(given: Arguments) -> Classifier:
+@registered_with(SmallArguments, dropout=0.1)
+def coatnet_cifar_opt(given: SmallArguments) -> Classifier:
     """Stem of 3×3; 2, 2, 3 MBConv with ECA on maps of 32, 16, 8; 5 and 2 blocks of attention on maps of 8 and 4.
 
     Attention has 4 heads and MLPs of twice its width; 277,860,608 multiply-adds at 32×32.
@@ -188,7 +204,7 @@ def coatnet_cifar_opt(given: Arguments) -> Classifier:
     return small_coatnet(given, STEMS["cifar"])
 
 
-@registered_with(Arguments, dropout=0.1)
-def coatnet_cifar_opt_large_stem(given: Arguments) -> Classifier:
+@registered_with(SmallArguments, dropout=0.1)
+def coatnet_cifar_opt_large_stem(given: SmallArguments) -> Classifier:
     """`coatnet_cifar_opt` with a stem of 5×5: 281,006,336 multiply-adds at 32×32."""
     return small_coatnet(given, Stem(partial(conv_norm, kernel_size=5, activation=nn.ReLU), 1))

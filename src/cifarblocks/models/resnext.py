@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from cifarblocks.blocks.basic import DropPath, conv_norm
 from cifarblocks.blocks.checks import Size, require_int
-from cifarblocks.blocks.residual import Bottleneck
-from cifarblocks.models.arguments import Arguments, registered_with
+from cifarblocks.blocks.residual import Attention, Bottleneck
+from cifarblocks.models.arguments import registered_with
 from cifarblocks.models.attentions import AttentionArguments, find_attention
 from cifarblocks.models.classifier import Classifier, PooledHead
 from cifarblocks.models.initialise import initialise_resnet
@@ -47,17 +47,21 @@ class StraightBottleneck(nn.Module):
         out_channels: channels of the output and of the convolutions between; the 3×3 has groups of 32 of them.
         stride: of the 3×3 convolution and of the shortcut, which has a 1×1 convolution if it is not 1.
         drop_path: probability of dropping the branch of an image in training.
+        attention: builds the gate of the branch, for its number of channels.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, drop_path: float) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, drop_path: float, attention: Attention
+    ) -> None:
         super().__init__()
         self.reduce = biased_conv_norm(in_channels, out_channels)
         self.activation1 = nn.ReLU()
         self.conv = biased_conv_norm(out_channels, out_channels, 3, stride, groups=out_channels // 32)
         self.activation2 = nn.ReLU()
         self.expand = biased_conv_norm(out_channels, out_channels)
+        self.attention = attention(out_channels)
         self.drop_path = DropPath(drop_path)
         self.shortcut = nn.Identity() if stride == 1 else biased_conv_norm(in_channels, out_channels, 1, stride)
         self.activation3 = nn.ReLU()
@@ -65,7 +69,7 @@ class StraightBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation1(self.reduce(x))
         y = self.activation2(self.conv(y))
-        return self.activation3(self.shortcut(x) + self.drop_path(self.expand(y)))
+        return self.activation3(self.shortcut(x) + self.drop_path(self.attention(self.expand(y))))
 
 
 @registered_with(AttentionArguments)
@@ -81,7 +85,7 @@ def resnext_29_8x64d(given: AttentionArguments) -> Classifier:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropoutArguments(Arguments):
+class DropoutArguments(AttentionArguments):
     """Arguments of `resnext18_dropout`."""
 
     image_size: Annotated[Size, "Height and width of the images, at least 16, 32 or 64 for 3, 4 or 5 stages."] = 32
@@ -94,15 +98,15 @@ def resnext18_dropout(given: DropoutArguments) -> Classifier:
     """A small ResNeXt of no paper: 7×7/2 stem, two bottlenecks of one width a stage, dropout at the end of each.
 
     Raises:
-        ValueError: if `stages` is not one of those.
+        ValueError: if `stages` is not one of those, or `attention` not a name of `list_attentions`.
     """
     require_int(3, stages=given.stages)
     if given.stages > 5:
         raise ValueError(f"stages must be 3, 4 or 5, got {given.stages}")
     widths, strides = (64, 128, 256, 512, 512)[: given.stages], (1, 2, 2, 2, 2)[: given.stages]
     stem = imagenet_stem(given.in_channels, 64, bias=True)
-    blocks, depths = [StraightBottleneck] * given.stages, (2,) * given.stages
-    body = build_stages(blocks, 64, widths, depths, strides, given.drop_path)
+    block = partial(StraightBottleneck, attention=find_attention(given.attention))
+    body = build_stages([block] * given.stages, 64, widths, (2,) * given.stages, strides, given.drop_path)
     for stage in body:
         stage.append(nn.Dropout(given.dropout))
     body[0].insert(1, nn.Dropout(given.dropout / 2))

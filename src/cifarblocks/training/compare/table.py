@@ -97,20 +97,21 @@ def markdown_table(title: str, rows: list[Row], missing: list[str]) -> str:
         )
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     absent = "".join(f"- {name}\n" for name in missing)
-    return f"# {title}\n\n{circumstances(rows)}\n\n{table}" + (f"\nNot complete:\n\n{absent}" if missing else "")
+    head = (
+        "Top-1 of the last epoch's weights, mean ± standard deviation over the seeds; seconds are the mean of training "
+        f"and validation.\n{circumstances(rows)}"
+    )
+    return f"# {title}\n\n{head}\n\n{table}" + (f"\nNot complete:\n\n{absent}" if missing else "")
 
 
 def circumstances(rows: list[Row]) -> str:
-    """Return how the numbers of a table were measured."""
+    """Return the data, machines and versions of the runs of a table."""
     summaries = [summary for row in rows for summary in row.summaries]
     machines = [summary["configuration"]["machine"] for summary in summaries]
     versions = [f"torch {summary['versions']['torch']}" for summary in summaries]
     places = [machine.get("gpu", f"{machine['cpu']}, threads: {machine['threads']}") for machine in machines]
     data = [f"{summary['data']}, {summary['training_images']:,} training images" for summary in summaries]
-    return (
-        "Top-1 of the last epoch's weights, mean ± standard deviation over the seeds; seconds are the mean of training "
-        f"and validation.\n{distinct(data)}. {distinct(places)}; {distinct(versions)}."
-    )
+    return f"{distinct(data)}. {distinct(places)}; {distinct(versions)}."
 
 
 def distinct(texts: Iterable[str]) -> str:
