@@ -62,6 +62,8 @@ def test_a_name_without_wildcards_that_finds_nothing_warns_with_them():
         ("drop_path_rate", "drop_path", "Drop path rate"),
         ("num_class", "num_classes", "Number of classes"),
         ("global_pool", "head", "pools as its paper does"),
+        ("checkpoint_path", "weights", "load_published"),
+        ("patch_size", "stem", "it has num_classes"),  # not image_size misspelt
     ],
 )
 def test_words_of_timm_are_answered_with_ours_and_what_they_take(theirs, ours, meaning):

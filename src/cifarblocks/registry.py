@@ -22,6 +22,12 @@ OURS = {
     "drop_rate": "dropout",
     "num_class": "num_classes",
 }
+# Arguments of timm that ours lack, and what there is in their place
+INSTEAD = {
+    "global_pool": "each head pools as its paper does",
+    "checkpoint_path": "weights= takes a file of `cifarblocks train`, load_published(model, file, source) other files",
+}
+NEAR = 0.7  # share of letters in common: patch_size is not image_size misspelt
 
 _factories: dict[str, Callable[..., nn.Module]] = {}
 
@@ -69,11 +75,9 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
         return
     for name, value in arguments.items():
         if name not in parameters:
-            near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, n=1)
+            near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, 1, NEAR)
             hint = f"did you mean {described(factory, near[0])}?" if near else f"it has {', '.join(parameters)}"
-            if name == "global_pool":  # timm's
-                hint = "each head pools as its paper does"
-            raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")
+            raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {INSTEAD.get(name, hint)}")
 
 
 def meaning_of(factory: Callable[..., nn.Module], name: str) -> str:
