@@ -15,13 +15,13 @@ SHOWN = 20
 LONGEST = 14  # characters of a class name that fit their place
 
 
-def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Count the images of each true class (rows) and predicted class (columns), (classes, classes).
 
     >>> confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
     """
-    return torch.bincount(labels * classes + found, minlength=classes**2).view(classes, classes)
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
@@ -29,7 +29,7 @@ def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
 
     Args:
         labels: (n,) the true classes.
-        outcomes: (n, 3) the class found, its probability, and that of the true class.
+        outcomes: (n, 3) the predicted class, its probability, and that of the true class.
     """
     wrong = torch.nonzero(outcomes[:, 0].long() != labels).squeeze(1)
     return wrong[outcomes[wrong, 2].argsort(stable=True)][:SHOWN].tolist()
@@ -52,15 +52,15 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
     left, right = (figure.add_subfigure(grid[0, column]) for column in range(2))
     draw_confusion(left.subplots(), confusion(images.labels, outcomes[:, 0].long(), len(classes)), classes)
     chosen = worst_mistakes(images.labels, outcomes)
-    right.suptitle("the worst mistakes: true → found, and the probability of each" if chosen else "no mistakes")
+    right.suptitle("the worst mistakes: true → predicted, and the probability of each" if chosen else "no mistakes")
     for axes, index in zip(right.subplots(4, 5).flat, chosen + [None] * (SHOWN - len(chosen)), strict=True):
         axes.axis("off")
         if index is not None:
             axes.imshow(images.pixels[index].numpy())
-            found, *probabilities = outcomes[index].tolist()
-            names = [classes[number] for number in (int(images.labels[index]), int(found))]
-            of_found, of_true = (f"{100 * probability:.0f} %" for probability in probabilities)
-            axes.set_title(f"{names[0]}, {of_true} →\n{names[1]}, {of_found}", fontsize=8)
+            predicted, *probabilities = outcomes[index].tolist()
+            names = [classes[number] for number in (int(images.labels[index]), int(predicted))]
+            of_predicted, of_true = (f"{100 * probability:.0f} %" for probability in probabilities)
+            axes.set_title(f"{names[0]}, {of_true} →\n{names[1]}, {of_predicted}", fontsize=8)
     save_figure(figure, path)
     return figure
 
@@ -69,7 +69,7 @@ def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
     """Draw the matrix in shares of each true class; counts and names where there is room for them."""
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="found", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
     assert axes.figure is not None
     axes.figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(classes) > 20:
