@@ -32,6 +32,7 @@ ELSEWHERE = {
     "pretrained_cfg": "cifarblocks.load(weights).card says what weights are for",
     "scriptable": "every model can be traced and exported as it is",
 }
+NEAR = 0.7  # share of letters in common, below which a word is not a misspelt one
 
 _factories: dict[str, Callable[..., nn.Module]] = {}
 
@@ -82,7 +83,7 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
         return
     for name, value in arguments.items():
         if name not in parameters:
-            near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, n=1)
+            near = [OURS[name]] if OURS.get(name) in parameters else get_close_matches(name, parameters, 1, NEAR)
             hint = f"did you mean {described(factory, near[0])}?" if near else f"it has {', '.join(parameters)}"
             hint = ELSEWHERE.get(name, hint)
             raise TypeError(f"{factory.__name__} has no argument {name!r}, got {value!r}; {hint}")

@@ -110,6 +110,11 @@ def test_wrong_types_are_refused_by_name(name, argument, value):
         block(**required(block) | {argument: value})
 
 
+def test_none_in_place_of_a_part_is_answered_with_the_identity():
+    with refuses(TypeError, "attention", None, "nn.Identity"):
+        blocks.BasicBlock(8, 8, attention=None)
+
+
 @pytest.mark.parametrize("block", [blocks.GRN(3), blocks.LayerScale(3, 1.0)])
 @pytest.mark.parametrize("shape", [(2, 3, 3, 3, 3), (3, 3, 3)])
 def test_what_is_no_map_is_refused_where_another_axis_would_pass_for_the_channels(block, shape):

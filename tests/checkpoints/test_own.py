@@ -179,6 +179,16 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, change):
     assert "stem.0.weight" in str(caught.value) or "more" in str(caught.value)
 
 
+def test_a_file_of_torch_save_is_answered_with_what_reads_it(tmp_path):
+    for name in ("mine.pth", "checkpoint.pt"):
+        torch.save({"weight": torch.zeros(3)}, tmp_path / name)
+        with refuses(ValueError, tmp_path / name, "torch.save", "load_state_dict"):
+            load_weights(tmp_path / name)
+    written(tmp_path / "last.safetensors")
+    with refuses(ValueError, tmp_path / "checkpoint.pt", "torch.save", tmp_path / "last.safetensors"):
+        load_weights(tmp_path / "checkpoint.pt")
+
+
 def test_a_file_without_tensors_or_of_something_else_is_refused(tmp_path):
     empty, text = tmp_path / "empty.safetensors", tmp_path / "text.safetensors"
     save_file({}, empty, metadata_of(CARD))

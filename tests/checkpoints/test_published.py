@@ -314,6 +314,16 @@ def test_the_stem_takes_other_channels_as_timms_does(name, arguments, timms, cha
         torch.testing.assert_close(ours(x), theirs(x.expand(2, 3, 64, 64)), rtol=1e-4, atol=1e-4)
 
 
+def test_the_stem_of_another_image_size_is_answered_with_the_argument():
+    small_stem = Layout(depths=(2, 2, 2, 2), kernels=(3, 3), expansion=1, **KUANGLIU).state_dict()
+    for source, state, stem, right in (
+        ("timm", timm.create_model("resnet18").state_dict(), "cifar", "imagenet"),
+        ("kuangliu", small_stem, "imagenet", "cifar"),
+    ):
+        model = cifarblocks.create_model("resnet_18", stem=stem)
+        assert_refused(model, state, "conv1.weight", f"stem={right!r}", source=source, new_classifier=True)
+
+
 def test_patches_take_another_size_and_other_channels_at_once():
     state = timm.create_model("vit_tiny_patch16_224", num_classes=7).state_dict()
     model = cifarblocks.create_model("vit_tiny_cifar", num_classes=7, in_channels=4)

@@ -126,6 +126,14 @@ def test_an_unknown_attention_is_refused_with_those_that_there_are(name, wrong):
         on_meta(name, attention=wrong)
 
 
+@pytest.mark.parametrize(
+    ("gate", "hint"), [(blocks.MSCA, "did you mean 'msca'"), (blocks.GnConv, "register_attention")]
+)
+def test_a_class_in_place_of_its_name_is_answered_with_the_name(gate, hint):
+    with refuses(ValueError, "attention", gate, hint):
+        on_meta("resnet_20", attention=gate)
+
+
 def test_a_gate_of_ones_own_is_taken_by_its_name(table):
     @cifarblocks.register_attention("doubled")
     class Doubled(nn.Module):

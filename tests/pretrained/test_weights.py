@@ -68,6 +68,17 @@ def test_names_match_a_wildcard():
     assert list_weights("none_*") == []
 
 
+def test_a_folder_of_runs_is_answered_with_the_last_runs(tmp_path):
+    for number in range(5):
+        (tmp_path / "runs" / "cnn" / f"run{number}").mkdir(parents=True)
+        (tmp_path / "runs" / "cnn" / f"run{number}" / "last.safetensors").touch()
+    for folder in (tmp_path / "runs", tmp_path / "runs" / "cnn"):
+        with refuses(ValueError, "no weights", tmp_path / "runs" / "cnn" / "run4") as caught:
+            find_weights(folder)
+        assert str(caught.value).count("run4") == 1
+        assert "run1" not in str(caught.value)
+
+
 def test_a_path_that_exists_wins_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "eca_resnet_20.digits"

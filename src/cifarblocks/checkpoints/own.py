@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifarblocks.checkpoints.files import first_line, reading
+from cifarblocks.checkpoints.files import ZIP, first_line, reading
 from cifarblocks.checkpoints.resizing import FLOATING, fitting
 from cifarblocks.registry import instantiate
 
@@ -157,7 +157,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
                 require_card(metadata)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError:  # its messages speak of headers
-            raise ValueError("it is damaged, or not a safetensors file") from None
+            raise ValueError(what_else(path)) from None
         older = metadata.keys() <= REQUIRED | {"format"}  # from before there were digests
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
             raise ValueError("it is damaged: its digest does not fit")
@@ -223,6 +223,16 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
         tensor = tensor.contiguous()
         digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))  # NumPy may not be there
     return digest.hexdigest()
+
+
+def what_else(path: Path) -> str:
+    """Return what a file is that is no safetensors file, and what to do with it."""
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return "it is damaged, or not a safetensors file"
+    beside = path.with_name("last.safetensors")
+    use = beside if beside.exists() else "model.load_state_dict(torch.load(path))"
+    return f"it is a file of torch.save; use {use}"
 
 
 def floating_type(tensors: Mapping[str, Tensor]) -> torch.dtype | None:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from cifarblocks.registry import find_model, is_model
 
 CLASSIFIER = "head.classifier."
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # each may take the place of another
@@ -54,9 +57,17 @@ def fitting(
             hint = "; new_classifier=True keeps the model's own"
         elif first == stem_filters(own) and theirs[:1] == ours[:1] and theirs[1:2] != ours[1:2]:
             hint = "; adapt_channels=True adapts the channels"
+        elif first == stem_filters(own) and has_stems(model):
+            hint = f"; stem={'imagenet' if theirs[2:] > ours[2:] else 'cifar'!r} of create_model builds that stem"
         several = some([names.get(name, name) for name in misshapen])
         raise ValueError(f"{subject} has {several} of shape {theirs}, the model has {ours}{hint}")
     return fitted | {name: own[name] for name in kept & own.keys()}
+
+
+def has_stems(model: nn.Module) -> bool:
+    """Return True for a classifier whose function has the argument `stem`."""
+    name = getattr(model, "name", "")
+    return is_model(name) and "stem" in signature(find_model(name)).parameters
 
 
 def unusable(value: Tensor, own: Tensor) -> str | None:

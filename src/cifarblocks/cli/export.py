@@ -33,7 +33,7 @@ from cifarblocks.fusing import fuse
 from cifarblocks.pretrained import find_weights
 from cifarblocks.training.atomic import write_atomically
 from cifarblocks.training.errors import UserError, is_out_of_memory
-from cifarblocks.training.options.command_line import Parser, new_path
+from cifarblocks.training.options.command_line import WEIGHTS, Parser, new_path
 
 IMAGES = 64  # random images that the exported model is checked on
 TOLERANCE = 1e-4  # largest difference of a logit, for logits up to 1; larger ones may differ by this share
@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cifarblocks export", __doc__, usage="--weights FILE [options] OUTPUT")
     add = parser.add_argument
     add("output", type=new_path, metavar="OUTPUT", help="file to write, in a folder that exists")
-    add("--weights", required=True, help="a file or folder that `cifarblocks train` wrote, or a name of the package")
+    add("--weights", required=True, help=WEIGHTS)
     add("--format", choices=FORMATS, help="what OUTPUT ends in (default: .onnx or .pt2, as OUTPUT has it)")
     add("--input", choices=TYPES, default="float", help="float: 0 to 1; uint8: 0 to 255 (default: float)")
     options = parser.parse_args(arguments)

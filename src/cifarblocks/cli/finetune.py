@@ -44,7 +44,7 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
         "--weights",
         type=Path,
         required=True,
-        help="a file or folder of a run, a name of the package, or a file of a --source",
+        help="a file or run folder, a name that `cifarblocks list --weights` prints, or a file of a --source",
     )
     group.add_argument("--source", choices=tuple(TABLES), help="the library that published the weights")
     group.add_argument("--model", help="the network that they are of, with its --model-argument, for a --source")

@@ -31,7 +31,7 @@ from cifarblocks.training.data.sources import SOURCES
 from cifarblocks.training.device import DEVICES, find_device
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.evaluation import evaluate
-from cifarblocks.training.options.command_line import Parser, integer, new_path
+from cifarblocks.training.options.command_line import WEIGHTS, Parser, integer, new_path
 from cifarblocks.training.output import one_line, tell
 from cifarblocks.training.run_folder.weights import load_data_for
 
@@ -120,13 +120,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cifarblocks predict", __doc__, usage="--weights FILE (IMAGE... | --evaluate) [options]")
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE", help="an image file, or a folder of them")
-    add("--weights", required=True, help="a file or folder that `cifarblocks train` wrote, or a name of the package")
+    add("--weights", required=True, help=WEIGHTS)
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
     add("--json", action="store_true", default=None, help="print a JSON object an image, with its error if it has one")
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help=f"{SOURCES} (default: digits)")
     add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")
-    add("--data-dir", type=new_path, help="holds downloaded data and decoded folders (default: data)")
+    add("--data-dir", type=new_path, help="holds downloads and decoded folders (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):

@@ -85,5 +85,7 @@ def file_in(folder: Path, which: str) -> Path:
         return folder / FILE
     if not path.exists():
         found = ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))) or "no weights"
-        raise ValueError(f"{folder} has no {path.name}; it has {found}")
+        runs = sorted({file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{path.name}")})
+        hint = f"; did you mean {' or '.join(map(str, runs[-3:]))}?" if runs else ""
+        raise ValueError(f"{folder} has no {path.name}; it has {found}{hint}")
     return path

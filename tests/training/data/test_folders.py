@@ -129,7 +129,7 @@ def remove(*parts):
     ("spoil", "file", "named"),
     [
         (break_file, "test/light/2.png", ["JPEG", "PNG"]),
-        (only_foreign_files, "train/dark", [".jpg", ".png"]),
+        (only_foreign_files, "train/dark", [".jpg", ".png", "Thumbs.db"]),
         (stray_file, "train/stray.png", []),
         (nested_folder, "train/dark/more", []),
         (broken_link, "train/dark/99.png", ["No such file"]),
@@ -146,6 +146,36 @@ def test_what_cannot_be_used_is_named(image_folder, tmp_path, spoil, file, named
     spoil(image_folder)
     with refuses(UserError, image_folder / file, *named):
         load_folder(image_folder, tmp_path / "cache")
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once(image_folder, tmp_path):
+    spoilt = [image_folder / name for name in ("train/dark/3.png", "train/light/0.png", "test/light/2.png")]
+    for path in spoilt:
+        path.write_bytes(path.read_bytes()[:60])
+    with refuses(UserError, *spoilt, "truncated") as caught:
+        load_folder(image_folder, tmp_path / "cache")
+    assert str(caught.value).count(".png") == len(spoilt)
+    for path in (image_folder / "train" / "light").iterdir():
+        path.write_bytes(b"not an image")
+    with refuses(UserError, *spoilt[:1], "3 more"):
+        load_folder(image_folder, tmp_path / "cache")
+
+
+def test_a_folder_around_the_folder_is_answered_with_it(image_folder, tmp_path):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    inner = (image_folder / "train").rename(outer / "pets")
+    with refuses(UserError, f"did you mean --data {inner}"):
+        load_folder(outer, tmp_path / "cache")
+
+
+def test_the_commonest_kind_of_what_is_skipped_is_shown(image_folder, tmp_path, capsys):
+    """A phone's photos, and not the .DS_Store beside them."""
+    folder = image_folder / "train" / "dark"
+    for name in (".DS_Store", "IMG_1.HEIC", "IMG_2.HEIC"):
+        (folder / name).write_bytes(b"not an image")
+    load_folder(image_folder, tmp_path / "cache")
+    assert_names(capsys.readouterr().err, 3, folder / "IMG_1.HEIC")
 
 
 def test_what_programs_leave_beside_images_is_skipped_and_counted_in_one_line(image_folder, tmp_path, capsys):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarblocks.cli import finetune, list, predict, search, show, sweep, train
+from cifarblocks.cli import export, finetune, list, predict, search, show, sweep, train
 from cifarblocks.training.options.command_line import Parser, integer, named_value, number
 from cifarblocks.training.options.declared import DECLARED, Options, flag
 from cifarblocks.training.options.parse import read_options
@@ -87,10 +87,22 @@ def test_the_ends_of_a_range_are_in_it():
         (train.main, "--optimiser sgd", ["--optimiser", "--optimizer"]),
         (train.main, "--lr-rate 2", ["--lr-rate", "did you mean --lr"]),
         (predict.main, "--wieghts a.safetensors a.png", ["--wieghts", "--weights"]),
+        (train.main, "--model-ema --share 0.1", ["--model-ema", "did you mean --ema"]),
+        (train.main, "-b 32", ["-b 32", "did you mean --batch-size"]),
     ],
 )
 def test_a_misspelt_option_is_answered_with_the_nearest(main, arguments, named, refused):
     refused(main, arguments.split(), *named)
+
+
+def test_a_missing_option_is_explained(refused):
+    for main in (predict.main, export.main, finetune.main):
+        refused(main, ["runs/first", "model.onnx"], "--weights", "a file or run folder", "cifarblocks list --weights")
+    refused(sweep.main, [], "grid", "a TOML file, or one of", "eca_kernel")
+
+
+def test_a_folder_without_its_option_is_answered_with_it(tmp_path, refused):
+    refused(train.main, [str(tmp_path)], tmp_path, f"did you mean --data {tmp_path}")
 
 
 def test_a_value_of_many_brackets_is_text():

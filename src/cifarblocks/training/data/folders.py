@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.files import first_line, reading
 from cifarblocks.checkpoints.images import (
     SUFFIXES,
     is_hidden,
@@ -23,7 +24,7 @@ from cifarblocks.checkpoints.images import (
 from cifarblocks.training.data.cache import read_cache, write_cache
 from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.data.sources import near_names
-from cifarblocks.training.errors import UserError, refusing
+from cifarblocks.training.errors import UserError
 from cifarblocks.training.hardware import check_memory
 from cifarblocks.training.output import escaped, is_first, one_line, progress
 
@@ -34,6 +35,7 @@ TEST = ("test", "val", "valid", "validation")  # names of the folder to test wit
 TEST_SHARE = 5  # one image of so many is for testing where there is no such folder
 RESIZED = 64  # height and width of images of several sizes, or with a side of more than
 LARGEST = 256
+NAMED = 10  # of the images that cannot be read
 
 
 def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple[str, Part, Part, list[str]]:
@@ -57,11 +59,27 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
     classes, files = _list_files(root, skipped)
     if skipped:
         what = f"{len(skipped):,} files or folders that are hidden or not named as images"
-        _tell(f"{root}: skipped {what}; the first is {skipped[0]}")
-    with refusing():
+        ((commonest, _),) = Counter(path.suffix.lower() for path in skipped).most_common(1)
+        shown = next(path for path in skipped if path.suffix.lower() == commonest)
+        _tell(f"{root}: skipped {what}, such as {shown}")
+    try:
         tensors = _read_tensors(root, files, cache, image_size)
+    except ValueError as error:
+        raise UserError(_name_unreadable(files, first_line(error))) from error
     train, test = ((tensors[f"{part}_pixels"], tensors[f"{part}_labels"]) for part in ("train", "test"))
     return escaped(root.resolve().name), train, test, [escaped(name) for name in classes]
+
+
+def _name_unreadable(files: Files, first: str) -> str:
+    """Return why an image cannot be used, with the other images that cannot be read: all are mended at once."""
+    others = []
+    for path, _ in progress(files["train"] + files["test"], "reading", "image"):
+        try:
+            read_image(path)
+        except ValueError:
+            others += [] if first.startswith(f"{path} ") else [str(path)]
+    named = [*others[:NAMED], *([f"{len(others) - NAMED:,} more"] if len(others) > NAMED else [])]
+    return first + (f"; nor can {', '.join(named)}" if others else "")
 
 
 def _tell(sentence: str) -> None:
@@ -85,7 +103,8 @@ def _list_files(root: Path, skipped: list[Path]) -> tuple[list[str], Files]:
         split = [_split(train / name, paths) for name, paths in zip(classes, images, strict=True)]
         parts = {"train": [kept for kept, _ in split], "test": [out for _, out in split]}
         counts = [f"{sum(map(len, paths)):,} for {part}ing" for part, paths in parts.items()]
-        _tell(f"{root}: images of {len(classes):,} classes, {' and '.join(counts)}, a fifth of each class")
+        of = f"{len(classes):,} class{'es' * (len(classes) != 1)}"
+        _tell(f"{root}: images of {of}, {' and '.join(counts)}, a fifth of each class")
     return classes, {
         part: [(path, label) for label, paths in enumerate(listed) for path in paths] for part, listed in parts.items()
     }
@@ -134,12 +153,15 @@ def _list_classes(folder: Path, skipped: list[Path]) -> list[str]:
 
 
 def _list_images(folder: Path, skipped: list[Path]) -> list[Path]:
+    before = len(skipped)
     entries = _list_entries(folder, skipped)
     if not entries:
-        raise UserError(f"class folder {folder} has no images: files named {', '.join(SUFFIXES)}")
+        has = f", but has {skipped[before].name}" if len(skipped) > before else ""
+        raise UserError(f"class folder {folder} has no images, which are files named {', '.join(SUFFIXES)}{has}")
     for entry in entries:
         if entry.is_dir():
-            raise UserError(f"{entry} is a folder inside a class folder, where only images may be")
+            hint = f"; did you mean --data {folder}?" if all(map(Path.is_dir, entries)) else ""
+            raise UserError(f"{entry} is a folder inside a class folder, where only images may be{hint}")
     return entries
 
 

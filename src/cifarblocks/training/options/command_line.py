@@ -3,6 +3,7 @@
 import argparse
 import ast
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -12,6 +13,16 @@ from typing import Any, NoReturn
 
 from cifarblocks.training.output import tell
 
+# Words of timm's training script → ours, where they are not alike
+OURS = {
+    "--aa": "--policy",
+    "--amp": "--precision",
+    "-b": "--batch-size",
+    "--model-ema": "--ema",
+    "--model-kwargs": "--model-argument",
+    "--reprob": "--erasing",
+}
+WEIGHTS = "a file or run folder of `cifarblocks train`, or a name that `cifarblocks list --weights` prints"
 MOST = 1e6  # of a number without another bound: what is made of it in float32 stays finite
 
 
@@ -62,28 +73,49 @@ class Parser(argparse.ArgumentParser):
         print(message, end="", file=file)
 
     def error(self, message: str) -> NoReturn:
-        """Print the sentence and leave."""
+        """Print the sentence, with what may help, and leave."""
         _, unrecognized, rest = message.partition("unrecognized arguments: ")
         _, missing, required = message.partition("are required: ")
-        if unrecognized and (near := nearest(rest.split(" ")[0], self._option_string_actions)):
-            message += f"; did you mean {near}?"
-        for typed in self.typed if missing else ():
-            unknown = typed.startswith("--") and typed not in self._option_string_actions
-            if unknown and (near := nearest(typed, required.split(", "))):
-                message += f"; did you mean {near} by {typed}?"
-        tell(self.prog, f"{self.about}{message}")
+        hint = self._meant(rest.split(" ")[0]) if unrecognized else ""
+        hint += self._explained(required.split(", ")) if missing else ""
+        tell(self.prog, f"{self.about}{message}{hint}")
         sys.exit(2)
+
+    def _meant(self, typed: str) -> str:
+        """Return what was meant by an argument that is unknown; empty if it is near to nothing."""
+        known = self._option_string_actions
+        near = nearest(typed, known) if typed.startswith("-") else None
+        if "--data" in known and os.path.isdir(typed):
+            near = f"--data {typed}"
+        return f"; did you mean {near}?" if near else ""
+
+    def _explained(self, missing: Sequence[str]) -> str:
+        """Return which misspelt options are near to those that are missing or, without one, what these are."""
+        unknown = [typed for typed in self.typed if typed.startswith("--") and typed not in self._option_string_actions]
+        misspelt = [(near, typed) for typed in unknown if (near := nearest(typed, missing))]
+        if misspelt:
+            return "".join(f"; did you mean {near} by {typed}?" for near, typed in misspelt)
+        return "".join(
+            f"; {name} is {action.help}"
+            for action in self._actions
+            if (name := next(iter(action.option_strings), action.metavar or action.dest)) in missing and action.help
+        )
 
 
 def nearest(typed: str, options: Iterable[str]) -> str | None:
-    """Return the option that is nearest to what was typed: one that begins alike, or a similar one.
+    """Return the option that is nearest to what was typed: timm's word for it, one that begins alike or is similar.
 
     >>> nearest("--lr-rate", ["--accelerate", "--lr"]), nearest("--optimiser", ["--optimizer"])
     ('--lr', '--optimizer')
+    >>> nearest("--reprob", ["--recipe", "--erasing"]), nearest("--amp", ["--name"])
+    ('--erasing', None)
     """
-    known = [option for option in options if option.startswith("--")]
-    alike = [option for option in known if typed.startswith(option) or option.startswith(typed)]
-    return next(iter(alike or get_close_matches(typed, known, n=1)), None)
+    known = {option[2:]: option for option in options if option.startswith("--")}
+    if OURS.get(typed) in known.values():
+        return OURS[typed]
+    word = typed.lstrip("-")
+    alike = [option for option in known if word.startswith(option) or option.startswith(word)]
+    return next((known[option] for option in alike or get_close_matches(word, known, 1, 0.7)), None)
 
 
 def named_value(text: str) -> tuple[str, Any]:

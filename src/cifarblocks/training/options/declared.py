@@ -68,7 +68,9 @@ class Options:
     """The whole configuration of a run; `options.parse` makes it from a command line."""
 
     model: str = option("run", "eca_resnet_20", "a name that `cifarblocks list` prints", group="model and run")
-    model_argument: dict[str, Any] = option("run", {}, "an argument of the model, repeatable", named_value, **REPEATED)
+    model_argument: dict[str, Any] = option(
+        "run", {}, "an argument that `cifarblocks show MODEL` prints, repeatable", named_value, **REPEATED
+    )
     recipe: str = option("run", None, "a recipe of recipes.toml (default: that of the model's family)")
     seed: int = option("run", 0, "draws initial weights, order and augmentation", integer(0, 2**63 - 1))
     final: bool = option("run", False, "train on all training images, none are validation images", **FLAG)
@@ -76,7 +78,7 @@ class Options:
     no_test: bool = option("place", False, "leave the test images alone; repeat without it to test", **FLAG)
 
     data: str = option("data", "digits", f"{SOURCES}; a name wins over a folder", group="data")
-    data_dir: Path = option("upkeep", Path("data"), "holds downloaded data and decoded folders", new_path)
+    data_dir: Path = option("upkeep", Path("data"), "holds downloads and decoded folders, not your images", new_path)
     image_size: int | None = option("data", None, "height and width (default: own, 64 for photos)", integer(1, 4096))
     mean: list[float] | None = option("run", None, "subtracted (default: of the images)", number(0, 1), **RGB)
     std: list[float] | None = option("run", None, "divided by (default: of the images)", number(1 / 255, 1), **RGB)

@@ -50,6 +50,6 @@ def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="upper right" if axes is loss else "lower right")
+        axes.legend(frameon=False, loc="best")
     save_figure(figure, path)
     return figure
