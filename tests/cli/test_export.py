@@ -20,6 +20,7 @@ from torch import nn
 
 import cifarblocks
 from cifarblocks import checkpoints, registry
+from cifarblocks.checkpoints.onnx_files import with_digest
 from cifarblocks.checkpoints.own import metadata_of
 from cifarblocks.cli import export, predict
 from cifarblocks.cli.main import main
@@ -89,6 +90,7 @@ def test_the_metadata_is_the_card_and_names_nothing_of_this_machine(exported):
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert len(metadata.pop("sha256")) == 64
     assert metadata == metadata_of(cifarblocks.load(DIGITS).card)
     assert json.loads(metadata["classes"]) == [str(digit) for digit in range(10)]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -206,7 +208,14 @@ def doubling(size, **card):
     graph = make_graph([make_node("Add", ["images", "images"], ["logits"])], "doubling", ends[:1], ends[1:])
     model = make_model(graph, opset_imports=[make_opsetid("", 20)], ir_version=10)
     set_model_props(model, card)
-    return model.SerializeToString()
+    return with_digest(model.SerializeToString())
+
+
+def flipped(data, place):
+    """The bytes with one bit of one of them flipped."""
+    changed = bytearray(data)
+    changed[place] ^= 4
+    return bytes(changed)
 
 
 def test_damaged_and_foreign_files_are_refused_in_a_sentence(exported, weights, refused, no_files):
@@ -215,6 +224,8 @@ def test_damaged_and_foreign_files_are_refused_in_a_sentence(exported, weights, 
         (data[: len(data) // 2], []),
         (b"", []),
         (b"text", []),
+        *[(flipped(data, place), ["digest"]) for place in (0, len(data) // 3, len(data) // 2, -100, -70, -1)],
+        (data[:-76], ["digest"]),  # the graph alone
         (doubling((6, 8)), []),
         (doubling((6, 8), **metadata_of(CARD)), ["images", "logits", [2]]),
         (doubling((6, 8), **metadata_of(CARD) | {"classes": "[1]"}), ["classes"]),

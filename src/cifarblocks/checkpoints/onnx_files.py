@@ -1,5 +1,6 @@
 """Run ONNX files of `cifarblocks export`; the one file of the core that needs ONNX Runtime. `load` alone imports it."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarblocks.checkpoints.files import reading
-from cifarblocks.checkpoints.own import Card, card_of, require_card
+from cifarblocks.checkpoints.own import DIGEST, Card, card_of, require_card
 
 INPUT, OUTPUT = "images", "logits"
 TYPES = {"tensor(uint8)": torch.uint8, "tensor(float)": torch.float32}
@@ -22,12 +23,14 @@ class OnnxModel(nn.Module):
         data: An ONNX file of `cifarblocks export`.
 
     Raises:
-        ValueError: If it is of another kind, or its card does not fit it.
-        Exception: One of ONNX Runtime's own, if the file is damaged.
+        ValueError: If it is damaged or of another kind, or its card does not fit it.
+        Exception: One of ONNX Runtime's own, if it cannot run the graph.
     """
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
+        if data != with_digest(data[: -len(with_digest(b""))]):
+            raise ValueError("its digest does not fit: it is damaged, or another program changed or wrote it")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -53,11 +56,25 @@ class OnnxModel(nn.Module):
         return torch.from_numpy(logits)
 
 
+def with_digest(data: bytes) -> bytes:
+    """Append to an ONNX file the last entry of its metadata: a hash of all bytes before it.
+
+    A protobuf message may be written in pieces, one after the other. So the bytes before the entry stay as they were.
+    """
+    entry = field(1, DIGEST.encode()) + field(2, hashlib.sha256(data).hexdigest().encode())
+    return data + field(14, entry)  # metadata_props of ModelProto
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Return a field of a message of protobuf: the number, the length, and fewer than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
 def load_onnx(path: Path) -> tuple[OnnxModel, Card]:
     """Load an ONNX file of `cifarblocks export` and its card, whose mean is 0 and std 1: the graph normalises.
 
     Raises:
-        ValueError: If the file cannot be read, or is of another kind.
+        ValueError: If the file cannot be read, is damaged or is of another kind.
     """
     with reading(path, "used as an ONNX file that cifarblocks export wrote"):
         model = OnnxModel(path.read_bytes())

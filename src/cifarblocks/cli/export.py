@@ -7,8 +7,8 @@
 The input `images` is (batch, 3, h, w), RGB, any batch, the image size of the weights: float32 from 0 to 1 or, with
 --input uint8, from 0 to 255. For weights of grey images it is (batch, 1, h, w). The exported model normalises them. The
 output `logits` is (batch, classes). Everything is computed in float32, and BatchNorm is folded into convolutions. The
-metadata is the card of the weights: classes, data, accuracy. `cifarblocks predict --weights model.onnx` runs an ONNX
-file.
+metadata is the card of the weights: classes, data, accuracy. That of an ONNX file ends in a digest of the file.
+`cifarblocks predict --weights model.onnx` checks the digest and runs the file.
 
 The exported model is run on random images first. Nothing is written if its logits differ from torch's. Takes seconds.
 """
@@ -62,14 +62,14 @@ def as_onnx(program: ExportedProgram, card: Card) -> tuple[bytes, Run]:
     """Return an ONNX file and a function that runs it in ONNX Runtime."""
     import onnx
 
-    from cifarblocks.checkpoints.onnx_files import INPUT, OUTPUT, OnnxModel
+    from cifarblocks.checkpoints.onnx_files import INPUT, OUTPUT, OnnxModel, with_digest
 
     converted = torch.onnx.export(
         program, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: "batch"},), dynamo=True, verbose=False
     )
     proto = converted.model_proto  # type: ignore[union-attr]
     onnx.helper.set_model_props(proto, metadata_of(card))
-    data = proto.SerializeToString()
+    data = with_digest(proto.SerializeToString())
     return data, OnnxModel(data).run
 
 
