@@ -2,7 +2,7 @@
 
     python examples/blocks_in_your_model.py     # 10 seconds on one CPU core; nothing is downloaded
 
-ECA goes into every block of a torchvision ResNet, GhostModules replace its 3×3 convolutions, and an LSK unit goes into
+ECA goes into every block of a torchvision ResNet, and GhostModules replace its 3×3 convolutions. An LSK unit goes into
 a stage of a timm ConvNeXt. It prints a table: parameters and multiply-adds before and after, how many tensors of an old
 checkpoint keep their place, and the loss of a random batch before and after one training step. It needs torchvision
 and timm (`pip install torchvision timm`); without timm the ConvNeXt is left out.

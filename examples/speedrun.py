@@ -5,8 +5,8 @@
     python examples/speedrun.py --data cifar10 --target 88            # to see it move: about 3 minutes
     python examples/speedrun.py --data folder:PATH --final --seeds 5    # PATH/train/<class>/*, PATH/test/<class>/*
 
-It prints a line an epoch and, for each seed, top-1, seconds of training (reading the data and scoring not counted),
-floating-point operations, and what share that is of the best rate of a convolution on this machine. 5,000 training
+It prints a line an epoch and, for each seed, top-1 and seconds of training, without reading the data and scoring. Then
+it prints floating-point operations, and their share of the best rate of a convolution on this machine. 5,000 training
 images are held out and scored; --final trains on all and opens the test set, once a seed. Each finished seed writes
 OUTPUT/seed_N.json. The same command again skips the seeds whose files are there, and trains the others from their
 beginning. A faster machine may take --target 94, the size of the record for one GPU; a size of your own is a line of

@@ -3,7 +3,7 @@
     python examples/generative/vae.py                                         # the digits: 1 minute on 2 CPU cores
     python examples/generative/vae.py --data folder:PATH --image-size 32      # PATH/train/<class>/*, PATH/test/...
 
-It prints a line an epoch and, at the end, the negative ELBO of the test images and the error of their
+It prints a line an epoch. At the end it prints the negative ELBO of the test images, and the error of their
 reconstructions beside that of PCA with as many components. The same seed gives the same result on the same machine.
 A run is short and is not resumed. In runs/vae/NAME it leaves pictures of samples (of each epoch, or as
 --pictures-every says), reconstructions and interpolations, metrics.jsonl, summary.json and vae.safetensors.

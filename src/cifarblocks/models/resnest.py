@@ -18,8 +18,8 @@ __all__ = ["resnest14d", "resnest14d_cifar", "resnest26d", "resnest50d", "resnes
 def resnest(given: Arguments, stem: Stem, *, depths: Sequence[int], width: int = 64) -> Classifier:
     """Deep stem, stages of split-attention bottlenecks of radix 2, global average pool, linear layer.
 
-    The first blocks of stages 2, 3 and 4 take their stride by a 3×3 average pool after the split attention, and by
-    a 2×2 one in the shortcut; the first block of stage 1 has no stride and no pool, as in the authors' code.
+    The first blocks of stages 2, 3 and 4 take their stride by average pools: 3×3 after the split attention, 2×2 in the
+    shortcut; the first block of stage 1 has no stride and no pool, as in the authors' code.
 
     Args:
         given: the arguments of the classifier.
