@@ -5,8 +5,8 @@
     torchrun --nproc_per_node=4 examples/train.py --data cifar10  # one process for each GPU, or on CPUs
 
 It prints a line per epoch with top-1 on validation images, which are held out of the training images. At the end it
-prints top-1 on the test images. After each epoch it replaces OUTPUT/checkpoint.pt, from which the same command goes on: on one CPU
-process to the same bits as without interruption.
+prints top-1 on the test images. After each epoch it replaces OUTPUT/checkpoint.pt, from which the same command goes on:
+on one CPU process to the same bits as without interruption.
 """
 
 import math

@@ -114,8 +114,9 @@ class DarknetBlock(nn.Module):
 class CSPStage(nn.Module):
     """A stage whose blocks see one half of the channels; the other half crosses it (section 3.1).
 
-    A strided 3×3 convolution comes first, then a 1×1 convolution that is split into two branches. One has the blocks and
-    a transition. Both are concatenated for a last transition. By default it is the stage of CSPResNet; that of CSPDarknet is
+    A strided 3×3 convolution comes first, then a 1×1 convolution that is split into two branches. One has the blocks
+    and a transition. Both are concatenated for a last transition. By default it is the stage of CSPResNet; that of
+    CSPDarknet is
 
         CSPStage(c, d, depth, 2, branch_channels=d // 2, block=DarknetBlock, down_channels=d,
                  split_activation=partial(nn.LeakyReLU, 0.1))

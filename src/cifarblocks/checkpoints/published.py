@@ -43,9 +43,9 @@ def load_published(
             them for other numbers of channels, as timm does.
 
     Raises:
-        ValueError: If the model is on the meta device, the source is unknown, or the file cannot be read. If a tensor is
-            missing, left over, given twice, of another shape or kind of number, or not finite in the model's type. The
-            message names it, and nothing was loaded.
+        ValueError: If the model is on the meta device, the source is unknown, or the file cannot be read. If a tensor
+            is missing, left over, given twice, of another shape or kind of number, or not finite in the model's type.
+            The message names it, and nothing was loaded.
         TypeError: If the model is none, or `state_dict` neither a mapping of names to tensors nor the path of a file.
 
     >>> import cifarblocks

@@ -116,8 +116,8 @@ class LSTMArguments(NoBranchArguments):
 def patch_lstm(given: LSTMArguments) -> Classifier:
     """Patches of 2 with positions, read row by row in both directions by an LSTM of two layers of 256.
 
-    Its map is what the LSTM gives at each patch; the class is told from the last. There the backward direction of the second layer has read one patch alone. So its recurrent weights, which are part of
-    the layout, never learn.
+    Its map is what the LSTM gives at each patch; the class is told from the last. There the backward direction of the
+    second layer has read one patch alone. So its recurrent weights, which are part of the layout, never learn.
 
     Raises:
         ValueError: if patches of 2 do not fill the images, or if `drop_path` is not 0.

@@ -43,8 +43,8 @@ class Muon(SGD):
 class MuonAdamW(AdamW):
     """AdamW, the steps of matrices made orthogonal: Moonlight, Liu et al. 2025, https://arxiv.org/abs/2502.16982.
 
-    The orthogonal step of an (r, c) matrix is scaled by 0.2·√max(r, c). So its elements are as large as those of AdamW's
-    steps (equation 4). One learning rate and one weight decay then suit both.
+    The orthogonal step of an (r, c) matrix is scaled by 0.2·√max(r, c). So its elements are as large as those of
+    AdamW's steps (equation 4). One learning rate and one weight decay then suit both.
 
     Args:
         parameters: Parameters or groups of them; a group with `orthogonal` false learns by AdamW.
