@@ -1,11 +1,12 @@
 # make train: set up and train eca_resnet_20 on the digits.  make test: set up and pass the quick tests.
 # make storm: 20,000 cases of each kind of fault, 50 to 200 of those that train: an hour.
-# make docs: the pages, in site/.  All work in .venv, which they make; PYTHON chooses what makes it.
+# make tutorial: run docs/tutorial.ipynb, and keep its outputs.  make docs: the pages, in site/.
+# All work in .venv, which they make; PYTHON chooses what makes it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all storm lint types docs wheel clean
+.PHONY: train test test-all storm lint types tutorial docs wheel clean
 
 train: .venv/train-is-installed
 	$(BIN)/cifarblocks train --model eca_resnet_20
@@ -27,6 +28,9 @@ lint: .venv/dev-is-installed
 
 types: .venv/dev-is-installed
 	$(BIN)/mypy
+
+tutorial: .venv/dev-is-installed
+	$(BIN)/jupyter nbconvert --execute --inplace --ExecutePreprocessor.record_timing=False docs/tutorial.ipynb
 
 docs: .venv/docs-is-installed
 	$(BIN)/mkdocs build --strict

@@ -223,6 +223,21 @@ def test_the_gates_of_a_sweep_are_compared_with_none(results, refused, monkeypat
     assert page.splitlines()[-1].endswith(": `lsk`, `eca`.")  # msca takes longer than eca and is no better
 
 
+def test_the_times_of_a_gate_are_divided_by_those_of_none_in_the_same_turn(monkeypatch):
+    monkeypatch.setattr(attentions, "BATCH", 2)
+
+    def in_turns(runs, turns):
+        for run in runs:
+            run()
+        return [[1.0, 3.0], [2.0, 5.0], [4.0, 16.0]]
+
+    monkeypatch.setattr(attentions, "in_turns", in_turns)
+    times = attentions.measure(["none", "eca"])
+    assert times["eca"]["inference"] == {"ratio": 3.0, "quartiles": [2.5, 3.0, 4.0], "seconds": 5.0}
+    assert times["eca"] == dict.fromkeys(["training step", "inference"], times["eca"]["inference"])
+    assert times["none"]["inference"] == {"ratio": 1.0, "quartiles": [1.0, 1.0, 1.0], "seconds": 2.0}
+
+
 def test_the_bar_for_a_gate_is_that_of_dunnetts_test():
     same, error = np.array([-1.0, 0.0, 1.0]), (2 / 3) ** 0.5
     for errors, significant in ((attentions.BAR - 0.1, False), (attentions.BAR, True)):
