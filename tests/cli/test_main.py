@@ -38,6 +38,7 @@ def test_a_model_is_shown_part_by_part(capsys):
 
 def test_an_unknown_name_is_answered_with_near_ones(refused):
     refused(main, ["show", "eca_resnet_2"], "eca_resnet_2", "eca_resnet_20")
+    refused(main, ["show", "gnconv"], "gnconv", "python -m pydoc cifarblocks.blocks.GnConv")
 
 
 def test_alone_it_prints_what_there_is_in_ten_lines(capsys):

@@ -132,6 +132,8 @@ def test_an_unknown_attention_is_refused_with_those_that_there_are(name, wrong):
 def test_a_class_in_place_of_its_name_is_answered_with_the_name(gate, hint):
     with refuses(ValueError, "attention", gate, hint):
         on_meta("resnet_20", attention=gate)
+    with refuses(ValueError, "attention", "did you mean 'eca'"):
+        on_meta("resnet_20", attention=blocks.ECA(16))
 
 
 def test_a_gate_of_ones_own_is_taken_by_its_name(table):

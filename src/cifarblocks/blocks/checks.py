@@ -136,7 +136,7 @@ def require_part(given: int = 0, /, *keywords: str, **parts: Any) -> None:
                 "further arguments"
             )
         if not callable(part):
-            none = "; nn.Identity is none" if part is None else ""
+            none = "; for none pass nn.Identity" if part is None else ""
             raise TypeError(f"{name} must build a module, such as {PARTS[given]}, got {shown(part)}{none}")
         if reason := refusal(part, given, keywords):
             arguments = " and ".join([f"{given} argument{'s' * (given != 1)}", *keywords])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from cifarblocks import blocks
 from cifarblocks.macs import count_macs, count_macs_of_parts
 from cifarblocks.models.classifier import Classifier
 from cifarblocks.registry import find_model, meaning_of
@@ -16,10 +17,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a model; the exit status is 0, or 2 for a name that is unknown."""
     parser = Parser("cifarblocks show", "Print a model: its arguments and its parts.")
     parser.add_argument("name", help="a name that `cifarblocks list` prints")
+    name = parser.parse_args(arguments).name
     try:
-        print(description(parser.parse_args(arguments).name))
+        print(description(name))
     except ValueError as error:
-        parser.error(str(error))
+        block = next((block for block in blocks.__all__ if block.lower() == name.lower()), None)
+        hint = f"; the block is shown by python -m pydoc cifarblocks.blocks.{block}" if block else ""
+        parser.error(f"{error}{hint}")
     return 0
 
 

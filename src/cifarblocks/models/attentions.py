@@ -83,10 +83,11 @@ def find_attention(name: str) -> Attention:
     """Return the gate of that name, to be called with a number of channels.
 
     Raises:
-        ValueError: If there is none; the message has the names. If it is the class itself, the message has its name.
+        ValueError: If there is none; the message has the names. If it is the class or a module of it, the message
+            suggests its name.
     """
     if callable(name):
-        known = next((each for each, gate in _attentions.items() if gate is name), None)
-        hint = "register_attention gives it a name" if known is None else f"did you mean {known!r}?"
+        known = next((each for each, gate in _attentions.items() if gate in (name, type(name))), None)
+        hint = "register_attention gives a class a name" if known is None else f"did you mean {known!r}?"
         raise ValueError(f"attention must be one of {list(_attentions)}, got {shown(name)}; {hint}")
     return choose(_attentions, attention=name)

@@ -156,8 +156,8 @@ def _list_images(folder: Path, skipped: list[Path]) -> list[Path]:
     before = len(skipped)
     entries = _list_entries(folder, skipped)
     if not entries:
-        has = f", but has {skipped[before].name}" if len(skipped) > before else ""
-        raise UserError(f"class folder {folder} has no images, which are files named {', '.join(SUFFIXES)}{has}")
+        has = f"{skipped[before].name} but no images" if len(skipped) > before else "no images"
+        raise UserError(f"class folder {folder} has {has}; those are files named {', '.join(SUFFIXES)}")
     for entry in entries:
         if entry.is_dir():
             hint = f"; did you mean --data {folder}?" if all(map(Path.is_dir, entries)) else ""

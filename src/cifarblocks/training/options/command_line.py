@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
         if misspelt:
             return "".join(f"; did you mean {near} by {typed}?" for near, typed in misspelt)
         return "".join(
-            f"; {name} is {action.help}"
+            f"; {name}: {action.help}"
             for action in self._actions
             if (name := next(iter(action.option_strings), action.metavar or action.dest)) in missing and action.help
         )
