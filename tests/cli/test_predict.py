@@ -147,6 +147,14 @@ def test_an_empty_folder_among_others_is_named(weights, image_folder, command, t
     assert_names(printed.stderr, "empty", "a folder")
 
 
+def test_a_score_on_other_data_than_the_weights_were_trained_on_says_so(weights, image_folder, command):
+    path, _ = weights
+    score = ("predict", "--weights", path, "--evaluate", "--data")
+    assert CARD.data not in command(*score, f"folder:{image_folder}").stdout.partition(":")[2]
+    renamed = image_folder.rename(image_folder.with_name("others"))
+    assert command(*score, f"folder:{renamed}").stdout.endswith(f"; the weights were trained on {CARD.data}\n")
+
+
 def test_weights_that_give_no_finite_numbers_are_refused(weights, image_folder, monkeypatch, refused):
     path, model = weights
     for parameter in model.parameters():

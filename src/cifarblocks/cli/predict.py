@@ -111,7 +111,8 @@ def score(options: argparse.Namespace, trained: Trained) -> int:
     scores = evaluate(model, batches, autocast=autocast)
     if not math.isfinite(scores.loss):
         raise UserError(f"--weights {options.weights} gives numbers that are not finite: the loss is {scores.loss}")
-    print(f"{data.name}: {scores.accuracies()} on {scores.images:,} test images")
+    other = "" if card.data == data.name else f"; the weights were trained on {card.data}"
+    print(one_line(f"{data.name}: {scores.accuracies()} on {scores.images:,} test images{other}"))
     return 0
 
 
