@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from cifarblocks.accelerating import restore
-from cifarblocks.blocks.basic import LayerScale
+from cifarblocks.blocks.basic import DropPath, LayerScale
 from cifarblocks.blocks.convnext import ConvNeXtBlock
 from cifarblocks.blocks.gnconv import GnConv, HorNetBlock
 from cifarblocks.blocks.lsk import LSKBlock
@@ -18,6 +18,8 @@ from cifarblocks.blocks.msca import MSCABlock
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PreActBlock
 from cifarblocks.blocks.split_attention import SplitAttention
 from cifarblocks.copying import copied
+from cifarblocks.fused_blocks import FUSED, TAKING
+from cifarblocks.native.packed import PackedConv2d, PackedLinear
 
 Model = TypeVar("Model", bound=nn.Module)
 Layer = nn.Conv2d | nn.Linear
@@ -67,7 +69,26 @@ def fuse(model: Model) -> Model:
             parts = chain(parts_along(module, first), parts_along(module, second))
             if all(places[id(part)] == 1 and is_plain(part) for part in parts):
                 fold(module, first, second)
-    return fused.eval()
+    return packed(fused.eval())
+
+
+def packed(model: Model) -> Model:
+    """Give layers the class that packs its weight, and blocks the one that hands layers what comes after them."""
+    modules = list(model.modules())
+    for module in modules:
+        plain = computes_as(module, type(module)) and is_plain(module)
+        if plain and type(module) is nn.Conv2d and PackedConv2d.fits(module):
+            module.__class__ = PackedConv2d
+        elif plain and type(module) is nn.Linear:
+            module.__class__ = PackedLinear
+    for module in reversed(modules):  # parts before what they are in
+        fused = FUSED.get(type(module))
+        if fused is None or not computes_as(module, type(module)):
+            continue
+        identities, taking = (map(module.get_submodule, names) for names in (fused.identities, fused.taking))
+        if all(map(is_identity, identities)) and all(isinstance(part, TAKING) and is_plain(part) for part in taking):
+            module.__class__ = fused.block
+    return model
 
 
 def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
@@ -120,7 +141,7 @@ def computes_as(module: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 def is_identity(module: nn.Module) -> bool:
     """Return True if it returns its input in eval mode."""
-    return computes_as(module, nn.Identity, nn.Dropout) and is_plain(module)
+    return computes_as(module, nn.Identity, nn.Dropout, DropPath) and is_plain(module)
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
