@@ -3,7 +3,7 @@
 Each has the modules of the block it stands for, and computes as that does in training.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -35,15 +35,22 @@ class Fused(NamedTuple):
 class FusedSequential(nn.Sequential):
     """Sequential that hands each packed layer the activation after it, and the last one what is added."""
 
-    def forward(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
-        """Return activation(layers(x) + plus)."""
+    def forward(self, x: Tensor) -> Tensor:
+        return self.computed(x)
+
+    def followed_by(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+        """Return activation(self(x) + plus)."""
+        return finished(self(x), plus, activation) if has_hooks(self) else self.computed(x, plus, activation)
+
+    def computed(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+        """Return activation(self(x) + plus), whatever hooks there are."""
         layers = [layer for layer in self._modules.values() if not changes_nothing(layer)]
         while layers:
             layer, *layers = layers
             if isinstance(layer, PackedConv2d | PackedLinear) and layers and type(layers[0]) in ACTIVATIONS:
-                x = layer(x, None, layers.pop(0))
+                x = layer.followed_by(x, None, layers.pop(0))
             elif isinstance(layer, TAKING) and not layers:
-                return layer(x, plus, activation)
+                return layer.followed_by(x, plus, activation)
             else:
                 x = layer(x)
         return finished(x, plus, activation)
@@ -57,13 +64,26 @@ def changes_nothing(layer: nn.Module) -> bool:
 class FusedGnConv(GnConv):
     """Recursive gated convolution, and what is added."""
 
-    def forward(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        return self.computed(x)
+
+    def followed_by(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+        """Return activation(self(x) + plus)."""
+        return finished(self(x), plus, activation) if has_hooks(self) else self.computed(x, plus, activation)
+
+    def computed(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+        """Return activation(self(x) + plus), whatever hooks there are."""
         y, gates = self.expand(x).split([self.widths[0], sum(self.widths)], dim=1)
         gates = (self.filter(gates) * self.scale).split(self.widths, dim=1)
         y = y * gates[0]
         for k, step in enumerate(self.steps):
             y = step(y) * gates[k + 1]
-        return self.project(y, plus, activation)
+        return followed(self.project, y, plus, activation)
+
+
+def followed(layer: Any, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+    """Return activation(layer(x) + plus), of a layer that takes them."""
+    return layer.followed_by(x, plus, activation)
 
 
 TAKING = (PackedConv2d, PackedLinear, FusedSequential, FusedGnConv)
@@ -75,9 +95,9 @@ class FusedBasicBlock(BasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        y = self.conv1(x, None, self.activation1)
+        y = followed(self.conv1, x, None, self.activation1)
         if type(self.attention2) is type(self.attention3) is nn.Identity:
-            return self.conv2(y, self.shortcut(x), self.activation2)
+            return followed(self.conv2, y, self.shortcut(x), self.activation2)
         y = self.attention3(self.attention2(self.conv2(y)) + self.shortcut(x))
         return self.activation2(y)
 
@@ -88,9 +108,9 @@ class FusedBottleneck(Bottleneck):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        y = self.conv2(self.conv1(x, None, self.activation1), None, self.activation2)
+        y = followed(self.conv2, followed(self.conv1, x, None, self.activation1), None, self.activation2)
         if type(self.attention) is nn.Identity:
-            return self.conv3(y, self.shortcut(x), self.activation3)
+            return followed(self.conv3, y, self.shortcut(x), self.activation3)
         return self.activation3(self.attention(self.conv3(y)) + self.shortcut(x))
 
 
@@ -102,7 +122,7 @@ class FusedPreActBlock(PreActBlock):
             return super().forward(x)
         y = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        return self.conv2(self.conv1(y, None, self.activation2), shortcut)
+        return followed(self.conv2, followed(self.conv1, y, None, self.activation2), shortcut)
 
 
 class FusedResNeStBottleneck(ResNeStBottleneck):
@@ -111,7 +131,7 @@ class FusedResNeStBottleneck(ResNeStBottleneck):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        return self.expand(self.pool(self.attention(self.reduce(x))), self.shortcut(x), self.activation)
+        return followed(self.expand, self.pool(self.attention(self.reduce(x))), self.shortcut(x), self.activation)
 
 
 class FusedCSPBottleneck(CSPBottleneck):
@@ -120,7 +140,7 @@ class FusedCSPBottleneck(CSPBottleneck):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        return self.expand(self.conv(self.reduce(x)), x, self.activation)
+        return followed(self.expand, self.conv(self.reduce(x)), x, self.activation)
 
 
 class FusedInvertedResidual(InvertedResidual):
@@ -129,7 +149,7 @@ class FusedInvertedResidual(InvertedResidual):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        return self.project(self.gate(self.depthwise(self.expand(x))), x if self.has_shortcut else None)
+        return followed(self.project, self.gate(self.depthwise(self.expand(x))), x if self.has_shortcut else None)
 
 
 class FusedMBConv(MBConv):
@@ -138,7 +158,7 @@ class FusedMBConv(MBConv):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        return self.project(self.gate(self.depthwise(self.expand(self.norm(x)))), self.shortcut(x))
+        return followed(self.project, self.gate(self.depthwise(self.expand(self.norm(x)))), self.shortcut(x))
 
 
 class FusedRelativeTransformerBlock(RelativeTransformerBlock):
@@ -148,7 +168,7 @@ class FusedRelativeTransformerBlock(RelativeTransformerBlock):
         if self.training:
             return super().forward(x)
         x = self.shortcut(x) + self.attention(self.pool(self.attention_norm(x)))
-        return self.mlp(self.mlp_norm(x), x)
+        return followed(self.mlp, self.mlp_norm(x), x)
 
 
 class FusedTransformerBlock(TransformerBlock):
@@ -158,7 +178,7 @@ class FusedTransformerBlock(TransformerBlock):
         if self.training:
             return super().forward(x)
         x = x + self.attention(self.attention_norm(x))
-        return self.mlp(self.mlp_norm(x), x)
+        return followed(self.mlp, self.mlp_norm(x), x)
 
 
 class FusedMixerLayer(MixerLayer):
@@ -169,7 +189,7 @@ class FusedMixerLayer(MixerLayer):
             return super().forward(x)
         y = self.token_mlp(rearrange(self.token_norm(with_tokens(x, self.tokens)), "b n c -> b c n"))
         x = x + rearrange(y, "b c n -> b n c")
-        return self.channel_mlp(self.channel_norm(x), x)
+        return followed(self.channel_mlp, self.channel_norm(x), x)
 
 
 class FusedConvNeXtBlock(ConvNeXtBlock):
@@ -179,7 +199,7 @@ class FusedConvNeXtBlock(ConvNeXtBlock):
         if self.training:
             return super().forward(x)
         pixels = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
-        y = self.project(self.expand(pixels, None, self.activation), x.permute(0, 2, 3, 1))
+        y = followed(self.project, followed(self.expand, pixels, None, self.activation), x.permute(0, 2, 3, 1))
         return y.permute(0, 3, 1, 2)
 
 
@@ -189,22 +209,22 @@ class FusedHorNetBlock(HorNetBlock):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        pixels = self.gnconv(self.gnconv_norm(x), x).permute(0, 2, 3, 1)
-        return self.mlp(self.mlp_norm(pixels), pixels).permute(0, 3, 1, 2)
+        pixels = followed(self.gnconv, self.gnconv_norm(x), x).permute(0, 2, 3, 1)
+        return followed(self.mlp, self.mlp_norm(pixels), pixels).permute(0, 3, 1, 2)
 
 
 class FusedMSCAUnit(MSCAUnit):
     """Unit of MSCA whose branch adds its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.branch(x, x)
+        return followed(self.branch, x, x)
 
 
 class FusedLSKUnit(LSKUnit):
     """Unit of LSK whose branch adds its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.branch(x, x)
+        return followed(self.branch, x, x)
 
 
 class FusedMSCABlock(MSCABlock):
@@ -214,7 +234,7 @@ class FusedMSCABlock(MSCABlock):
         if self.training:
             return super().forward(x)
         x = x + self.attention_scale(self.attention(self.attention_norm(x)))
-        return self.mlp(x, x)
+        return followed(self.mlp, x, x)
 
 
 class FusedLSKBlock(LSKBlock):
@@ -224,7 +244,7 @@ class FusedLSKBlock(LSKBlock):
         if self.training:
             return super().forward(x)
         x = x + self.attention_scale(self.attention(self.attention_norm(x)))
-        return self.mlp(x, x)
+        return followed(self.mlp, x, x)
 
 
 FUSED: dict[type[nn.Module], Fused] = {

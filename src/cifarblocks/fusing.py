@@ -52,8 +52,8 @@ def fuse(model: Model) -> Model:
     A folded part becomes an Identity, so the copy has another state dict.
 
     On a CPU, without gradients, in channels_last, weights of Conv2d and Linear are packed on first use. Additions and
-    activations join the call of the layer before them, and a hook on that layer sees its output after them. Torch's own
-    layers compute everything else. Weights that change are packed again, unless they change in place through `.data`.
+    activations join the call of the layer before them. Torch's own layers compute everything else. Weights that change
+    are packed again, unless they change in place through `.data`.
 
     A layer stays if it stands in two places, has hooks or a `forward` of its own, or if its weight is computed (e.g.
     pruned or weight-normed). The copy of an accelerated model is not accelerated: `accelerate(fuse(model))` is.

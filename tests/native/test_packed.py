@@ -64,7 +64,7 @@ def test_a_convolution_adds_and_activates_as_torch_does(name, dtype, calls):
         x = maps(size[0], 16, *size[1:], dtype=dtype)
         for activation in ACTIVATIONS:
             for plus in (None, torch.randn_like(ours(x))):
-                y = ours(x, plus, activation)
+                y = ours.followed_by(x, plus, activation)
                 assert y.dtype == dtype
                 assert y.is_contiguous(memory_format=torch.channels_last)
                 torch.testing.assert_close(y.double(), expected(torchs, x, plus, activation), **TOLERANCES[dtype])
@@ -79,7 +79,7 @@ def test_a_linear_layer_adds_and_activates_as_torch_does(shape, calls):
     x = torch.randn(shape).bfloat16()
     for activation in ACTIVATIONS:
         for plus in (None, torch.randn(*shape[:-1], 24).bfloat16()):
-            y = ours(x, plus, activation)
+            y = ours.followed_by(x, plus, activation)
             torch.testing.assert_close(y.double(), expected(torchs, x, plus, activation), **TOLERANCES[torch.bfloat16])
     assert calls == [shape]
 
@@ -89,7 +89,7 @@ def test_what_is_added_may_be_broadcast_of_another_dtype_or_layout():
     ours, torchs = fused(nn.Conv2d(16, 24, 3, padding=1))
     x = maps(2, 16, 6, 5)
     for plus in (torch.randn(1, 24, 1, 1), torch.randn(2, 24, 6, 5), torch.randn(2, 24, 6, 5).double()):
-        y = ours(x, plus, nn.ReLU())
+        y = ours.followed_by(x, plus, nn.ReLU())
         torch.testing.assert_close(y.double(), expected(torchs, x, plus, nn.ReLU()), rtol=1e-5, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_what_is_added_is_not_changed():
     ours = fused(nn.Conv2d(16, 16, 3, padding=1))[0]
     x = maps(2, 16, 6, 5)
     before = x.clone()
-    ours(x, x, nn.ReLU()), ours(x, x, nn.GELU())
+    ours.followed_by(x, x, nn.ReLU()), ours.followed_by(x, x, nn.GELU())
     assert torch.equal(x, before)
 
 
@@ -261,11 +261,13 @@ def test_inputs_that_torch_refuses_are_refused_by_torch():
 
 
 @torch.no_grad()
-def test_hooks_on_an_activation_run():
+@pytest.mark.parametrize("place", [0, 1])
+def test_hooks_on_a_layer_and_on_its_activation_run(place):
     model = cifarblocks.fuse(nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()))
     x, seen = maps(2, 16, 6, 5), []
     y = model(x)
-    model[1].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
-    assert torch.equal(model(x), y)
-    assert seen[0][0].min() < 0
-    assert torch.equal(seen[0][1], y)
+    model[place].register_forward_hook(lambda module, inputs, output: seen.extend([inputs[0], output]))
+    torch.testing.assert_close(model(x), y)
+    between = seen[1 - place]
+    assert between.min() < 0
+    assert torch.equal(between.relu(), model(x))

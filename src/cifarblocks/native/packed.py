@@ -42,6 +42,28 @@ class Packing(NamedTuple):
 class PackedLayer(nn.Module):
     """Base of layers that pack their weight on first use, and again after a change, unless it was made by `.data`."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute as torch's layer does."""
+        packed = self.packed(x)
+        if packed is not None:
+            return self.computed(x, packed, None, None)
+        return call_module(self, x) if isinstance(x, Proxy) else super().forward(x)
+
+    def followed_by(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
+        """Return activation(self(x) + plus), in one call where that is possible."""
+        packed = None if has_hooks(self) else self.packed(x)
+        if packed is None:
+            return finished(self(x), plus, activation)
+        return self.computed(x, packed, plus, activation)
+
+    def computed(self, x: Tensor, packed: Packed, plus: Tensor | None, activation: nn.Module | None) -> Tensor:
+        """Return activation(self(x) + plus), by the packed weight."""
+        raise NotImplementedError
+
+    def packed(self, x: Tensor) -> Packed | None:
+        """Return the packed weight for an input, or None if torch's own layer serves."""
+        raise NotImplementedError
+
     def packing(self) -> Packing | None:
         """Return what is packed of the weight as it is now; None if it is not to be packed."""
         weight = self._parameters["weight"]
@@ -66,12 +88,8 @@ class PackedLayer(nn.Module):
 class PackedConv2d(PackedLayer, nn.Conv2d):
     """Convolution whose weight is packed, and which adds and activates in the same call."""
 
-    def forward(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
-        """Return activation(conv(x) + plus)."""
-        packed = self.packed(x)
-        if packed is None:
-            y = call_module(self, x) if isinstance(x, Proxy) else super().forward(x)
-            return finished(y, plus, activation)
+    def computed(self, x: Tensor, packed: Packed, plus: Tensor | None, activation: nn.Module | None) -> Tensor:
+        """Return activation(conv(x) + plus), by the packed weight."""
         x = x.contiguous(memory_format=torch.channels_last)
         places = (packed.weight, self.bias, self.padding, self.stride, self.dilation, self.groups)
         operation, numbers, algorithm = operation_of(activation, packed.few)
@@ -120,18 +138,14 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
 class PackedLinear(PackedLayer, nn.Linear):
     """Linear layer whose weight is packed in bfloat16, and which adds and activates in the same call."""
 
-    def forward(self, x: Tensor, plus: Tensor | None = None, activation: nn.Module | None = None) -> Tensor:
-        """Return activation(linear(x) + plus)."""
-        packed = self.packed(x)
-        if packed is None:
-            y = call_module(self, x) if isinstance(x, Proxy) else super().forward(x)
-            return finished(y, plus, activation)
+    def computed(self, x: Tensor, packed: Packed, plus: Tensor | None, activation: nn.Module | None) -> Tensor:
+        """Return activation(linear(x) + plus), by the packed weight."""
         operation, numbers, algorithm = operation_of(activation, packed.few)
         if plus is None:
             y = torch.ops.mkldnn._linear_pointwise.default(x, packed.weight, self.bias, operation, numbers, algorithm)
             return finished(y, None, activation if operation == "none" else None, inplace=True)
         if not can_be_added(plus, x, packed):
-            return finished(self.forward(x), plus, activation)
+            return finished(self.computed(x, packed, None, None), plus, activation)
         y = torch.ops.mkldnn._linear_pointwise.binary(x, plus, packed.weight, self.bias, "add")
         return finished(y, None, activation, inplace=True)
 
