@@ -4,9 +4,9 @@
     python benchmarks/inference.py ConvNeXt   # this one anew, the others as they were measured
 
 The owner's network runs eagerly at its defaults, float32 and contiguous. Ours is fused and accelerated, in bfloat16 and
-channels_last. Beside it run torch.compile of the same, and ONNX Runtime of ours fused in float32. All have the same
-weights, see the same batch and take turns in one process. Writes benchmarks/results/inference.json, after each network,
-and inference.md.
+channels_last. Beside it run ours in float32, torch.compile of ours in bfloat16, without and with freezing, which packs
+weights, and ONNX Runtime of ours fused in float32. All have the same weights, see the same batch and take turns in one
+process. Writes benchmarks/results/inference.json, after each network, and inference.md.
 """
 
 import statistics
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import cifarblocks
 
 TURNS, TURN_SECONDS = 9, 0.1
+KINDS = ("ours", "float32", "compiled", "frozen", "onnx")
 
 
 def compare(name: str) -> list[dict[str, Any]]:
@@ -37,17 +38,19 @@ def compare(name: str) -> list[dict[str, Any]]:
     for network in (ours, theirs):  # statistics of real activations: those of a new network are 0 and 1
         settle(network)
     fused = cifarblocks.fuse(ours)
+    in_float32 = cifarblocks.accelerate(cifarblocks.fuse(ours)).to(memory_format=torch.channels_last)
     fast = cifarblocks.accelerate(cifarblocks.fuse(ours)).bfloat16().to(memory_format=torch.channels_last)
     row: dict[str, Any] = {"name": name}
     for batch in INFERENCE_GOALS:
         x = torch.randn(batch, 3, 32, 32)
         near = x.bfloat16().to(memory_format=torch.channels_last)
-        compiled = torch.compile(fast)
         session = exported(fused, x)
         runs: dict[str, Callable[[], Any]] = {
             "ours": partial(fast, near),
             "owner": partial(theirs, x),
-            "compiled": partial(compiled, near),
+            "float32": partial(in_float32, x.to(memory_format=torch.channels_last)),
+            "compiled": partial(torch.compile(fast), near),
+            "frozen": partial(torch.compile(fast, options={"freezing": True}), near),
             "onnx": partial(session.run, None, {session.get_inputs()[0].name: x.numpy()}),
         }
         with torch.inference_mode():
@@ -61,7 +64,7 @@ def compare(name: str) -> list[dict[str, Any]]:
             kind: [owner / own for owner, own in zip(columns["owner"], columns[kind], strict=True)] for kind in runs
         }
         row[str(batch)] = {
-            **{kind: statistics.median(ratios[kind]) for kind in ("ours", "compiled", "onnx")},
+            **{kind: statistics.median(ratios[kind]) for kind in KINDS},
             "quartiles": statistics.quantiles(ratios["ours"], n=4),
             "images_per_second": batch / statistics.median(columns["ours"]),
             "operations_per_second": 2 * cifarblocks.count_macs(ours) * batch / statistics.median(columns["ours"]),
@@ -103,8 +106,7 @@ def line(row: dict[str, Any], batch: int) -> str:
         f"`{PEERS[row['name']].ours}`",
         ours if cell["ours"] >= INFERENCE_GOALS[batch] else f"**{ours}**",
         f"{first:.2f}–{third:.2f}",
-        f"{cell['compiled']:.2f}",
-        f"{cell['onnx']:.2f}",
+        *[f"{cell[kind]:.2f}" if kind in cell else "–" for kind in KINDS[1:]],
         f"{cell['images_per_second']:,.0f}",
         f"{100 * share:.1f} %",
         f"{100 * share * INFERENCE_GOALS[batch] / cell['ours']:.1f} %",
@@ -119,8 +121,9 @@ def table(record: dict[str, Any]) -> str:
     text = f"""# Inference against the owners' networks
 
 Made by `python benchmarks/inference.py`: time of the owner's network, eager, float32 and contiguous, divided by time of
-ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it torch.compile of that, and ONNX Runtime of ours
-fused in float32. Medians and quartiles of {TURNS} alternating turns in one process, images of 32×32, on
+ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it the same in float32, torch.compile of ours in
+bfloat16, without and with freezing, and ONNX Runtime of ours fused in float32; "–" was not measured. Medians and
+quartiles of {TURNS} alternating turns in one process, images of 32×32, on
 {described(record)}. Above 1 is faster than the owner's. The share is of the best bfloat16 matrix product of the same
 run ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is
 more than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm,
@@ -133,8 +136,8 @@ with random weights.
 
 The goal is {goal:g}; bold misses it: {below} of {len(rows)}.
 
-| network | ours | speed-up | quartiles | compiled | ONNX | images/s | share | at goal | error |
-|---|---|---:|---|---:|---:|---:|---:|---:|---:|
+| network | ours | speed-up | quartiles | float32 | compiled | frozen | ONNX | images/s | share | at goal | error |
+|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(line(row, batch) for row in rows)}
 """
     return text

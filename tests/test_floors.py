@@ -19,6 +19,7 @@ FLOORS = {
     "blocks": 1,
     "models": 2,
     "accelerating": 3,
+    "fused_blocks": 3,
     "fusing": 3,
     "checkpoints": 3,
     "creating": 3,

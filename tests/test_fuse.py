@@ -1,10 +1,12 @@
 """fuse: the same function, without the norms and scales that fold into their neighbours."""
 
+import copy
+
 import pytest
 import torch
 from in_use import FOLDED, USES, WRAPPED, Group, train_one_step
 from networks import NO_MAPS, images, small, walk
-from properties import GENERIC
+from properties import GENERIC, Case
 from references import randomise
 from timm.layers import BatchNormAct2d
 from tools import replace_norms
@@ -14,6 +16,8 @@ from torchvision.ops import FrozenBatchNorm2d
 import cifarblocks
 from cifarblocks import blocks
 from cifarblocks.blocks import LayerScale
+from cifarblocks.fused_blocks import FUSED
+from cifarblocks.native.packed import PackedConv2d, PackedLinear
 
 # What remains: a norm whose output two layers read, and one with padding, a gate or an activation before its layer.
 READ_TWICE = {"LSKBlock": ["attention_norm"], "MSCABlock": ["attention_norm"]}
@@ -54,6 +58,84 @@ def test_a_fused_classifier_computes_the_same(name):
     assert kept <= {"norm1", "attention_norm", "0"} - ({"0"} if name not in ("wrn_16_4", "wrn_28_10") else set())
     if name not in NO_MAPS:
         assert len(fused.feature_maps(x)) == len(model.feature_maps(x))
+
+
+PACKED = {name: case for name, case in GENERIC.items() if type(case.build()) in FUSED}
+PACKED |= {
+    "plain BasicBlock": Case(lambda: blocks.BasicBlock(16, 16), 16, 16),
+    "plain Bottleneck": Case(lambda: blocks.Bottleneck(16, 8, 2), 16, 32, 2),
+    "plain ConvNeXtBlock": Case(lambda: blocks.ConvNeXtBlock(16, layer_scale=1.0), 16, 16),
+    "InvertedResidual with a shortcut": Case(lambda: blocks.InvertedResidual(16, 16), 16, 16),
+    "PreActBlock with a shortcut": Case(lambda: blocks.PreActBlock(16, 16), 16, 16),
+}
+
+
+@pytest.fixture
+def packed_layers(monkeypatch):
+    """The layers that have packed their weights."""
+    found = set()
+    for kind in (PackedConv2d, PackedLinear):
+        pack = kind.pack
+        monkeypatch.setattr(kind, "pack", lambda self, x, pack=pack: found.add(self) or pack(self, x))
+    return found
+
+
+def distance(y, expected):
+    return ((y.double() - expected).norm() / expected.norm()).item()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(PACKED))
+def test_a_fused_block_computes_the_same_with_packed_layers(name, packed_layers):
+    case = PACKED[name]
+    module = randomise(case.build().double()).eval()
+    fused = cifarblocks.fuse(module)
+    assert type(fused) is FUSED[type(module)].block or name == "ConvNeXtBlock"  # GRN follows the activation
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 0.04)):
+        model = copy.deepcopy(fused).to(dtype).to(memory_format=torch.channels_last)
+        for batch in (2, 3):
+            x = case.input(batch, 8, 6, torch.float64)
+            near = x.to(dtype) if x.ndim == 3 else x.to(dtype).to(memory_format=torch.channels_last)
+            assert distance(model(near), module(x)) < bound
+    assert packed_layers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", walk())
+def test_a_classifier_with_packed_layers_computes_the_same(name, packed_layers):
+    model = small(name).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | LayerScale):
+            randomise(module)
+    fused, x = cifarblocks.fuse(model).to(memory_format=torch.channels_last), images(model, dtype=torch.float32)
+    expected = model.double()(x.double())
+    assert distance(fused(x.to(memory_format=torch.channels_last)), expected) < 1e-5
+    assert packed_layers or name in NO_MAPS
+
+
+@torch.no_grad()
+def test_in_training_a_fused_block_drops_paths_and_can_be_trained():
+    fused = cifarblocks.fuse(blocks.BasicBlock(16, 16, drop_path=0.5)).to(memory_format=torch.channels_last)
+    x = torch.randn(64, 16, 4, 4).to(memory_format=torch.channels_last)
+    whole, dropped = fused(x), fused.train()(x)
+    kept = torch.isclose(dropped, whole, atol=1e-5).flatten(1).all(1)
+    assert not kept.any()
+    assert torch.isclose(dropped, x.relu(), atol=1e-5).flatten(1).all(1).any()
+    with torch.enable_grad():
+        fused.eval()(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in fused.parameters())
+
+
+def test_the_state_dict_of_a_fused_model_is_plain_and_loads():
+    fused = cifarblocks.fuse(cifarblocks.create_model("resnet_20", num_classes=10)).bfloat16()
+    x = torch.randn(2, 3, 32, 32).bfloat16().to(memory_format=torch.channels_last)
+    other = cifarblocks.fuse(cifarblocks.create_model("resnet_20", num_classes=10)).bfloat16()
+    with torch.no_grad():
+        y = fused.to(memory_format=torch.channels_last)(x)
+        other.to(memory_format=torch.channels_last)(x)
+        other.load_state_dict(fused.state_dict())
+        assert torch.equal(other(x), y)
+    assert {key.split(".")[-1] for key in fused.state_dict()} == {"weight", "bias"}
 
 
 def test_the_model_itself_is_left_as_it_was():
