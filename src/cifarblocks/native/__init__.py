@@ -48,10 +48,13 @@ def call_module(module: nn.Module, x: Proxy) -> Proxy:
     return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x,), {})  # type: ignore[attr-defined]
 
 
-def call_kernel(name: str, tensors: Sequence[Tensor], *numbers: c_double | c_int64 | Array[c_int64]) -> None:
-    """Call the kernel of that name for the dtype of the first tensor, on as many threads as torch takes."""
-    kernel = getattr(library(), f"{name}_{str(tensors[0].dtype).removeprefix('torch.')}")
-    kernel(*[c_void_p(tensor.data_ptr()) for tensor in tensors], *numbers, torch.get_num_threads())
+def call_kernel(
+    name: str, dtype: torch.dtype, tensors: Sequence[Tensor | None], *numbers: c_double | c_int64 | Array[c_int64]
+) -> None:
+    """Call the kernel of that name and dtype, on as many threads as torch takes; None is the null pointer."""
+    kernel = getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
+    pointers = [c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    kernel(*pointers, *numbers, torch.get_num_threads())
 
 
 PLAIN = torch._C._dispatch_keys(torch.empty(0, device="cpu"))

@@ -170,5 +170,5 @@ def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, p
     batch, channels, *size = x.shape
     sizes = (batch, channels, *size, *gradient.shape[2:], *weight.shape[2:], *stride, *padding, *dilation)
     sums = torch.empty(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
-    call_kernel("weight_gradient", (x, gradient, sums), (c_int64 * len(sizes))(*sizes))
+    call_kernel("weight_gradient", x.dtype, (x, gradient, sums), (c_int64 * len(sizes))(*sizes))
     return sums.to(weight.dtype)
