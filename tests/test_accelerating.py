@@ -64,7 +64,7 @@ def test_a_step_is_that_of_torch_and_the_kernels_run(kernels):
     expected = step(plain, maps())
     assert not kernels
     torch.testing.assert_close(step(fast, maps()), expected, rtol=1e-9, atol=1e-10)
-    assert {"batch_norm", "batch_norm_backward", "weight_gradient"} <= set(kernels)
+    assert {"batch_norm", "batch_norm_backward", "depthwise_gradients"} <= set(kernels)
 
 
 def test_it_is_the_same_model_with_the_same_parameters_and_buffers():

@@ -7,16 +7,37 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
 
-from cifarblocks.blocks.basic import DropPath
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
 from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PreActBlock
 from cifarblocks.blocks.split_attention import ResNeStBottleneck
 from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.native.depthwise import NativeDepthwiseConv2d
+from cifarblocks.native.layer_norm import NativeLayerNorm
+from cifarblocks.native.scale import ChannelScale, gains
 
 Model = TypeVar("Model", bound=nn.Module)
 Path = tuple[nn.Module, ...]  # a norm, the parts that its output passes, the ReLU that alone reads it
+
+
+class NativeLayerNorm2d(LayerNorm2d, NativeLayerNorm):
+    """LayerNorm2d by our kernels where they are faster."""
+
+
+class NativeLayerScale(LayerScale):
+    """LayerScale with its gradients in one pass over memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Proxy) or type(self) is not NativeLayerScale or not gains(x, self.gamma):
+            return super().forward(x)
+        return ChannelScale.apply(x, self.gamma)
+
+    @staticmethod
+    def fits(scale: nn.Module) -> bool:
+        """Return True for a scale whose factors are a parameter of its own."""
+        return "gamma" in scale._parameters
 
 
 class Deferring(nn.Module):
@@ -24,12 +45,12 @@ class Deferring(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)
         norms = [vars(path[0]) for path in self.paths() if is_clear(path)]
         try:
             for norm in norms:
                 norm["deferring"] = True
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)
         finally:
             for norm in norms:
                 norm.pop("deferring", None)  # another thread may have been faster
@@ -91,6 +112,9 @@ class NativeResNeStBottleneck(Deferring, ResNeStBottleneck):
 FASTER: dict[type[nn.Module], Any] = {
     nn.BatchNorm2d: NativeBatchNorm2d,
     nn.Conv2d: NativeDepthwiseConv2d,
+    nn.LayerNorm: NativeLayerNorm,
+    LayerNorm2d: NativeLayerNorm2d,
+    LayerScale: NativeLayerScale,
     nn.Sequential: NativeSequential,
     BasicBlock: NativeBasicBlock,
     Bottleneck: NativeBottleneck,
@@ -101,12 +125,12 @@ PLAIN: dict[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster
 
 
 def accelerate(model: Model) -> Model:
-    """Make BatchNorm and depthwise convolutions faster on a CPU: the same model, changed in place and returned.
+    """Make norms, their ReLUs, LayerScale and depthwise convolutions faster on a CPU: the same model, changed in place.
 
-    Only classes change: of layers to `NativeBatchNorm2d` and `NativeDepthwiseConv2d`, and of blocks in which a ReLU
-    follows a norm. Parameters, buffers and hooks stay the same objects, so an optimizer or DistributedDataParallel made
-    before goes on. Outputs are equal but for rounding. A layer that is shared, parametrised or pruned stays as it is.
-    A norm and the ReLU after it are computed one after the other while a hook watches one of them.
+    Only classes change, of layers (e.g. to `NativeBatchNorm2d`) and of blocks in which a ReLU follows a BatchNorm.
+    Parameters, buffers and hooks stay the same objects, so an optimizer or DistributedDataParallel made before goes on.
+    Outputs are equal but for rounding. A layer that is shared, parametrised or pruned stays as it is. While a hook
+    watches a norm, its ReLU or what is between them, they are computed one after the other.
 
     The first step compiles the C++ kernels, once for this processor. Torch's own operations compute everything else:
     on a GPU, in other dtypes, without a compiler, and under torch.compile, export, fx, jit and torch.func.
@@ -145,7 +169,7 @@ def is_clear(path: Path) -> bool:
         and type(relu) is nn.ReLU
         and all(map(is_passed, between))
         and not any(map(is_watched, path))
-        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not _has_any_global_hook()
     )
 
 

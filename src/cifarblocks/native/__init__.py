@@ -10,6 +10,9 @@ from torch.fx import Proxy
 
 from cifarblocks.native.compiling import library
 
+# Dtype of the input → dtype of the parameters; torch computes other mixtures.
+PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
+
 
 def may_serve(*tensors: Tensor) -> bool:
     """Return True if all tensors are plain CPU tensors and no tracing or transform is active."""
@@ -41,6 +44,16 @@ def is_plain(tensor: Tensor) -> bool:
         return False
     needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
     return tensor.untyped_storage().nbytes() >= needed
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Return channels_last or the contiguous format."""
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def sizes_of(x: Tensor, channels: int) -> tuple[c_int64, c_int64]:
+    """Return the rows and the channels of a tensor that is read as rows of so many channels."""
+    return c_int64(x.numel() // channels), c_int64(channels)
 
 
 def call_module(module: nn.Module, x: Proxy) -> Proxy:

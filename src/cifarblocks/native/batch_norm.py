@@ -9,11 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from cifarblocks.native import call_kernel, call_module, is_vector, may_serve
+from cifarblocks.native import PARAMETER_DTYPES, call_kernel, call_module, is_vector, may_serve, sizes_of
 from cifarblocks.native.compiling import library
 
-# Dtype of the input → dtype of the parameters; torch computes other mixtures.
-PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
 # Our kernels are faster between these numbers: on fewer values the call costs more, on more both wait for the memory.
 LEAST, MOST = 2**16, {torch.bfloat16: 2**62, torch.float32: 2**20, torch.float64: 2**20}
 
@@ -119,7 +117,7 @@ class BatchNormalisation(torch.autograd.Function):
         y, mean, inverse_deviation = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
         tensors = (x, other, weight, bias, running_mean, running_var, y, mean, inverse_deviation)
         numbers = (c_double(eps), c_double(momentum), c_int64(rectified))
-        call_kernel("batch_norm", x.dtype, tensors, *sizes(x), *numbers)
+        call_kernel("batch_norm", x.dtype, tensors, *sizes_of(x, x.shape[1]), *numbers)
         ctx.save_for_backward(x, None if other is None else y, weight, bias, mean, inverse_deviation)
         ctx.eps, ctx.rectified = eps, rectified
         return y
@@ -134,14 +132,14 @@ class BatchNormalisation(torch.autograd.Function):
             for_x, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
                 gradient, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, (True, True, True)
             )
-            for_other = gradient
+            for_other = None if y is None else gradient
         else:
             gradient = gradient.contiguous(memory_format=torch.channels_last)
             for_x, for_weight, for_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
             for_other = None if y is None else torch.empty_like(x)
             tensors = (x, y, gradient, weight, bias, mean, inverse_deviation, for_x, for_other, for_weight, for_bias)
-            call_kernel("batch_norm_backward", x.dtype, tensors, *sizes(x), c_int64(ctx.rectified))
-        return for_x, None if y is None else for_other, for_weight, for_bias, None, None, None, None, None
+            call_kernel("batch_norm_backward", x.dtype, tensors, *sizes_of(x, x.shape[1]), c_int64(ctx.rectified))
+        return for_x, for_other, for_weight, for_bias, None, None, None, None, None
 
 
 @torch.no_grad()
@@ -174,8 +172,3 @@ def are_alike(x: Tensor, other: Any) -> bool:
         and may_serve(other)
         and other.is_contiguous(memory_format=torch.channels_last)
     )
-
-
-def sizes(x: Tensor) -> tuple[c_int64, c_int64]:
-    """Return the rows and the channels of a channels_last map as our kernels read it."""
-    return c_int64(x.numel() // x.shape[1]), c_int64(x.shape[1])
