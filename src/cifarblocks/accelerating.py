@@ -104,7 +104,7 @@ class NativeResNeStBottleneck(Deferring, ResNeStBottleneck):
     """ResNeStBottleneck with its last norm, addition and ReLU in the same passes."""
 
     def paths(self) -> Iterable[Path]:
-        if type(self.expand) is nn.Sequential and not is_watched(self.expand):
+        if type(self.expand) is nn.Sequential and len(self.expand) > 1 and not is_watched(self.expand):
             _, norm, *after = self.expand
             yield norm, *after, self.drop_path, self.activation
 
