@@ -30,7 +30,7 @@ from torchvision.ops import SqueezeExcitation
 
 import cifarblocks
 from cifarblocks import blocks
-from cifarblocks.blocks.basic import depthwise_conv
+from cifarblocks.blocks.basic import LayerScale, depthwise_conv
 from cifarblocks.training.hardware import keep_freed_memory
 
 BATCH, TURN_SECONDS = 32, 0.03
@@ -57,6 +57,11 @@ PAIRS: dict[str, tuple[Build, Build]] = {
     "ECA": (lambda c, _: blocks.ECA(c), lambda c, _: timm.layers.EcaModule(c)),
     "SqueezeExcite": (lambda c, _: blocks.SqueezeExcite(c, c // 16), lambda c, _: SqueezeExcitation(c, c // 16)),
     "BatchNorm2d": (lambda c, _: nn.BatchNorm2d(c), lambda c, _: nn.BatchNorm2d(c)),
+    "BatchNorm2d, ReLU": (
+        lambda c, _: nn.Sequential(nn.BatchNorm2d(c), nn.ReLU()),
+        lambda c, _: nn.Sequential(nn.BatchNorm2d(c), nn.ReLU()),
+    ),
+    "LayerScale": (lambda c, _: LayerScale(c, 1e-2), lambda c, _: timm.layers.LayerScale2d(c, 1e-2)),
     "LayerNorm2d": (lambda c, _: blocks.LayerNorm2d(c), lambda c, _: timm.layers.LayerNorm2d(c)),
     "depthwise convolution, 7×7": (
         lambda c, _: depthwise_conv(c, 7),

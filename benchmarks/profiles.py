@@ -26,7 +26,7 @@ KINDS = {
     "matrix product": ("addmm", "aten::mm", "bmm", "attention", "mkldnn_linear"),
     "normalisation": ("norm", "Norm"),
     "activation": ("gelu", "relu", "threshold", "sigmoid", "silu", "hardtanh", "hardswish", "softmax"),
-    "sum, product": ("aten::add", "aten::mul", "aten::sum", "aten::mean", "aten::sub", "aten::div"),
+    "sum, product": ("aten::add", "aten::mul", "aten::sum", "aten::mean", "aten::sub", "aten::div", "ChannelScale"),
     "copy": ("copy", "cat", "pad", "zero_", "fill_", "clone", "roll", "flip"),
 }
 STEPS = {BATCH: 3, 1: 100}

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from cifarblocks import native
-from cifarblocks.native import batch_norm, compiling, depthwise
+from cifarblocks.native import batch_norm, compiling, depthwise, layer_norm, scale
 
 
 class Recorded:
@@ -38,8 +38,12 @@ def kernels_on() -> Iterator[list[str]]:
     names: list[str] = []
     recorded = Recorded(compiled_library(), names)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (native, batch_norm, depthwise):
+        for module in (native, batch_norm, depthwise, layer_norm, scale):
             patch.setattr(module, "library", lambda: recorded)
-        patch.setattr(batch_norm, "LEAST", 1)
+        for module in (batch_norm, layer_norm):
+            patch.setattr(module, "LEAST", 1)
+        for dtype in layer_norm.MOST_CHANNELS:
+            patch.setitem(layer_norm.MOST_CHANNELS, dtype, 2**62)
+            patch.setitem(scale.LEAST, dtype, 1)
         patch.setattr(depthwise, "are_faster", lambda *_: True)
         yield names

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import cifarblocks
+from cifarblocks import blocks
 from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.native.depthwise import NativeDepthwiseConv2d
 
@@ -63,7 +64,7 @@ def test_a_step_is_that_of_torch_and_the_kernels_run(kernels):
     expected = step(plain, maps())
     assert not kernels
     torch.testing.assert_close(step(fast, maps()), expected, rtol=1e-9, atol=1e-10)
-    assert {"batch_norm", "batch_norm_backward", "weight_gradient"} <= set(kernels)
+    assert {"batch_norm", "batch_norm_backward", "depthwise_gradients"} <= set(kernels)
 
 
 def test_it_is_the_same_model_with_the_same_parameters_and_buffers():
@@ -212,6 +213,137 @@ def test_a_hook_sees_the_right_values_and_what_it_keeps_is_unchanged(when):
     for (ours, then), (theirs, _) in zip(kept[fast], kept[plain], strict=True):
         assert torch.equal(ours, then)
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+BLOCKS = {
+    "Sequential": (lambda: nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), nn.ReLU()), ["1", "2"]),
+    "BasicBlock": (
+        lambda: blocks.BasicBlock(6, 6),
+        ["norm1", "attention1", "activation1", "norm2", "attention2", "drop_path", "attention3", "activation2"],
+    ),
+    "BasicBlock, stride 2": (lambda: blocks.BasicBlock(6, 8, 2), ["norm1", "activation1", "norm2", "activation2"]),
+    "Bottleneck": (
+        lambda: blocks.Bottleneck(8, 2),
+        ["norm1", "activation1", "norm2", "activation2", "norm3", "attention", "drop_path", "activation3"],
+    ),
+    "PreActBlock": (lambda: blocks.PreActBlock(6, 8), ["norm1", "activation1", "norm2", "activation2"]),
+    "ResNeStBottleneck": (
+        lambda: blocks.ResNeStBottleneck(32, 8),
+        [
+            "reduce.1",
+            "reduce.2",
+            "attention.splits.1",
+            "attention.splits.2",
+            "expand",
+            "expand.1",
+            "expand.2",
+            "drop_path",
+            "activation",
+        ],
+    ),
+    "GhostModule": (lambda: blocks.GhostModule(6, 8), ["primary.1", "primary.2", "cheap.1", "cheap.2"]),
+}
+cases = pytest.mark.parametrize(("build", "paths"), BLOCKS.values(), ids=BLOCKS)
+
+
+def block_and_input(build):
+    """A block, the same accelerated, and a map for them."""
+    plain = randomise(build().double()).to(memory_format=torch.channels_last)
+    first = next(part for part in plain.modules() if isinstance(part, nn.Conv2d))
+    x = torch.randn(4, first.in_channels, 7, 5, dtype=torch.float64).to(memory_format=torch.channels_last)
+    return plain, cifarblocks.accelerate(copy.deepcopy(plain)), x
+
+
+def relus(block, x):
+    """How many ReLUs of torch stand in the graph of the output."""
+    nodes = [block(x).grad_fn]
+    for node in nodes:
+        nodes += [after for after, _ in node.next_functions if after is not None and after not in nodes]
+    return sum(node.name() == "ReluBackward0" for node in nodes)
+
+
+@cases
+def test_a_norm_and_its_relu_are_one_step(build, paths):
+    plain, fast, x = block_and_input(build)
+    torch.testing.assert_close(step(fast, x), step(plain, x), rtol=1e-9, atol=1e-10)
+    ends = [path for path in paths if type(plain.get_submodule(path)) is nn.ReLU]
+    assert relus(fast, x) == relus(plain, x) - len(ends)
+    assert not any("deferring" in vars(part) for part in fast.modules())
+
+
+@cases
+def test_but_not_while_a_hook_watches_what_is_between(build, paths):
+    plain, fast, x = block_and_input(build)
+    least = relus(fast, x)
+    for path in paths:
+        watched = []
+        for model in (fast, plain):
+            seen = []
+            hook = model.get_submodule(path).register_forward_hook(watcher(seen))
+            watched.append((step(model, x)[0], list(seen)))
+            assert model is plain or relus(fast, x) == least + 1
+            hook.remove()
+        torch.testing.assert_close(*watched, rtol=1e-9, atol=1e-10)
+    assert relus(fast, x) == least
+
+
+def watcher(seen):
+    """A hook that keeps what a part is given and what it returns."""
+    return lambda _, inputs, output: seen.extend([*inputs, output])
+
+
+OTHERWISE = {
+    "another activation": lambda block: setattr(block, "activation1", nn.GELU()),
+    "an attention": lambda block: setattr(block, "attention2", blocks.ECA(6).double()),
+    "another attention": lambda block: setattr(block, "attention3", nn.Tanh()),
+    "no addition": lambda block: setattr(block, "shortcut", nn.BatchNorm2d(6).double()),
+    "a pooling": lambda block: setattr(block, "shortcut", nn.AvgPool2d(1)),
+    "another forward": lambda block: setattr(block.activation2, "forward", torch.tanh),
+    "dropped paths": lambda block: setattr(block.drop_path, "rate", 0.5),
+    "a frozen norm": lambda block: block.norm2.eval(),
+    "cumulative statistics": lambda block: setattr(block.norm1, "momentum", None),
+    "frozen weights": lambda block: block.norm2.requires_grad_(False),
+    "half the norms": lambda block: setattr(block, "norm1", nn.Identity()),
+    "a shared ReLU": lambda block: setattr(block, "activation1", block.activation2),
+}
+
+
+@pytest.mark.parametrize("change", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_block_changed_afterwards_is_what_it_says(change):
+    plain, fast, x = block_and_input(lambda: blocks.BasicBlock(6, 6))
+    outcomes = []
+    for model in (plain, fast):
+        torch.manual_seed(1)
+        model.train()
+        change(model)
+        y = model(x)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+        outcomes.append([y, *(p.grad for p in model.parameters()), *model.buffers()])
+    torch.testing.assert_close(*outcomes, rtol=1e-9, atol=1e-10)
+
+
+def test_outside_the_block_the_norm_gives_a_tensor_and_global_hooks_see_one():
+    _, fast, x = block_and_input(lambda: blocks.BasicBlock(6, 6))
+    assert isinstance(fast.norm1(x), torch.Tensor)
+    kinds = set()
+    hook = nn.modules.module.register_module_forward_hook(lambda *arguments: kinds.add(type(arguments[2])))
+    try:
+        fast(x)
+    finally:
+        hook.remove()
+    assert kinds == {torch.Tensor}
+
+
+def test_without_gradients_and_twice_differentiated_a_block_is_torchs():
+    plain, fast, x = block_and_input(lambda: blocks.BasicBlock(6, 6))
+    outcomes = []
+    for model in (plain, fast):
+        with torch.no_grad():
+            y = model(x)
+        weight = model.norm1.weight
+        (first,) = torch.autograd.grad(model(x).square().sum(), weight, create_graph=True)
+        outcomes.append([y, first, *torch.autograd.grad(first.square().sum(), [weight, model.norm2.bias])])
+    torch.testing.assert_close(*outcomes, rtol=1e-9, atol=1e-9)
 
 
 def test_fuse_takes_an_accelerated_model_and_accelerate_a_fused_one():

@@ -1,28 +1,136 @@
 """Faster layers for training and inference on CPUs, in the place of torch's own and with their parameters."""
 
 from collections import Counter
-from typing import TypeVar
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.nn.modules.module import _has_any_global_hook
 
+from cifarblocks.blocks.basic import DropPath, LayerNorm2d, LayerScale
+from cifarblocks.blocks.residual import BasicBlock, Bottleneck, PreActBlock
+from cifarblocks.blocks.split_attention import ResNeStBottleneck
 from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.native.depthwise import NativeDepthwiseConv2d
+from cifarblocks.native.layer_norm import NativeLayerNorm
+from cifarblocks.native.scale import ChannelScale, gains
 
 Model = TypeVar("Model", bound=nn.Module)
+Path = tuple[nn.Module, ...]  # a norm, the parts that its output passes, the ReLU that alone reads it
 
-FASTER: dict[type[nn.Module], type[NativeBatchNorm2d | NativeDepthwiseConv2d]] = {
+
+class NativeLayerNorm2d(LayerNorm2d, NativeLayerNorm):
+    """LayerNorm2d by our kernels where they are faster."""
+
+
+class NativeLayerScale(LayerScale):
+    """LayerScale with its gradients in one pass over memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Proxy) or type(self) is not NativeLayerScale or not gains(x, self.gamma):
+            return super().forward(x)
+        return ChannelScale.apply(x, self.gamma)
+
+    @staticmethod
+    def fits(scale: nn.Module) -> bool:
+        """Return True for a scale whose factors are a parameter of its own."""
+        return "gamma" in scale._parameters
+
+
+class Deferring(nn.Module):
+    """A block in which a norm waits for the ReLU that alone reads it, so that both take the same passes over memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        norms = [vars(path[0]) for path in self.paths() if is_clear(path)]
+        try:
+            for norm in norms:
+                norm["deferring"] = True
+            return super().forward(x)
+        finally:
+            for norm in norms:
+                norm.pop("deferring", None)  # another thread may have been faster
+
+    def paths(self) -> Iterable[Path]:
+        """Return the path of each norm with a ReLU after it; additions on it are not named."""
+        raise NotImplementedError
+
+    @classmethod
+    def fits(cls, block: Any) -> bool:
+        """Return True if a path of this block has a faster norm and a ReLU at its ends."""
+        return any(type(path[0]) is NativeBatchNorm2d and type(path[-1]) is nn.ReLU for path in cls.paths(block))
+
+
+class NativeSequential(Deferring, nn.Sequential):
+    """Sequential in which ReLUs stand right after norms."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
+
+    def paths(self) -> Iterable[Path]:
+        return pairwise(self)
+
+
+class NativeBasicBlock(Deferring, BasicBlock):
+    """BasicBlock with each norm, the addition and the ReLU after it in the same passes."""
+
+    def paths(self) -> Iterable[Path]:
+        yield self.norm1, self.attention1, self.activation1
+        yield self.norm2, self.attention2, self.drop_path, self.attention3, self.activation2
+
+
+class NativeBottleneck(Deferring, Bottleneck):
+    """Bottleneck with each norm, the addition and the ReLU after it in the same passes."""
+
+    def paths(self) -> Iterable[Path]:
+        yield self.norm1, self.activation1
+        yield self.norm2, self.activation2
+        yield self.norm3, self.attention, self.drop_path, self.activation3
+
+
+class NativePreActBlock(Deferring, PreActBlock):
+    """PreActBlock with each norm and the ReLU after it in the same passes."""
+
+    def paths(self) -> Iterable[Path]:
+        yield self.norm1, self.activation1
+        yield self.norm2, self.activation2
+
+
+class NativeResNeStBottleneck(Deferring, ResNeStBottleneck):
+    """ResNeStBottleneck with its last norm, addition and ReLU in the same passes."""
+
+    def paths(self) -> Iterable[Path]:
+        if type(self.expand) is nn.Sequential and len(self.expand) > 1 and not is_watched(self.expand):
+            _, norm, *after = self.expand
+            yield norm, *after, self.drop_path, self.activation
+
+
+FASTER: dict[type[nn.Module], Any] = {
     nn.BatchNorm2d: NativeBatchNorm2d,
     nn.Conv2d: NativeDepthwiseConv2d,
+    nn.LayerNorm: NativeLayerNorm,
+    LayerNorm2d: NativeLayerNorm2d,
+    LayerScale: NativeLayerScale,
+    nn.Sequential: NativeSequential,
+    BasicBlock: NativeBasicBlock,
+    Bottleneck: NativeBottleneck,
+    PreActBlock: NativePreActBlock,
+    ResNeStBottleneck: NativeResNeStBottleneck,
 }
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster in FASTER.items()}
 
 
 def accelerate(model: Model) -> Model:
-    """Make BatchNorm and depthwise convolutions faster on a CPU: the same model, changed in place and returned.
+    """Make norms, their ReLUs, LayerScale and depthwise convolutions faster on a CPU: the same model, changed in place.
 
-    Only the classes of layers change, to `NativeBatchNorm2d` and `NativeDepthwiseConv2d`. Parameters, buffers and hooks
-    stay the same objects, so an optimizer or DistributedDataParallel made before goes on. Outputs are equal but for
-    rounding. A layer that is shared, parametrised or pruned stays as it is.
+    Only classes change, of layers (e.g. to `NativeBatchNorm2d`) and of blocks in which a ReLU follows a BatchNorm.
+    Parameters, buffers and hooks stay the same objects, so an optimizer or DistributedDataParallel made before goes on.
+    Outputs are equal but for rounding. A layer that is shared, parametrised or pruned stays as it is. While a hook
+    watches a norm, its ReLU or what is between them, they are computed one after the other.
 
     The first step compiles the C++ kernels, once for this processor. Torch's own operations compute everything else:
     on a GPU, in other dtypes, without a compiler, and under torch.compile, export, fx, jit and torch.func.
@@ -32,7 +140,7 @@ def accelerate(model: Model) -> Model:
     'NativeBatchNorm2d'
     """
     places = Counter(id(part) for module in model.modules() for part in module._modules.values())
-    for module in model.modules():
+    for module in reversed(list(model.modules())):  # layers before the blocks that hold them
         faster = FASTER.get(type(module))
         if faster is not None and places[id(module)] < 2 and "forward" not in vars(module) and faster.fits(module):
             module.__class__ = faster
@@ -51,3 +159,26 @@ def restore(model: Model) -> Model:
     for module in model.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
     return model
+
+
+def is_clear(path: Path) -> bool:
+    """Return True if the output of a norm reaches the ReLU as it is and no hook sees it on the way."""
+    norm, *between, relu = path
+    return (
+        type(norm) is NativeBatchNorm2d
+        and type(relu) is nn.ReLU
+        and all(map(is_passed, between))
+        and not any(map(is_watched, path))
+        and not _has_any_global_hook()
+    )
+
+
+def is_passed(part: nn.Module) -> bool:
+    """Return True if a part returns its input."""
+    return type(part) is nn.Identity or (type(part) is DropPath and not (part.training and part.rate))
+
+
+def is_watched(part: nn.Module) -> bool:
+    """Return True if a hook sees the input, output or gradients of a part, or it has a `forward` of its own."""
+    hooks = (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
+    return any(hooks) or "forward" in vars(part)

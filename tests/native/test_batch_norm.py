@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import cifarblocks
+from cifarblocks.native import batch_norm
 from cifarblocks.native.batch_norm import BatchNormalisation
 
 
@@ -61,15 +62,147 @@ def test_the_kernels_run_forward_and_backward(used):
     assert used == ["batch_norm", "batch_norm_backward"]
 
 
-def test_gradcheck_and_gradgradcheck():
+@pytest.mark.parametrize(("rectified", "added"), [(False, False), (True, False), (True, True)])
+def test_gradcheck_and_gradgradcheck(rectified, added):
     module = pair(3)[0]
-    inputs = (maps(4, 3, 3, 2).requires_grad_(), module.weight, module.bias)
+    x, other = maps(4, 3, 3, 2).requires_grad_(), maps(4, 3, 3, 2).requires_grad_() if added else None
 
     def function(*tensors):
-        return BatchNormalisation.apply(*tensors, torch.zeros(3).double(), torch.ones(3).double(), 1e-3, 0.3)
+        running = (torch.zeros(3).double(), torch.ones(3).double())
+        return BatchNormalisation.apply(*tensors, *running, 1e-3, 0.3, rectified)
 
+    inputs = (x, other, module.weight, module.bias)
     assert gradcheck(function, inputs)
     assert gradgradcheck(function, inputs)
+
+
+class Rectified(nn.Module):
+    """ReLU of a norm, or of its sum with another map; through `Deferred` if ours."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x, other=None):
+        y = self.norm(x)
+        return torch.relu(y if other is None else y + other)
+
+
+class Deferring(Rectified):
+    def forward(self, x, other=None):
+        return self.norm.computed(x, other, True)
+
+
+def rectified_gradients(module, x, other):
+    """Output, gradients for x, the other map and parameters, and running statistics."""
+    x, other = (None if t is None else t.clone().requires_grad_() for t in (x, other))
+    y = module(x, other)
+    y.backward(torch.linspace(-1, 1, y.numel()).bfloat16().to(y.dtype).view_as(y))
+    return [y.detach(), *(t.grad for t in (x, other, *module.parameters()) if t is not None), *module.buffers()]
+
+
+@given(
+    st.one_of(st.integers(1, 70), st.integers(500, 530)),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(2, 9),
+    st.booleans(),
+)
+def test_with_a_relu_and_an_addition_it_is_torchs_three_steps(channels, batch, h, w, added):
+    ours, torchs = pair(channels)
+    x, other = maps(batch, channels, h, w), maps(batch, channels, h, w) - 2 if added else None
+    expected = rectified_gradients(Rectified(torchs), x, other)
+    torch.testing.assert_close(rectified_gradients(Deferring(ours), x, other), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_with_a_relu_bfloat16_is_float32_rounded_once(added):
+    ours = pair(24, torch.float32)[0]
+    x, other = maps(8, 24, 7, 5, dtype=torch.bfloat16), maps(8, 24, 7, 5, dtype=torch.bfloat16) if added else None
+    exact = rectified_gradients(Deferring(copy.deepcopy(ours)), x.float(), other.float() if added else None)
+    y, *rest = rectified_gradients(Deferring(ours), x, other)
+    assert torch.equal(y, exact[0].bfloat16())
+    ours_ = [tensor.to(theirs.dtype) for tensor, theirs in zip(rest, exact[1:], strict=True)]
+    torch.testing.assert_close(ours_, exact[1:], rtol=2**-8, atol=2**-8)
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_the_relu_has_no_gradient_at_zero_and_keeps_what_is_not_a_number(added):
+    outcomes, x = [], maps(4, 8, 6, 5)
+    x[2, 3, 1, 1] = torch.nan
+    other = torch.zeros_like(x) if added else None
+    for kind, norm in zip((Deferring, Rectified), pair(8), strict=True):
+        nn.init.zeros_(norm.weight[:2])
+        nn.init.zeros_(norm.bias[:2])
+        outcomes.append(rectified_gradients(kind(norm), x, other))
+    torch.testing.assert_close(*outcomes, rtol=1e-10, atol=1e-10, equal_nan=True)
+    assert outcomes[0][0][:, 3].isnan().all()
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_with_a_relu_any_number_of_threads_gives_the_same_bits(added):
+    module, x = Deferring(pair(40, torch.float32)[0]), maps(33, 40, 9, 8, dtype=torch.float32)
+    other = maps(33, 40, 9, 8, dtype=torch.float32) if added else None
+    single = rectified_gradients(copy.deepcopy(module), x, other)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        double = rectified_gradients(module, x, other)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, single, double))
+
+
+def test_a_gradient_that_is_a_slice_of_channels_is_read_right(used):
+    """As a concatenation gives it."""
+    outcomes, beside = [], maps(4, 3, 6, 5)
+    for kind, norm in zip((Deferring, Rectified), pair(8), strict=True):
+        x = beside[:, [0, 1, 2, 0, 1, 2, 0, 1]].contiguous(memory_format=torch.channels_last).requires_grad_()
+        y = torch.cat([beside, kind(norm)(x)], dim=1)
+        y.backward(beside[:, [0] * 11])
+        outcomes.append([y, x.grad, norm.weight.grad])
+    assert used == ["batch_norm", "batch_norm_backward"]
+    torch.testing.assert_close(*outcomes, rtol=1e-10, atol=1e-10)
+
+
+def test_some_gradients_alone():
+    """Of a frozen weight, and of an input that needs none."""
+    for frozen in ("x", "other", "weight", "bias"):
+        outcomes = []
+        for kind, norm in zip((Deferring, Rectified), pair(8), strict=True):
+            torch.manual_seed(1)
+            tensors = {"x": maps(4, 8, 6, 5), "other": maps(4, 8, 6, 5), "weight": norm.weight, "bias": norm.bias}
+            for name, tensor in tensors.items():
+                tensor.requires_grad_(name != frozen)
+            kind(norm)(tensors["x"], tensors["other"]).square().sum().backward()
+            outcomes.append([tensor.grad for name, tensor in tensors.items() if name != frozen])
+            assert tensors[frozen].grad is None
+        torch.testing.assert_close(*outcomes, rtol=1e-10, atol=1e-10)
+
+
+def test_large_maps_of_float32_are_torchs_unless_a_relu_follows(used, monkeypatch):
+    monkeypatch.setitem(batch_norm.MOST, torch.float32, 100)
+    norm, x = pair(8, torch.float32)[0], maps(4, 8, 6, 5, dtype=torch.float32)
+    norm(x)
+    assert not used
+    Deferring(norm)(x)
+    assert used == ["batch_norm"]
+
+
+def test_a_deferred_map_is_the_plain_one_to_all_but_a_relu(used):
+    ours, torchs = pair(8)
+    ours.deferring = True
+    x, other = maps(4, 8, 6, 5), maps(4, 8, 6, 5)
+    expected = torchs(x)
+    for result, theirs in (
+        (torch.tanh(ours(x)), torch.tanh(expected)),
+        (torch.relu(ours(x) + other.contiguous()), torch.relu(expected + other)),
+        (torch.sigmoid(ours(x) + other), torch.sigmoid(expected + other)),
+        (other + ours(x), other + expected),
+        (ours(x) + ours(x), expected + expected),
+    ):
+        torch.testing.assert_close(result, theirs, rtol=1e-10, atol=1e-10)
+    assert len(used) == 6
 
 
 def test_bfloat16_is_float32_rounded_once():
@@ -216,12 +349,16 @@ def test_stacked_parameters_of_functional_call_are_read_right(used):
     torch.testing.assert_close(*results)
 
 
-def test_what_a_hook_on_saved_tensors_changes_is_torchs(used):
-    ours, torchs = pair(8)
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_what_a_hook_on_saved_tensors_changes_is_torchs(used, rectified, added):
+    kinds, results = (Deferring, Rectified) if rectified else (nn.Sequential, nn.Sequential), []
+    other = [maps(4, 8, 5, 6)] if rectified and added else []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.contiguous() if t.ndim == 4 else sliced(t)):
-        results = [
-            gradients(module, maps(4, 8, 5, 6).fill_(0.5) + torch.arange(8).view(8, 1, 1)) for module in (ours, torchs)
-        ]
+        for kind, norm in zip(kinds, pair(8), strict=True):
+            x = maps(4, 8, 5, 6).fill_(0.5) + torch.arange(240).view(5, 6, 8).permute(2, 0, 1)
+            kind(norm)(x.requires_grad_(), *other).square().sum().backward()
+            results.append([x.grad, *(parameter.grad for parameter in norm.parameters())])
     assert used == ["batch_norm"]
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
@@ -229,8 +366,9 @@ def test_what_a_hook_on_saved_tensors_changes_is_torchs(used):
 def test_what_is_transformed_or_recorded_is_torchs():
     ours, torchs = pair(4)
     x = maps(3, 4, 5, 2)
-    jacobians = [torch.autograd.functional.jacobian(module, x, vectorize=True) for module in (ours, torchs)]
-    torch.testing.assert_close(*jacobians)
+    for modules in ((ours, torchs), (Deferring(ours), Rectified(torchs))):
+        jacobians = [torch.autograd.functional.jacobian(module, x, vectorize=True) for module in modules]
+        torch.testing.assert_close(*jacobians)
     traced = make_fx(lambda x: torch.autograd.grad(ours(x).square().sum(), ours.weight)[0])(x)
     assert any("native_batch_norm" in str(node.target) for node in traced.graph.nodes)
     torch.testing.assert_close(traced(x), torch.autograd.grad(torchs(x).square().sum(), torchs.weight)[0])

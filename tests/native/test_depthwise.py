@@ -117,7 +117,7 @@ def test_it_is_absent_in_inference_and_under_transforms(used):
         module(x)
     assert not used
     torch.testing.assert_close(functional, gradient_of(module, x))
-    assert used == ["weight_gradient"]
+    assert used == ["depthwise_gradients"]
 
 
 def test_one_batch_after_another_of_another_size(used):
@@ -206,7 +206,7 @@ def test_blocks_that_hold_one_train_as_without_the_kernels(name, used):
     plain.zero_grad()
     assert not used
     torch.testing.assert_close(gradients(cifarblocks.accelerate(plain), x), expected, rtol=1e-9, atol=1e-9)
-    assert "weight_gradient" in used
+    assert "depthwise_gradients" in used
 
 
 def outcome(module, x):

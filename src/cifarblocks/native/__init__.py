@@ -10,6 +10,9 @@ from torch.fx import Proxy
 
 from cifarblocks.native.compiling import library
 
+# Dtype of the input → dtype of the parameters; torch computes other mixtures.
+PARAMETER_DTYPES = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
+
 
 def may_serve(*tensors: Tensor) -> bool:
     """Return True if all tensors are plain CPU tensors and no tracing or transform is active."""
@@ -43,15 +46,28 @@ def is_plain(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= needed
 
 
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Return channels_last or the contiguous format."""
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def sizes_of(x: Tensor, channels: int) -> tuple[c_int64, c_int64]:
+    """Return the rows and the channels of a tensor that is read as rows of so many channels."""
+    return c_int64(x.numel() // channels), c_int64(channels)
+
+
 def call_module(module: nn.Module, x: Proxy) -> Proxy:
     """Record a call of one of our layers as fx records those of torch: as a leaf of the graph."""
     return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x,), {})  # type: ignore[attr-defined]
 
 
-def call_kernel(name: str, tensors: Sequence[Tensor], *numbers: c_double | c_int64 | Array[c_int64]) -> None:
-    """Call the kernel of that name for the dtype of the first tensor, on as many threads as torch takes."""
-    kernel = getattr(library(), f"{name}_{str(tensors[0].dtype).removeprefix('torch.')}")
-    kernel(*[c_void_p(tensor.data_ptr()) for tensor in tensors], *numbers, torch.get_num_threads())
+def call_kernel(
+    name: str, dtype: torch.dtype, tensors: Sequence[Tensor | None], *numbers: c_double | c_int64 | Array[c_int64]
+) -> None:
+    """Call the kernel of that name and dtype, on as many threads as torch takes; None is the null pointer."""
+    kernel = getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
+    pointers = [c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    kernel(*pointers, *numbers, torch.get_num_threads())
 
 
 PLAIN = torch._C._dispatch_keys(torch.empty(0, device="cpu"))

@@ -1,59 +1,18 @@
 // Batch normalisation of channels_last maps in training, forward and backward, each in two passes over memory.
 //
-// A map is `rows` pixels of `channels` numbers. Some pixels at a time are taken as one wide row, so that the inner loops
-// are long where channels are few; what belongs to a channel is repeated along it. Sums are over fixed parts of the
-// pixels, so that the result is the same on any number of threads, and are joined in float64.
+// The addition of another map and the ReLU after it are computed in the same passes. Without a ReLU the least value of
+// the result is -∞.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
+#include "maps.h"
 #include "values.h"
 
 namespace {
-
-constexpr int64_t WIDTH = 512;  // numbers in a wide row, at least half of it: its sums stay in the first cache
-constexpr int64_t PARTS = 16;
-
-struct Map {
-    int64_t rows, channels;
-    int64_t width() const { return std::max<int64_t>(1, WIDTH / channels) * channels; }
-    int64_t size() const { return rows * channels; }
-};
-
-template <typename Sum>
-std::vector<Sum> repeated(const std::vector<Sum>& of_channel, int64_t width) {
-    std::vector<Sum> result;
-    while (int64_t(result.size()) < width) result.insert(result.end(), of_channel.begin(), of_channel.end());
-    return result;
-}
-
-// Call body(start, numbers) for the wide rows of a part of the map.
-template <typename Body>
-void over_rows(const Map& map, int64_t part, Body body) {
-    const int64_t width = map.width(), wide = (map.size() + width - 1) / width;
-    for (int64_t row = part * wide / PARTS; row < (part + 1) * wide / PARTS; ++row)
-        body(row * width, std::min(width, map.size() - row * width));
-}
-
-// Two sums for each channel, of what `add` adds to those of a wide row.
-template <typename Sum, typename Add>
-void two_sums(const Map& map, int threads, std::vector<double>& first, std::vector<double>& second, Add add) {
-    const int64_t width = map.width();
-    std::vector<Sum> sums(2 * PARTS * width);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t part = 0; part < PARTS; ++part) {
-        Sum* own = sums.data() + 2 * part * width;
-        over_rows(map, part, [&](int64_t start, int64_t n) { add(start, n, own, own + width); });
-    }
-    for (const Sum* own = sums.data(); own < sums.data() + sums.size(); own += 2 * width)
-        for (int64_t i = 0; i < width; i += map.channels)
-            for (int64_t c = 0; c < map.channels; ++c) {
-                first[c] += own[i + c];
-                second[c] += own[width + i + c];
-            }
-}
 
 // Of each channel over up to 16 pixels, from all over the map.
 template <typename Sum, typename Value>
@@ -65,16 +24,35 @@ std::vector<Sum> mean_of_some(const Value* x, const Map& map) {
     return mean;
 }
 
-template <typename Each>
-void everywhere(const Map& map, int threads, Each each) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t part = 0; part < PARTS; ++part) over_rows(map, part, each);
+template <typename Sum>
+Sum least(bool rectified) {
+    return rectified ? Sum(0) : -std::numeric_limits<Sum>::infinity();
 }
 
-// y = weight · (x - mean) / √(variance + eps) + bias; keeps the mean and 1 / √(variance + eps), moves the running ones.
+// (x - mean) · scale + bias for each number of a wide row, the same to the bit in forward and backward.
+template <typename Sum>
+struct Normalised {
+    const std::vector<Sum> means, scales, biases;
+
+    Normalised(const Sum* weight, const Sum* bias, const Sum* mean, const Sum* inverse_deviation, const Map& map)
+        : means(repeated(std::vector<Sum>(mean, mean + map.channels), map.width())),
+          scales(repeated(products(weight, inverse_deviation, map.channels), map.width())),
+          biases(repeated(std::vector<Sum>(bias, bias + map.channels), map.width())) {}
+
+    static std::vector<Sum> products(const Sum* first, const Sum* second, int64_t n) {
+        std::vector<Sum> result(n);
+        for (int64_t i = 0; i < n; ++i) result[i] = first[i] * second[i];
+        return result;
+    }
+};
+
+// y = max(least, weight · (x - mean) / √(variance + eps) + bias + other), `other` a map or null.
+//
+// Keeps the mean and 1 / √(variance + eps), and moves the running statistics.
 template <typename Value, typename Sum>
-void forward(const Value* x, const Sum* weight, const Sum* bias, Sum* running_mean, Sum* running_variance, Value* y,
-             Sum* mean, Sum* inverse_deviation, Map map, double eps, double momentum, int threads) {
+void forward(const Value* x, const Value* other, const Sum* weight, const Sum* bias, Sum* running_mean,
+             Sum* running_variance, Value* y, Sum* mean, Sum* inverse_deviation, Map map, double eps, double momentum,
+             bool rectified, int threads) {
     const int64_t c = map.channels, width = map.width();
     const std::vector<Sum> pivot = mean_of_some<Sum>(x, map);  // near that of all, so that squares do not cancel
     const std::vector<Sum> pivots = repeated(pivot, width);
@@ -86,69 +64,87 @@ void forward(const Value* x, const Sum* weight, const Sum* bias, Sum* running_me
             q[i] += distance * distance;
         }
     });
-    std::vector<Sum> scale(c), shift(c);
     for (int64_t i = 0; i < c; ++i) {
         const double distance = sum[i] / map.rows, m = pivot[i] + distance;
         const double variance = std::max(square[i] / map.rows - distance * distance, 0.0);
-        const double inverse = 1 / std::sqrt(variance + eps);
         mean[i] = m;
-        inverse_deviation[i] = inverse;
+        inverse_deviation[i] = 1 / std::sqrt(variance + eps);
         running_mean[i] += momentum * (m - running_mean[i]);
         running_variance[i] += momentum * (variance * map.rows / (map.rows - 1) - running_variance[i]);
-        scale[i] = weight[i] * inverse;
-        shift[i] = bias[i] - m * weight[i] * inverse;
     }
-    const std::vector<Sum> scales = repeated(scale, width), shifts = repeated(shift, width);
-    everywhere(map, threads, [&](int64_t start, int64_t n) {
-        for (int64_t i = 0; i < n; ++i) y[start + i] = Value(Sum(x[start + i]) * scales[i] + shifts[i]);
+    const Normalised<Sum> normalised(weight, bias, mean, inverse_deviation, map);
+    const Sum *means = normalised.means.data(), *scales = normalised.scales.data(), *biases = normalised.biases.data();
+    const Sum low = least<Sum>(rectified);
+    everywhere(map, threads, [=](int64_t start, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) {
+            Sum value = (Sum(x[start + i]) - means[i]) * scales[i] + biases[i];
+            if (other) value += Sum(other[start + i]);
+            y[start + i] = Value(value <= low ? low : value);
+        }
     });
 }
 
-// The gradients for x, weight and bias.
+// The gradients for x, weight, bias and the other map.
+//
+// Where y = low, it has no gradient. With another map, y tells; its gradient, dense, is then read in place of that of y.
 template <typename Value, typename Sum>
-void backward(const Value* x, const Value* gradient, const Sum* weight, const Sum* mean, const Sum* inverse_deviation,
-              Value* x_gradient, Sum* weight_gradient, Sum* bias_gradient, Map map, int threads) {
+void backward(const Value* x, const Value* y, const Value* gradient, const Sum* weight, const Sum* bias,
+              const Sum* mean, const Sum* inverse_deviation, Value* x_gradient, Value* other_gradient,
+              Sum* weight_gradient, Sum* bias_gradient, Map map, bool rectified, int threads) {
     const int64_t c = map.channels, width = map.width();
-    const std::vector<Sum> means = repeated(std::vector<Sum>(mean, mean + c), width);
+    const Normalised<Sum> normalised(weight, bias, mean, inverse_deviation, map);
+    const Sum *means = normalised.means.data(), *scales = normalised.scales.data(), *biases = normalised.biases.data();
+    const Sum low = least<Sum>(rectified && !y);
+    const Value* known = y ? other_gradient : gradient;
     std::vector<double> sum(c), product(c);
-    two_sums<Sum>(map, threads, sum, product, [&](int64_t start, int64_t n, Sum* s, Sum* p) {
+    two_sums<Sum>(map, threads, sum, product, [=](int64_t start, int64_t n, Sum* s, Sum* p) {
+        if (y)
+            for (int64_t i = 0; i < n; ++i) {
+                const Sum all = gradient[start + i];
+                other_gradient[start + i] = Value(Sum(y[start + i]) <= 0 ? Sum(0) : all);
+            }
         for (int64_t i = 0; i < n; ++i) {
-            const Sum g = gradient[start + i];
+            const Sum distance = Sum(x[start + i]) - means[i], all = known[start + i];
+            const Sum g = distance * scales[i] + biases[i] <= low ? Sum(0) : all;
             s[i] += g;
-            p[i] += g * (Sum(x[start + i]) - means[i]);
+            p[i] += g * distance;
         }
     });
-    std::vector<Sum> of_gradient(c), of_distance(c), constant(c);
+    std::vector<Sum> of_distance(c), constant(c);
     for (int64_t i = 0; i < c; ++i) {
         const double inverse = inverse_deviation[i], factor = weight[i] * inverse;
         weight_gradient[i] = product[i] * inverse;
         bias_gradient[i] = sum[i];
-        of_gradient[i] = factor;
         of_distance[i] = -factor * inverse * inverse * product[i] / map.rows;
         constant[i] = -factor * sum[i] / map.rows;
     }
-    const std::vector<Sum> a = repeated(of_gradient, width), b = repeated(of_distance, width), k = repeated(constant, width);
-    everywhere(map, threads, [&](int64_t start, int64_t n) {
-        for (int64_t i = 0; i < n; ++i)
-            x_gradient[start + i] =
-                Value(a[i] * Sum(gradient[start + i]) + b[i] * (Sum(x[start + i]) - means[i]) + k[i]);
+    const std::vector<Sum> of_distances = repeated(of_distance, width), constants = repeated(constant, width);
+    const Sum *b = of_distances.data(), *k = constants.data();
+    everywhere(map, threads, [=](int64_t start, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) {
+            const Sum distance = Sum(x[start + i]) - means[i], all = known[start + i];
+            const Sum g = distance * scales[i] + biases[i] <= low ? Sum(0) : all;
+            x_gradient[start + i] = Value(scales[i] * g + b[i] * distance + k[i]);
+        }
     });
 }
 
 }  // namespace
 
 #define EXPORTED(NAME, VALUE, SUM)                                                                                      \
-    extern "C" void batch_norm_##NAME(const VALUE* x, const SUM* weight, const SUM* bias, SUM* running_mean,            \
-                                      SUM* running_variance, VALUE* y, SUM* mean, SUM* inverse_deviation, int64_t rows, \
-                                      int64_t channels, double eps, double momentum, int threads) {                     \
-        forward(x, weight, bias, running_mean, running_variance, y, mean, inverse_deviation, {rows, channels}, eps,     \
-                momentum, threads);                                                                                     \
+    extern "C" void batch_norm_##NAME(const VALUE* x, const VALUE* other, const SUM* weight, const SUM* bias,           \
+                                      SUM* running_mean, SUM* running_variance, VALUE* y, SUM* mean,                    \
+                                      SUM* inverse_deviation, int64_t rows, int64_t channels, double eps,               \
+                                      double momentum, int64_t rectified, int threads) {                                \
+        forward(x, other, weight, bias, running_mean, running_variance, y, mean, inverse_deviation, {rows, channels},   \
+                eps, momentum, rectified, threads);                                                                     \
     }                                                                                                                   \
     extern "C" void batch_norm_backward_##NAME(                                                                         \
-        const VALUE* x, const VALUE* gradient, const SUM* weight, const SUM* mean, const SUM* inverse_deviation,        \
-        VALUE* x_gradient, SUM* weight_gradient, SUM* bias_gradient, int64_t rows, int64_t channels, int threads) {     \
-        backward(x, gradient, weight, mean, inverse_deviation, x_gradient, weight_gradient, bias_gradient,              \
-                 {rows, channels}, threads);                                                                            \
+        const VALUE* x, const VALUE* y, const VALUE* gradient, const SUM* weight, const SUM* bias, const SUM* mean,     \
+        const SUM* inverse_deviation, VALUE* x_gradient, VALUE* other_gradient, SUM* weight_gradient,                   \
+        SUM* bias_gradient, int64_t rows, int64_t channels, int64_t rectified, int threads) {                           \
+        backward(x, y, gradient, weight, bias, mean, inverse_deviation, x_gradient, other_gradient, weight_gradient,    \
+                 bias_gradient, {rows, channels}, rectified, threads);                                                  \
     }
 EXPORTED(bfloat16, bfloat16, float)
 EXPORTED(float32, float, float)

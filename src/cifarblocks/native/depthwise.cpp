@@ -1,4 +1,4 @@
-// The weight gradient of a depthwise convolution over channels_last maps.
+// The gradients of a depthwise convolution over channels_last maps for its weight and its bias.
 //
 // gradient[tap, c] = Σ over images and places of output_gradient[n, y, x, c] · input[n, y·stride + i·dilation - padding, ..., c]
 //
@@ -105,16 +105,24 @@ void add_all(const Rows<Sum>& rows, const std::vector<int64_t>& offsets, Sum* su
     }
 }
 
+// Add to sums what the output gradient of all places is.
+template <typename Sum>
+void add_places(const Sum* gradient, int64_t places, Sum* sums) {
+    for (int64_t place = 0; place < places; ++place)
+        for (int64_t c = 0; c < BLOCK; ++c) sums[c] += gradient[place * BLOCK + c];
+}
+
 template <typename Value, typename Sum>
-void weight_gradient(const Value* input, const Value* gradient, Sum* result, const Sizes& s, int threads) {
-    const int64_t taps = s.kernel_height * s.kernel_width;
+void depthwise_gradients(const Value* input, const Value* gradient, Sum* of_weight, Sum* of_bias, const Sizes& s,
+                         int threads) {
+    const int64_t taps = s.kernel_height * s.kernel_width, size = (taps + 1) * BLOCK;  // the bias comes last
     const int64_t blocks = (s.channels + BLOCK - 1) / BLOCK, chunks = std::min(s.batch, CHUNKS);
     const int64_t padded_height = s.height + 2 * s.padding_height, pitch = s.width + 2 * s.padding_width;
     const int64_t row_step = s.stride_height * pitch * BLOCK, band = std::max<int64_t>(1, BAND / s.out_width);
     std::vector<int64_t> offsets(taps);
     for (int64_t t = 0; t < taps; ++t)
         offsets[t] = (t / s.kernel_width * s.dilation_height * pitch + t % s.kernel_width * s.dilation_width) * BLOCK;
-    std::vector<Sum> sums(chunks * blocks * taps * BLOCK);
+    std::vector<Sum> sums(chunks * blocks * size);
 
 #pragma omp parallel num_threads(threads)
     {
@@ -126,7 +134,7 @@ void weight_gradient(const Value* input, const Value* gradient, Sum* result, con
                 std::fill(padded.begin(), padded.end(), Sum(0));
                 std::fill(rows.begin(), rows.end(), Sum(0));
             }
-            Sum* own = sums.data() + task * taps * BLOCK;
+            Sum* own = sums.data() + task * size;
             for (int64_t n = chunk * s.batch / chunks; n < (chunk + 1) * s.batch / chunks; ++n) {
                 copy_block(input + n * s.height * s.width * s.channels + first,
                            padded.data() + (s.padding_height * pitch + s.padding_width) * BLOCK,
@@ -137,26 +145,24 @@ void weight_gradient(const Value* input, const Value* gradient, Sum* result, con
                     add_all<Sum>({rows.data() + y * s.out_width * BLOCK, padded.data() + y * row_step,
                                   std::min(band, s.out_height - y), s.out_width, row_step, s.stride_width * BLOCK},
                                  offsets, own);
+                add_places(rows.data(), s.out_height * s.out_width, own + taps * BLOCK);
             }
         }
     }
     for (int64_t c = 0; c < s.channels; ++c)
-        for (int64_t t = 0; t < taps; ++t) {
+        for (int64_t t = 0; t <= taps; ++t) {
             Sum sum = 0;
             for (int64_t chunk = 0; chunk < chunks; ++chunk)
-                sum += sums[((chunk * blocks + c / BLOCK) * taps + t) * BLOCK + c % BLOCK];
-            result[c * taps + t] = sum;
+                sum += sums[(chunk * blocks + c / BLOCK) * size + t * BLOCK + c % BLOCK];
+            (t < taps ? of_weight[c * taps + t] : of_bias[c]) = sum;
         }
 }
 
-extern "C" {
-void weight_gradient_bfloat16(const bfloat16* x, const bfloat16* g, float* result, const Sizes* sizes, int threads) {
-    weight_gradient(x, g, result, *sizes, threads);
-}
-void weight_gradient_float32(const float* x, const float* g, float* result, const Sizes* sizes, int threads) {
-    weight_gradient(x, g, result, *sizes, threads);
-}
-void weight_gradient_float64(const double* x, const double* g, double* result, const Sizes* sizes, int threads) {
-    weight_gradient(x, g, result, *sizes, threads);
-}
-}
+#define EXPORTED(NAME, VALUE, SUM)                                                                                 \
+    extern "C" void depthwise_gradients_##NAME(const VALUE* x, const VALUE* gradient, SUM* of_weight, SUM* of_bias, \
+                                               const Sizes* sizes, int threads) {                                  \
+        depthwise_gradients(x, gradient, of_weight, of_bias, *sizes, threads);                                     \
+    }
+EXPORTED(bfloat16, bfloat16, float)
+EXPORTED(float32, float, float)
+EXPORTED(float64, double, double)
