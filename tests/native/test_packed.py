@@ -68,7 +68,8 @@ def test_a_convolution_adds_and_activates_as_torch_does(name, dtype, calls):
                 assert y.dtype == dtype
                 assert y.is_contiguous(memory_format=torch.channels_last)
                 torch.testing.assert_close(y.double(), expected(torchs, x, plus, activation), **TOLERANCES[dtype])
-    assert calls == [(b, 16, h, w) for b, h, w in SIZES]
+    by_mkl = [SIZES[0]] if dtype == torch.float32 and ours.groups == 1 else []
+    assert calls == [(b, 16, h, w) for b, h, w in SIZES if (b, h, w) not in by_mkl]
 
 
 @torch.no_grad()

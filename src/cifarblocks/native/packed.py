@@ -17,8 +17,7 @@ from cifarblocks.native import call_module, is_plain, may_serve
 SHAPES = 8  # of inputs, for which a layer keeps its packed weight
 # For more values torch's own GELU and SiLU are faster.
 FEW_VALUES = 2**16
-# Up to so many values torch gives one float32 map to MKL, which takes half as long to call.
-SMALL_MAP = 2**14
+SMALL_MAP = 20480  # values of one float32 map up to which torch calls MKL, in half the time that oneDNN takes
 
 
 class Packed(NamedTuple):
@@ -105,7 +104,9 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
 
     def packed(self, x: Tensor) -> Packed | None:
         """Return the packed weight for an input, or None if torch's own convolution serves."""
-        if not serves(x) or (packing := self.packing()) is None or x.dtype != packing.weight.dtype:
+        if not in_inference(x) or (self.groups == 1 and is_small(x)) or not may_serve(x):
+            return None
+        if (packing := self.packing()) is None or x.dtype != packing.weight.dtype:
             return None
         if x.ndim != 4 or not (packing.channels_last or x.stride(1) == 1):
             return None
@@ -114,15 +115,14 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
         return packing.by_shape[x.shape]
 
     def pack(self, x: Tensor) -> Packed | None:
-        """Pack the weight for an input; None if torch's own convolution is faster, or has to refuse it."""
+        """Pack the weight for an input; None if torch's own convolution has to refuse it."""
         places: Any = (self.padding, self.stride, self.dilation)
         sizes = [
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, s, d, k in zip(x.shape[2:], *places, self.kernel_size, strict=True)
         ]
         shape = torch.Size((len(x), self.out_channels, *sizes))
-        by_mkl = x.dtype == torch.float32 and len(x) == 1 and self.groups == 1 and x.numel() < SMALL_MAP
-        if by_mkl or x.shape[1] != self.in_channels or min(*shape, *x.shape) < 1:
+        if x.shape[1] != self.in_channels or min(*shape, *x.shape) < 1:
             return None
         weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *places, self.groups, x.shape)
         return Packed(weight, shape, shape.numel() <= FEW_VALUES)
@@ -151,7 +151,8 @@ class PackedLinear(PackedLayer, nn.Linear):
 
     def packed(self, x: Tensor) -> Packed | None:
         """Return the packed weight for an input, or None if torch's own layer serves."""
-        if not serves(x) or x.dtype != torch.bfloat16:  # MKL is as fast in float32
+        # MKL is as fast in float32.
+        if not in_inference(x) or x.dtype != torch.bfloat16 or not may_serve(x):
             return None
         if (packing := self.packing()) is None or x.dtype != packing.weight.dtype:
             return None
@@ -185,15 +186,22 @@ def finished(y: Tensor, plus: Tensor | None, activation: nn.Module | None, inpla
     return activation(y)
 
 
-def serves(x: Tensor) -> bool:
-    """Return True if torch computes without gradients, autocast, tracing and transforms, on a plain CPU tensor."""
+def in_inference(x: Tensor) -> bool:
+    """Return True if torch computes without gradients, autocast and tracing, and may use oneDNN."""
     return not (
         isinstance(x, Proxy)
         or torch.is_grad_enabled()
         or torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
         or torch.is_autocast_enabled("cpu")
         or not torch._C._get_mkldnn_enabled()
-    ) and may_serve(x)
+    )
+
+
+def is_small(x: Tensor) -> bool:
+    """Return True for one float32 map of few values."""
+    return x.dtype == torch.float32 and x.ndim == 4 and x.shape[0] == 1 and x.numel() <= SMALL_MAP
 
 
 @cache
