@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("output", type=new_path, metavar="OUTPUT", help="file to write, in a folder that exists")
     add("--weights", required=True, help=WEIGHTS)
-    add("--format", choices=FORMATS, help="what OUTPUT ends in (default: .onnx or .pt2, as OUTPUT has it)")
+    add("--format", choices=FORMATS, help="format of OUTPUT (default: by its suffix, .onnx or .pt2)")
     add("--input", choices=TYPES, default="float", help="float: 0 to 1; uint8: 0 to 255 (default: float)")
     options = parser.parse_args(arguments)
     path, suffix = options.output, options.output.suffix.removeprefix(".")

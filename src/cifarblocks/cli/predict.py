@@ -1,4 +1,4 @@
-"""Use trained weights: name what is on images, or score them on a data set.
+"""Predict the classes of images with trained weights, or score the weights on a data set.
 
     cifarblocks predict --weights eca_resnet_20.cifar10_jpeg IMAGE...
     cifarblocks predict --weights runs/MODEL/NAME photos another.jpg
@@ -126,14 +126,15 @@ def main(arguments: list[str] | None = None) -> int:
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help=f"{SOURCES} (default: digits)")
     add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")
-    add("--data-dir", type=new_path, help="holds downloads and decoded folders (default: data)")
+    add("--data-dir", type=new_path, help="folder for downloads and decoded images (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):
         parser.error("give either image files or --evaluate")
     for name in ("top", "json") if options.evaluate else ("data", "data_dir", "image_size"):
         if getattr(options, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
+            verb = "has no effect with" if options.evaluate else "needs"
+            parser.error(f"--{name.replace('_', '-')} {verb} --evaluate")
     try:
         trained = load(options.weights)
     except (ModuleNotFoundError, ValueError) as error:

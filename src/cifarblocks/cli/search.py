@@ -34,13 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     add("--search", metavar="NAME=LOW..HIGH", type=read_range, action="append", default=[],
         help="an option, or model-argument.NAME, and its range; on a logarithmic scale where HIGH is 10 times LOW or "
         "more; or NAME=ONE,OTHER; may be repeated")  # fmt: skip
-    add("--trials", type=integer(1), default=20, help="how many, with those of before (default: %(default)s)")
-    add("--share", type=number(0, 1), default=0.2, help="of the training images (default: %(default)s)")
+    add("--trials", type=integer(1), default=20, help="number of trials, earlier ones included (default: %(default)s)")
+    add("--share", type=number(0, 1), default=0.2,
+        help="share of the training images in a trial (default: %(default)s)")  # fmt: skip
     add("--patience", type=integer(1), default=5,
-        help="a trial ends after so many epochs without a lower validation loss (default: %(default)s)")  # fmt: skip
-    add("--seed", type=integer(0, 2**31), default=0, help="of training and of the search (default: %(default)s)")
-    add("--name", type=folder_name, help="of the study (default: the model's)")
-    add("--output", type=new_path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
+        help="epochs without a lower validation loss after which a trial ends (default: %(default)s)")  # fmt: skip
+    add("--seed", type=integer(0, 2**31), default=0,
+        help="seed of the training and of the search (default: %(default)s)")  # fmt: skip
+    add("--name", type=folder_name, help="name of the study (default: the model's)")
+    add("--output", type=new_path, default=Path("runs/search"),
+        help="the study is in OUTPUT/NAME (default: %(default)s)")  # fmt: skip
     add("--storage", metavar="URL",
         help="where Optuna keeps the study: the path of a journal file, or a database such as "
         "postgresql://HOST/DATABASE; any number of processes may share it (default: OUTPUT/NAME/study.db)")  # fmt: skip

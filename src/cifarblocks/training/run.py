@@ -279,7 +279,7 @@ def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Cl
     images = len(batches.training)
     if not (options.final or len(batches.validation)):
         n = len(data.train)
-        raise UserError(f"{n} training images are too few to hold a tenth out to select with; --final takes all")
+        raise UserError(f"{n} training images are too few to hold out validation images; --final trains on all of them")
     if not images:
         raise UserError(f"--share {options.share:g} is too small: it leaves no training image")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
@@ -294,8 +294,8 @@ def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Cl
     if batch_size < 2 * shares * parts and normed and not options.freeze:
         raise UserError(f"--batch-size {batch_size} leaves a process 1 image, and the BatchNorm of the model needs 2")
     if options.gradient_checkpointing and not model.stages:
-        raise UserError(f"--gradient-checkpointing: {options.model} has no stages of blocks to compute again")
+        raise UserError(f"--gradient-checkpointing needs stages of blocks, and {options.model} has none")
     if options.sync_batchnorm and not normed:
-        raise UserError(f"--sync-batchnorm: {options.model} has no BatchNorm")
+        raise UserError(f"--sync-batchnorm needs BatchNorm, and {options.model} has none")
     if options.sync_batchnorm and processes.device.type != "cuda":
         raise UserError("--sync-batchnorm needs a GPU")
