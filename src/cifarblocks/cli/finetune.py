@@ -1,4 +1,4 @@
-"""Go on from trained weights: with other classes, other images, another image size.
+"""Train from trained weights: for other classes, other images or another image size.
 
     cifarblocks finetune --weights eca_resnet_20.cifar10_jpeg --data PATH
     cifarblocks finetune --weights runs/MODEL/NAME/last.safetensors --data PATH --freeze

@@ -6,13 +6,13 @@
     cifarblocks predict --weights runs/MODEL/NAME --evaluate --data cifar10
     cifarblocks predict --weights model.onnx IMAGE...
 
-Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints; or an ONNX file of `cifarblocks
-export`, which ONNX Runtime runs. A .pt2 file is not read: torch.export may unpickle. They say which model they are for,
-its classes, and how images are normalised. Of a folder, the images in it are taken or, where there are none, those of
-the folders in it.
+Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints. An ONNX file of `cifarblocks
+export` works too, with ONNX Runtime. A .pt2 file is not read: torch.export may unpickle. The weights name their model,
+its classes and the normalisation of the images. A folder stands for the images in it or, if it has none, for the images
+in its subfolders.
 
-It prints a line an image: the file and its most probable classes; or the accuracy on the test images of the data set.
-An image that cannot be read is named on stderr, the others go on, and the exit status is 1.
+It prints one line per image, the file and its most probable classes, or the accuracy on the test images of a data set.
+An image that cannot be read is named on stderr. The other images are predicted, and the exit status is 1.
 """
 
 import argparse

@@ -268,7 +268,7 @@ def test_true_and_false_become_switches():
 
 
 def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(prepared):
-    for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
+    for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "plain torch layers")):
         run = prepared("--name", name, *arguments)
         assert any(isinstance(part, NativeBatchNorm2d) for part in run.state.model.modules()) is (name == "a")
         assert words in describe_run(run.options, run.data, run.state.model, len(run.batches.training), run.processes)
