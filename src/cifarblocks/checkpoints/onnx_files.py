@@ -30,7 +30,7 @@ class OnnxModel(nn.Module):
     def __init__(self, data: bytes) -> None:
         super().__init__()
         if data != with_digest(data[: -len(with_digest(b""))]):
-            raise ValueError("its digest does not fit: it is damaged, or another program changed or wrote it")
+            raise ValueError("its digest does not match: it is damaged, or another program changed or wrote it")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -160,7 +160,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
             raise ValueError(what_else(path)) from None
         older = metadata.keys() <= REQUIRED | {"format"}  # from before there were digests
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
-            raise ValueError("it is damaged: its digest does not fit")
+            raise ValueError("it is damaged: its digest does not match")
         card = card_of(metadata)
         if not tensors:
             raise ValueError("it has no tensors")
@@ -174,7 +174,7 @@ def require_card(metadata: Mapping[str, str]) -> None:
         ValueError: If a name is missing.
     """
     if not metadata.keys() >= REQUIRED:
-        raise ValueError("it does not say what model and data it is of")
+        raise ValueError("it does not name its model and data")
 
 
 def card_of(metadata: Mapping[str, str]) -> Card:
