@@ -1,4 +1,4 @@
-"""Streams of random numbers that depend on what they are for, and on nothing that was drawn before."""
+"""Streams of random numbers that depend on their purpose, and not on earlier draws."""
 
 import hashlib
 
