@@ -1,4 +1,4 @@
-"""A search: trials of a study, begun by any number of processes until there are enough, and the best of them."""
+"""A search: trials of a study, started by any number of processes, and the best of them."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cifarblocks.training.pictures.study import draw_study
 
 @dataclass(frozen=True)
 class Plan:
-    """A search: what is searched, for how long, on how much, and where it is written."""
+    """Settings of a search: space, trials, share of the images, patience, seed and place."""
 
     space: Space
     trials: int
@@ -60,7 +60,7 @@ def search(plan: Plan, arguments: list[str]) -> list[str]:
 
 
 def report_best(study: Study, folder: Path) -> list[str]:
-    """Print what is best, and the command that trains with it: the arguments that say so."""
+    """Print the best values and the command that trains with them; return its arguments."""
     if not study.get_trials(states=[TrialState.COMPLETE]):
         raise RunError(f"no trial was completed; {folder} has their logs")
     best = study.best_trial

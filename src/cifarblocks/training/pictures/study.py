@@ -1,4 +1,4 @@
-"""The picture of a study: what each value led to, and how the trials went."""
+"""The picture of a study: the loss of each value, and the curves of the trials."""
 
 import math
 from pathlib import Path
