@@ -38,8 +38,8 @@ class Generator(nn.Module):
     """(b, noise) normal noise and (b,) classes → (b, c, h, w) images from -1 to 1.
 
     Args:
-        classes: how many there are.
-        channels: of the images.
+        classes: number of classes.
+        channels: channels of the images.
         size: height and width of the images.
         noise: numbers drawn for an image.
         width: channels of the largest maps.

@@ -60,9 +60,9 @@ class VAE(nn.Module):
     """The two networks; between them z ~ q(z | x), with the prior p(z) = N(0, 1).
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         size: height and width of the images.
-        values: how many values a pixel can have.
+        values: number of values that a pixel can have.
         latent: numbers in z.
         width: channels of the largest maps.
     """

@@ -100,7 +100,7 @@ class LayerScale(nn.Module):
 
     Args:
         channels: channels of the input.
-        initial_value: of each factor `gamma`.
+        initial_value: first value of each factor `gamma`.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
 

@@ -133,7 +133,7 @@ class CSPStage(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         depth: number of blocks.
-        stride: of the first convolution, which is there if it is not 1.
+        stride: stride of the first convolution, which is there if it is not 1.
         branch_channels: channels of each branch; by default `out_channels`.
         block: builds a block from its channels and `drop_path`.
         down_channels: channels after the strided convolution, if it is there; by default `in_channels`.

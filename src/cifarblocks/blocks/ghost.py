@@ -22,10 +22,10 @@ class GhostModule(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: of the first convolution, odd.
+        kernel_size: kernel size of the first convolution, odd.
         ratio: ⌈out_channels / ratio⌉ channels come from the first convolution; each makes ratio - 1 more.
-        stride: of the first convolution.
-        cheap_kernel_size: of the depthwise convolutions, odd.
+        stride: stride of the first convolution.
+        cheap_kernel_size: kernel size of the depthwise convolutions, odd.
         activation: builds the activation of both halves.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -79,9 +79,9 @@ class CopyModule(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: of the convolution, odd.
+        kernel_size: kernel size of the convolution, odd.
         ratio: ⌈out_channels / ratio⌉ channels come from the convolution.
-        stride: of the convolution.
+        stride: stride of the convolution.
         activation: builds the activation.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -129,8 +129,8 @@ class GhostBottleneck(nn.Module):
         in_channels: channels of the input.
         hidden_channels: channels between the modules.
         out_channels: channels of the output.
-        kernel_size: of the strided depthwise convolutions, odd.
-        stride: of the block; at 1 it has no depthwise convolution between the modules.
+        kernel_size: kernel size of the strided depthwise convolutions, odd.
+        stride: stride of the block; at 1 it has no depthwise convolution between the modules.
         se_ratio: width of the gate as a share of `hidden_channels`; 0 is no gate.
         drop_path: probability of dropping the branch of an image in training.
 

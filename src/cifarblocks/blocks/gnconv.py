@@ -40,7 +40,7 @@ class GnConv(nn.Module):
     Args:
         channels: channels of the input.
         order: number of gates, at least 1.
-        scale: of the filter's output, bias included; 1/3 in every network of the paper.
+        scale: factor of the filter's output, bias included; 1/3 in every network of the paper.
         filter: builds the filter of the gates, `depthwise_7x7` or `GlobalLocalFilter`.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
@@ -155,7 +155,7 @@ class HorNetBlock(nn.Module):
 
     Args:
         channels: channels of the input.
-        order: of the gnConv.
+        order: order of the gnConv.
         filter: as in `GnConv`.
         layer_scale: first value of the branches' scales.
         drop_path: probability of dropping the branches of an image in training.

@@ -27,9 +27,9 @@ class InvertedResidual(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         expansion: hidden channels for each of `in_channels`; at 1 there is no first convolution.
-        kernel_size: of the depthwise convolution, odd.
+        kernel_size: kernel size of the depthwise convolution, odd.
         gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
 
@@ -89,7 +89,7 @@ class MBConv(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the first convolution and of the shortcut.
+        stride: stride of the first convolution and of the shortcut.
         expansion: hidden channels for each of `out_channels`.
         gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
@@ -151,8 +151,8 @@ class LSKMBConv(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the depthwise convolutions.
-        kernel_sizes: of the depthwise convolutions, odd, one a branch.
+        stride: stride of the depthwise convolutions.
+        kernel_sizes: kernel sizes of the depthwise convolutions, odd, one a branch.
         expansion: hidden channels for each of `in_channels`; at 1, too, there is a first convolution.
         reduction: the choice is made from hidden / reduction features, at least 1.
         gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.

@@ -90,7 +90,7 @@ class RelativeTransformerBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         size: the map at the block's input, before its pooling: height and width, or one number for both.
-        stride: of the pool.
+        stride: stride of the pool.
         head_channels: channels of a head.
         mlp_ratio: width of the MLP in multiples of `out_channels`.
         drop_path: probability of dropping the branches of an image in training.

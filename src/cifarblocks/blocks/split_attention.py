@@ -81,7 +81,7 @@ class ResNeStBottleneck(nn.Module):
     Args:
         in_channels: channels of the input.
         bottleneck_channels: the width that the paper's table calls 64, 128, 256, 512; the output has four times it.
-        stride: of the block.
+        stride: stride of the block.
         radix: splits of each group.
         groups: cardinality.
         base_width: width of one group where `bottleneck_channels` is 64.

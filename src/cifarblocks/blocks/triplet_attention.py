@@ -22,7 +22,7 @@ class TripletAttention(nn.Module):
 
     Args:
         channels: channels of the input; nothing depends on them.
-        kernel_size: of the three convolutions, odd.
+        kernel_size: kernel size of the three convolutions, odd.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training BatchNorm needs more than one value in each pooled
     map of the batch.

@@ -5,11 +5,12 @@
     cifarblocks finetune --weights FILE --source timm --model vit_tiny_16 --data PATH --image-size 224
 
 Without --freeze the whole network is trained, by the recipe fine_tuning_adamw: a constant learning rate and an average
-of the weights. With --freeze the last layer alone is, by frozen_backbone_adamw: the rest of the network is run once
-over the images, its features are kept in DATA_DIR/cache/features, and a hundred epochs on them take seconds.
+of the weights. With --freeze only the last layer is trained, by the recipe frozen_backbone_adamw. The rest of the
+network runs once over the images, and its features are kept in DATA_DIR/cache/features. A hundred epochs on them take
+seconds.
 
-Every option of `cifarblocks train` may be given too. The last layer is kept where the weights are for the same classes
-in the same order, and is new otherwise; positions and tables for another image size are resized.
+Every option of `cifarblocks train` may be given too. The last layer is kept if the weights have the same classes in the
+same order, and is new otherwise. Positions and tables of another image size are resized.
 """
 
 import argparse

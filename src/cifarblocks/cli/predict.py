@@ -90,7 +90,7 @@ def outcomes(paths: list[Path], trained: Trained, top: int) -> Iterator[tuple[Pa
 
 
 def as_json(path: Path, outcome: list[Prediction] | str) -> str:
-    """Return what is known of an image as a line of JSON."""
+    """Return the outcome of an image as a line of JSON."""
     if isinstance(outcome, str):
         return json.dumps({"image": str(path), "error": outcome})
     return json.dumps({"image": str(path), "predictions": [prediction._asdict() for prediction in outcome]})
@@ -122,7 +122,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("images", nargs="*", type=Path, metavar="IMAGE", help="an image file, or a folder of them")
     add("--weights", required=True, help=WEIGHTS)
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
-    add("--json", action="store_true", default=None, help="print a JSON object an image, with its error if it has one")
+    add(
+        "--json",
+        action="store_true",
+        default=None,
+        help="print one JSON object per image, with its error if any",
+    )
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help=f"{SOURCES} (default: digits)")
     add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")

@@ -1,15 +1,14 @@
-"""Search for the learning rate, or any other value, on validation images: Optuna's TPE, bad trials cut short.
+"""Search for the learning rate, or any other value, on validation images: Optuna's TPE with pruning.
 
     cifarblocks search --search lr=0.01..3 --epochs 10 --trials 12        # the digits, about 5 minutes
     cifarblocks search --data cifar10 --model resnet_20 --search lr=0.05..5 --search weight_decay=1e-5..1e-2
     cifarblocks search --search optimizer=sgd,adamw --search model-argument.drop_path=0..0.3 --train
 
 Every option of `cifarblocks train` may be given too. Each trial trains on a share of the training images and is
-measured on the validation images; the test images are left alone. A trial ends when it is worse than the median of
-those before it, or has not got better for some epochs. The same command goes on with the study, also with more
---trials. Started again beside itself, on this machine or on others, it shares the trials: give all of them the same
---storage, and an --output on a disk that all see. At the end stands the command that trains with the best values on all
-images; --train runs it.
+measured on the validation images. The test images are not used. A trial ends early if it is worse than the median of
+the earlier trials, or does not improve for some epochs. The same command goes on with the study, also with more
+--trials. Several of these commands share the trials, on one machine or many, with one --storage and an --output on a
+disk that all see. The last line is the command that trains with the best values on all images; --train runs it.
 """
 
 import os

@@ -1,13 +1,13 @@
-"""Train many models and compare them: a grid of models, arguments, options and seeds, from a TOML file.
+"""Train many models and compare them: a grid of models, arguments, options and seeds from a TOML file.
 
     cifarblocks sweep eca_kernel                   # 18 runs on CIFAR-10, one after the other
     cifarblocks sweep ghost_ratio --jobs 2 --set data=digits --set epochs=5 --set seed=[0,1]
     cifarblocks sweep my_grid.toml --dry-run                           # what it would run
 
 Each run is `cifarblocks train` in a process of its own, and its output is in OUTPUT/MODEL/NAME.log. The same command
-goes on after a failure, a Ctrl-C or a power cut: what is complete is skipped, what was cut off is resumed. Started
-again beside itself, on this machine or on others that share the disk of OUTPUT, it takes the runs that no other trains.
-At the end it writes table.md, table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2 CPU cores.
+goes on after a failure, Ctrl-C or a power cut: complete runs are skipped, interrupted ones are resumed. Several of
+these commands share the runs, on one machine or on many that share the disk of OUTPUT. At the end each writes table.md,
+table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2 CPU cores.
 """
 
 import shlex

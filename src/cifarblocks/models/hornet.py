@@ -25,7 +25,7 @@ def hornet(
 ) -> Classifier:
     """The stem, transitions and head of ConvNeXt around HorNet blocks of orders 2, 3, 4 and 5; see `convnext`.
 
-    `filters` build those of the gnConvs of each stage: `depthwise_7x7` or `GlobalLocalFilter`.
+    `filters` has, for each stage, the function that builds the filters of its gnConvs.
     """
     blocks = [partial(HorNetBlock, order=order, filter=filter) for order, filter in zip(ORDERS, filters, strict=True)]
     return convnext(given, patch_size, widths=widths, depths=depths, strides=strides, blocks=blocks)
