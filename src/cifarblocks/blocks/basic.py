@@ -154,7 +154,7 @@ def conv_norm(
     *,
     bias: bool = False,
 ) -> nn.Sequential:
-    """Convolution padded by half its kernel, BatchNorm, activation; `bias` applies to convolution and norm.
+    """Convolution padded by half its kernel, BatchNorm, activation; `bias` is that of the convolution.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
 
