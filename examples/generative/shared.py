@@ -225,4 +225,4 @@ def decoder_layers(inputs: int, channels: int, size: int, width: int) -> list[nn
 def run(parser: Parser, arguments: list[str] | None, build: Build) -> int:
     """Train, print an error in one sentence, and return the exit status."""
     options = parser.parse_args(arguments)
-    return exit_status(parser.prog, lambda: train(options, build), "what was written before is whole")
+    return exit_status(parser.prog, lambda: train(options, build), "files written before are complete")

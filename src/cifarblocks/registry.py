@@ -26,11 +26,11 @@ OURS = {
 # Arguments of timm without a counterpart → what to use instead
 ELSEWHERE = {
     "checkpoint_path": "weights= takes a file of cifarblocks train, and load_published a file of others",
-    "exportable": "every model can be exported as it is",
+    "exportable": "every model can be exported unchanged",
     "global_pool": "each head pools as its paper does",
     "patch_size": "each model has its own patch size",
     "pretrained_cfg": "cifarblocks.load(weights).card says what weights are for",
-    "scriptable": "every model can be traced and exported as it is",
+    "scriptable": "every model can be traced and exported unchanged",
 }
 NEAR = 0.7  # least share of common letters of a misspelt name
 

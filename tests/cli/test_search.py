@@ -1,4 +1,4 @@
-"""cifarblocks search: what is tried, what is cut short, what is kept, and that the test images are left alone."""
+"""cifarblocks search: values, pruning, files, and no use of the test images."""
 
 import os
 import signal

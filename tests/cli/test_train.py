@@ -203,7 +203,7 @@ def photos(root):
 
 
 def test_sixty_photos_are_trained_on_and_named(command, tmp_path):
-    """A folder of photos, and nothing typed but its path."""
+    """A folder of photos, with no option but its path."""
     photos(tmp_path / "photos")
     arguments = ("--model", "cnn", "--data", "photos", "--epochs", 1, "--name", "a")
     trained = command("train", *arguments)

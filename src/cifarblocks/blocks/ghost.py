@@ -74,7 +74,7 @@ class CopyModule(nn.Module):
 
     Formula: y = concat(p, p, ...), p = ReLU(BN(conv(x))), without the last copies if there are too many
 
-    Origin: the ablation of https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), written anew.
+    Origin: the ablation of https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), rewritten.
 
     Args:
         in_channels: channels of the input.

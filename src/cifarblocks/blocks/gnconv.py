@@ -132,7 +132,7 @@ class GlobalLocalFilter(nn.Module):
         return self.norm_out(both.permute(0, 3, 1, 2))
 
 
-@torch.fx.wrap  # a leaf for fx: the dtype and the size of the map decide what it does
+@torch.fx.wrap  # a leaf for fx, because it depends on the dtype and the size of the map
 def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
     """Multiply the Fourier transform of a map by a spectrum, resized to it: (b, c, h, w) → (b, c, h, w)."""
     if x.shape[0] == 0:  # torch's transform refuses an empty batch

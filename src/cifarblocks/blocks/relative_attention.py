@@ -138,7 +138,7 @@ class RelativeTransformerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.mlp_norm(x)))
 
 
-@torch.fx.wrap  # a leaf for fx: the size of the map decides what it does
+@torch.fx.wrap  # a leaf for fx, because it depends on the size of the map
 def pairwise_bias(table: Tensor, h: int, w: int) -> Tensor:
     """Return the bias of each pair of places on a map of h·w: (g, 2·h' - 1, 2·w' - 1) → (g, h·w queries, h·w keys).
 

@@ -82,7 +82,7 @@ def unpickle(file: BinaryIO) -> Any:
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive before it refuses it
             return torch.load(file, map_location="cpu", weights_only=True)
     except EOFError:
-        raise ValueError("it is empty or cut off") from None
+        raise ValueError("it is empty or truncated") from None
     except MemoryError:
         raise
     except Exception:  # a dozen kinds: zlib.error, KeyError, UnpicklingError, RuntimeError

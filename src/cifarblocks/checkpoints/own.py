@@ -127,7 +127,7 @@ def is_optional(value: Any, kind: type) -> bool:
 
 
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
-    """Build the model of a weights file, in eval mode, from the file alone.
+    """Build the model of a weights file, in eval mode.
 
     Raises:
         ValueError: If the file cannot be read, or is not a weights file of `cifarblocks train`.
@@ -149,7 +149,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
         ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
     with reading(path, OWN):
-        from safetensors import SafetensorError, safe_open  # here: importing cifarblocks imports torch and einops alone
+        from safetensors import SafetensorError, safe_open  # not imported by the door
 
         try:
             with safe_open(path, framework="pt") as file:
@@ -195,7 +195,7 @@ def metadata_of(card: Card) -> dict[str, str]:
 
 def as_file(state_dict: Mapping[str, Tensor], card: Card) -> bytes:
     """Return a weights file: tensors, their card and a digest of both."""
-    from safetensors.torch import save  # here: importing cifarblocks imports torch and einops alone
+    from safetensors.torch import save  # not imported by the door
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     metadata = metadata_of(card)

@@ -83,7 +83,7 @@ def read_published(path: Path, source: str) -> dict[str, Tensor]:
     """
     with reading(path, f"used as weights of {source}"):
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # here: importing cifarblocks imports torch and einops alone
+            from safetensors.torch import load_file  # not imported by the door
 
             return load_file(path)
         with path.open("rb") as file:

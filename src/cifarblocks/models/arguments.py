@@ -52,7 +52,7 @@ def registered_with(
         @wraps(build)
         def function(*args: Keywords.args, **keywords: Keywords.kwargs) -> Model:
             if args:
-                raise TypeError(f"{build.__name__} takes keyword arguments alone, got {', '.join(map(repr, args))}")
+                raise TypeError(f"{build.__name__} takes only keyword arguments, got {', '.join(map(repr, args))}")
             check_arguments(function, keywords)
             model = build(replace(own, **keywords))
             model.name = build.__name__

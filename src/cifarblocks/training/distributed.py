@@ -102,7 +102,7 @@ class Processes:
         return cast("T", result)
 
     def distributed(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Wrap a model so that its gradients are averaged over all processes; one process leaves it as it is."""
+        """Wrap a model so that its gradients are averaged over all processes; do nothing in a single process."""
         if self.world_size == 1:
             return model
         network = DistributedDataParallel(model)
@@ -117,7 +117,7 @@ class Processes:
                 dist.broadcast(buffer, src=0)
 
 
-ALONE = Processes(0, 1, torch.device("cpu"))  # a Python process that nobody launched with others
+ALONE = Processes(0, 1, torch.device("cpu"))  # a process without torchrun
 
 
 def average_in_order(

@@ -33,7 +33,7 @@ def fit(run: Run) -> Iterator[dict[str, Any]]:
             name = f"epoch {epoch + 1}/{run.schedule.epochs}"
             bar = processes.progress(batches.of_epoch(epoch, state.step), name, batches.steps, state.step)
             for batch in state.timed(bar):
-                # Dropout and drop path depend on the step alone, so that a resumed run draws the same.
+                # Dropout and drop path depend only on the step, so that a resumed run draws the same.
                 key = ("dropout", batches.seed, epoch, state.step, processes.rank)
                 torch.manual_seed(random_stream(*key).initial_seed())
                 rate = run.schedule.rate(epoch * batches.steps + state.step)
@@ -99,7 +99,7 @@ def score(run: Run, model: nn.Module, images: Sized, outcomes: list[Tensor] | No
     if not math.isfinite(scores.loss):
         raise RunError(
             f"the loss on validation or test images is {scores.loss}; try a smaller --lr than {run.schedule.lr:g}; "
-            "what was written before is whole"
+            "files written before are complete"
         )
     return scores
 

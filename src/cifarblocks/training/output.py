@@ -91,10 +91,10 @@ def tell_unwritten(program: str, error: OSError) -> None:
         discard(sys.stdout)
     if not isinstance(error, BrokenPipeError):
         reason = error.strerror or first_line(error)
-        tell(program, f"{error.filename or 'output'}: {reason}; what was written before is whole")
+        tell(program, f"{error.filename or 'output'}: {reason}; files written before are complete")
 
 
 def discard(stream: TextIO) -> None:
     """Redirect a stream to nowhere: Python flushes it at its end and would fail again."""
-    with suppress(OSError):  # a stream of Python alone, as in a notebook, has no number
+    with suppress(OSError):  # a stream without a file, as in a notebook, has no number
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

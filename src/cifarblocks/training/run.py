@@ -75,7 +75,7 @@ class Run:
     trained: Callable[..., nn.Module]
 
     def network(self) -> nn.Module:
-        """Return the network as it is trained: in step with other processes, compiled."""
+        """Return the network for training: wrapped for other processes, and compiled with --compile."""
         network = self.processes.distributed(self.trained(self.state.model))
         return torch.compile(network) if self.compiled else network  # type: ignore[return-value]
 

@@ -30,7 +30,7 @@ def resume(run: Run) -> None:
     """Go on from the last checkpoint, if there is one, and write its epochs to metrics.jsonl.
 
     Raises:
-        UserError: If no checkpoint is whole, or it is of another model or run, or its parts do not fit together.
+        UserError: If every checkpoint is damaged, or it is of another model or run, or is inconsistent.
     """
     processes, state = run.processes, run.state
     checkpoint = processes.first_decides(lambda: read_checkpoint(run.folder, decisive(run.record)))

@@ -84,7 +84,7 @@ class State:
         what = "a weight is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         raise RunError(
             f"{what} in epoch {len(self.history) + 1}, step {self.step}; try a smaller --lr than {learning_rate:g}; "
-            "what was written before is whole"
+            "files written before are complete"
         )
 
     def state_dict(self, processes: Processes) -> dict[str, Any]:

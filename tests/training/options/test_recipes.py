@@ -1,4 +1,4 @@
-"""The recipes: what the file says, what is typed, and that nothing in it is left unread."""
+"""The recipes: values of the file, values of the command line, and no value without effect."""
 
 import pytest
 import torch

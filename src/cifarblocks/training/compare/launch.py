@@ -27,7 +27,7 @@ Settings = dict[str, Any]
 
 
 def tidy(key: str) -> str:
-    """Return the name of an option with dashes; an argument of the model stays as it is.
+    """Return the name of an option with dashes; an argument of the model does not change.
 
     >>> tidy("weight_decay"), tidy("model_argument.drop_path")
     ('weight-decay', 'model-argument.drop_path')

@@ -53,7 +53,7 @@ def search(plan: Plan, arguments: list[str]) -> list[str]:
                 draw_study(folder / "study.png", escaped(f"{trained.model}: {folder}"), ended, space)
             else:
                 if not told:
-                    print("waiting for the last trials, which other processes train", flush=True)
+                    print("waiting for the last trials of other processes", flush=True)
                 told = True
                 time.sleep(POLL)
     return [*arguments, *report_best(study, folder)]

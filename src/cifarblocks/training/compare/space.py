@@ -81,7 +81,7 @@ def typed(value: Any) -> Any:
 
 
 def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]) -> BaseDistribution:
-    """Return a range of whole numbers alone, where the option takes no others."""
+    """Return a range of integers if the option takes only integers, else the range unchanged."""
     if not isinstance(distribution, FloatDistribution):
         return distribution
     low, high = typed(distribution.low), typed(distribution.high)

@@ -114,7 +114,7 @@ def train_all(waiting: list[Planned], jobs: int, *, wait: bool) -> dict[str, str
                 return failures
             if not running and not told:
                 names = ", ".join(run.name for run in waiting)
-                print(f"waiting for runs that other processes train: {names}", flush=True)
+                print(f"waiting for runs of other processes: {names}", flush=True)
                 told = True
             time.sleep(0.1)
             for slot, job in list(running.items()):

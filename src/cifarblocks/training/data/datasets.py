@@ -171,7 +171,7 @@ def load_torchvision(source: str, directory: Path) -> DataSet:
 
     published = TORCHVISION[source]
     reader, files = getattr(datasets, published.reader), [directory / file for file in published.files]
-    for path in (*files, *(file.with_suffix("") for file in files)):  # .gz, and what it is unpacked to
+    for path in (*files, *(file.with_suffix("") for file in files)):  # .gz, and the unpacked file
         if path.exists() and not path.is_file():  # torchvision would open it to write
             raise UserError(f"--data {source}: {path} is not a file; remove it")
     try:

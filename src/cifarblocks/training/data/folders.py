@@ -122,7 +122,7 @@ def _find_parts(root: Path) -> tuple[Path, Path | None]:
     if "train" in names and (names <= parts or _folder_names(root / "train")):
         return root / "train", tests[0] if tests else None
     if tests and names <= parts:
-        raise UserError(f"--data folder:{root} must have a folder {root / 'train'} beside {tests[0]}")
+        raise UserError(f"--data folder:{root} needs a folder {root / 'train'} next to {tests[0]}")
     return root, None
 
 

@@ -122,7 +122,7 @@ def find_source(text: str) -> str:
 
 
 def near_names(text: str, names: tuple[str, ...] = ()) -> str:
-    """Return a suggestion of near names, and of near folders beside the path; empty if there are none."""
+    """Return a suggestion of similar names, and of similar folders next to the path; empty if there are none."""
     beside: list[str] = []
     parent = Path(text).parent
     with suppress(OSError, ValueError):

@@ -34,12 +34,12 @@ def option(
 
     Args:
         kind: run, data, recipe, begun, place or upkeep.
-        default: Its value if neither the command line nor the recipe says one; None if that is left open.
+        default: Its value without one on the command line or in the recipe; None if it depends on the data.
         help: A line of `--help`; the default follows it, unless the line says it.
         read: Reader of the value on the command line.
-        group: The heading of `--help` that it stands under; that of the option before, if empty.
-        of_optimizer: True if a recipe's value is for the recipe's optimizer alone.
-        frozen: False if it changes nothing where the last layer is trained on features.
+        group: Its heading in `--help`. Default: the heading of the option before.
+        of_optimizer: True if a recipe's value is only for the recipe's optimizer.
+        frozen: False if it has no effect with --freeze.
         arguments: Further arguments of argparse's `add_argument`.
     """
     end = "" if "(default" in help or default is None or default is False or default == {} else f" (default: {default})"

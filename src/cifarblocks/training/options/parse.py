@@ -24,7 +24,7 @@ WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05, "muon_adamw": 0.05}
 def read_options(
     arguments: Sequence[str] | None, program: str = "cifarblocks train", description: str | None = None
 ) -> Options:
-    """Read a command line, and fill in what it leaves open.
+    """Read a command line, and fill in the options that it does not give.
 
     Args:
         arguments: Arguments after the command. Default: those of this process.

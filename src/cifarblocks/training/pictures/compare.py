@@ -17,7 +17,7 @@ from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.compare.table import Row, mean_and_deviation, ranked
 from cifarblocks.training.pictures.text import TITLE, drawable
 
-MANY = 10  # rows that can be told apart by colours
+MANY = 10  # number of rows with distinguishable colours
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # so that no line crosses a label
 GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 

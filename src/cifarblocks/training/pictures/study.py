@@ -79,7 +79,7 @@ def draw_curves(axes: Axes, trials: list[FrozenTrial], best: FrozenTrial | None)
 def add_legend(axes: Axes, best: FrozenTrial | None) -> None:
     """Add a legend of the marks."""
     axes.plot([], [], "o", color=OURS, label="trial")
-    axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="trial, cut short")
+    axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="pruned trial")
     if best is not None:
         values: Settings = best.user_attrs["values"]
         label = "\n".join(drawable(f"{key.rpartition('.')[2]} {value}", LONGEST) for key, value in values.items())
