@@ -71,8 +71,8 @@ class Options:
     model_argument: dict[str, Any] = option(
         "run", {}, "an argument that `cifarblocks show MODEL` prints, repeatable", named_value, **REPEATED
     )
-    recipe: str = option("run", None, "a recipe of recipes.toml (default: that of the model's family)")
-    seed: int = option("run", 0, "draws initial weights, order and augmentation", integer(0, 2**63 - 1))
+    recipe: str = option("run", None, "a recipe of recipes.toml (default: the one of the model's family)")
+    seed: int = option("run", 0, "seed of initial weights, order and augmentation", integer(0, 2**63 - 1))
     final: bool = option("run", False, "train on all training images, without validation images", **FLAG)
     share: float = option("run", 1.0, "share of the training images, the same of each class", number(0, 1))
     no_test: bool = option("place", False, "do not score the test images yet; repeat without it to do so", **FLAG)
@@ -82,7 +82,7 @@ class Options:
         "upkeep", Path("data"), "folder for downloads and decoded images, not your images", new_path
     )
     image_size: int | None = option(
-        "data", None, "height and width (default: their own, 64 if mixed)", integer(1, 4096)
+        "data", None, "height and width (default: their own, 64 if they differ)", integer(1, 4096)
     )
     mean: list[float] | None = option("run", None, "mean of each channel (default: of the images)", number(0, 1), **RGB)
     std: list[float] | None = option(
@@ -91,7 +91,7 @@ class Options:
 
     output: Path = option("place", Path("runs"), "the run is written to OUTPUT/MODEL/NAME", new_path, group="files")
     name: str | None = option("place", None, "name of the run (default: the date and time)", folder_name)
-    resume: bool = option("place", False, "go on with the run of that --name, or begin it", **FLAG)
+    resume: bool = option("place", False, "go on with the run --name, or begin it", **FLAG)
     checkpoint_steps: int = option("upkeep", 0, "steps between checkpoints (default: 0, one per epoch)", integer(0))
     tensorboard: bool = option("upkeep", False, "write the metrics for TensorBoard too", **FLAG)
 
@@ -109,11 +109,11 @@ class Options:
     )
     muon_share: float | None = of_optimizer(None, "rate of orthogonal steps (default: 0.07, with adamw 1)", number(0))
     final_lr: float = of_recipe(0.0, "rate at the end of the cosine, per 256 images", number(0))
-    schedule: str = of_recipe("cosine", "after the warm-up", choices=("cosine", "constant"))
-    warmup_epochs: float = of_recipe(None, "linear warm-up (default: 1, or a tenth of fewer than 10)", number(0))
+    schedule: str = of_recipe("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
+    warmup_epochs: float = of_recipe(None, "epochs of warm-up (default: 1, or a tenth of fewer than 10)", number(0))
     layer_decay: float = of_network(1.0, "rate of a block, as a share of the next block's rate", number(0, 1))
     weight_decay: float = of_optimizer(
-        None, "decay of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10)
+        None, "weight decay of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10)
     )
     clip: float = of_recipe(0.0, "largest norm of the gradient (default: 0, not clipped)", number(0))
     ema: float = of_recipe(0.0, "decay per step of an average of the weights (default: 0, none)", number(0, 1))
@@ -132,19 +132,21 @@ class Options:
     teacher: str | None = option("upkeep", None, "trained weights to learn from: a file or a name", **TEACHER)
     teacher_weights: str | None = option("begun", None, "")  # a hash of the file, wherever it lies
     distillation: float | None = of_network(None, "share of the teacher in the loss (default: 0.9)", number(0, 1))
-    temperature: float | None = of_network(None, "divides the logits of both (default: 4)", number(0.01, 1000))
+    temperature: float | None = of_network(
+        None, "divides the logits of teacher and student (default: 4)", number(0.01, 1000)
+    )
 
     device: str | None = option(
         "upkeep",
         None,
-        "default: cuda where there is a GPU; CUDA_VISIBLE_DEVICES chooses which",
+        "device (default: cuda if there is a GPU); CUDA_VISIBLE_DEVICES chooses the GPU",
         choices=DEVICES,
         group="hardware",
     )
     precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS)
     sync_batchnorm: bool = of_network(False, "compute BatchNorm over all GPUs", **SWITCH)
     gradient_checkpointing: bool = of_network(False, "compute blocks again to save memory", **SWITCH)
-    accelerate: bool | None = of_recipe(None, "cifarblocks.accelerate (default: on a CPU)", **SWITCH)
+    accelerate: bool | None = of_recipe(None, "faster layers with the same weights (default: on a CPU)", **SWITCH)
     compile: bool = of_network(False, "torch.compile, which takes a minute at first", **SWITCH)
 
     # What `cifarblocks finetune` begins from: a hash of the weights, and the library that published them.
