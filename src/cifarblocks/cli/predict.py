@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help=f"{SOURCES} (default: digits)")
-    add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")
+    add("--device", choices=DEVICES, help="device (default: cuda if there is a GPU)")
     add("--data-dir", type=new_path, help="folder for downloads and decoded images (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)

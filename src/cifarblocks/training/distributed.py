@@ -159,7 +159,7 @@ def joined_processes(kind: str | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun has started, by NCCL or gloo, and leave the group at the end.
 
     Args:
-        kind: "cpu" or "cuda". Default: "cuda" where there is a GPU.
+        kind: "cpu" or "cuda". Default: "cuda" if there is a GPU.
 
     Raises:
         UserError: If there is no such device, or the processes cannot connect.

@@ -129,7 +129,7 @@ def run_command(program: str, work: Callable[[Processes], object], device: str |
     Args:
         program: The command, for error messages.
         work: Called as work(processes).
-        device: "cpu" or "cuda". Default: "cuda" where there is a GPU.
+        device: "cpu" or "cuda". Default: "cuda" if there is a GPU.
     """
 
     def joined() -> None:
