@@ -1,21 +1,21 @@
-"""Put blocks into models you already have: three functions to copy, and what each change costs.
+"""Put blocks into existing models: three functions to copy, and the cost of each change.
 
     python examples/blocks_in_your_model.py     # 10 seconds on one CPU core; nothing is downloaded
 
 ECA goes into every block of a torchvision ResNet, and GhostModules replace its 3×3 convolutions. An LSK unit goes into
-a stage of a timm ConvNeXt. It prints a table: parameters and multiply-adds before and after, how many tensors of an old
-checkpoint keep their place, and the loss of a random batch before and after one training step. It needs torchvision
-and timm (`pip install torchvision timm`); without timm the ConvNeXt is left out.
+a stage of a timm ConvNeXt. It prints a table for each model before and after the change: parameters, multiply-adds, and
+tensors of an old checkpoint that can still be loaded. It also prints the loss of a random batch before and after one
+training step. It needs torchvision and timm (`pip install torchvision timm`); without timm the ConvNeXt is left out.
 
-The functions change a model in place. Call them on the CPU, before `.to(device)` and before the optimizer is made.
-What they do not replace keeps its name and its values, so pretrained weights can be loaded before or after:
+The functions change a model in place. Call them on the CPU, before `.to(device)` and before the optimizer is made. The
+other tensors keep their names and values, so pretrained weights can be loaded before or after:
 
     model = resnet18(weights="DEFAULT")
     add_eca(model)
 
     model = resnet18()
     add_eca(model)
-    print(model.load_state_dict(checkpoint, strict=False))  # missing are the new tensors, unexpected the replaced
+    print(model.load_state_dict(checkpoint, strict=False))  # missing: the new tensors; unexpected: the replaced ones
 """
 
 from collections.abc import Callable
@@ -33,41 +33,41 @@ IMAGES = (8, 3, 64, 64)  # one random batch
 
 
 def residual_blocks(resnet: ResNet) -> list[BasicBlock | Bottleneck]:
-    """The blocks of a torchvision ResNet, ResNeXt or Wide ResNet."""
+    """Return the blocks of a torchvision ResNet, ResNeXt or Wide ResNet."""
     return [module for module in resnet.modules() if isinstance(module, (BasicBlock, Bottleneck))]
 
 
 def add_eca(resnet: ResNet) -> None:
-    """Gate every residual branch after its last BatchNorm, before the addition, as in ECA-Net.
+    """Add ECA to every residual branch after its last BatchNorm, before the addition, as in ECA-Net.
 
-    A fresh gate is about one half: fine-tune a pretrained network before you judge it.
+    A new ECA scales by about one half, so fine-tune a pretrained network before you score it.
     """
     for block in residual_blocks(resnet):
         norm = block.bn3 if isinstance(block, Bottleneck) else block.bn2
         norm.eca = HookedECA(norm.num_features)
-        # nn.Sequential(norm, ECA(...)) in its place would rename the norm's tensors; a hook does not. But a norm that
-        # is replaced later loses its hook: call SyncBatchNorm.convert_sync_batchnorm before this, not after.
+        # nn.Sequential(norm, ECA(...)) would rename the norm's tensors; a hook does not. But a norm that is replaced
+        # later loses its hook: call SyncBatchNorm.convert_sync_batchnorm before this, not after.
         norm.register_forward_hook(norm.eca.gate)
 
 
 class HookedECA(ECA):
-    """An ECA that gates what another module returns, by a forward hook of that module.
+    """An ECA that scales the output of another module, by a forward hook of that module.
 
-    The hook is a method of the model's own part: a copy of the model, or a pickled one, has gates of its own, and
-    `count_macs`, which runs no other hooks, counts them.
+    The hook is a method of a part of the model. So a copied or pickled model has its own ECA, and `count_macs` counts
+    it, which ignores other hooks.
     """
 
     def gate(self, _module: nn.Module, _inputs: object, y: Tensor) -> Tensor:
-        """Return the gated output."""
+        """Return the scaled output."""
         return self(y)
 
 
 def use_ghost_modules(resnet: ResNet) -> None:
     """Replace every 3×3 convolution and its BatchNorm by a GhostModule of the same channels and stride.
 
-    The module has BatchNorm and an activation of its own, so the old norm goes, with any gate on it. The block's ReLU
-    after it stays: it does not change what is rectified. The last convolution before the addition has no ReLU after it,
-    so its GhostModule gets none, or the branch could only add. Convolutions with groups or dilation stay as they are.
+    The module has its own BatchNorm and activation, so the old norm is removed, with any ECA on it. The block's ReLU
+    after it stays, because it does not change a rectified map. The last convolution before the addition has no ReLU, so
+    its GhostModule gets none: the branch could otherwise only add. Convolutions with groups or dilation do not change.
     """
     for block in residual_blocks(resnet):
         for number in (1, 2):
@@ -81,13 +81,13 @@ def use_ghost_modules(resnet: ResNet) -> None:
 
 
 def add_lsk(convnext: Any, stage: int) -> None:
-    """Append an LSK unit to a stage of a timm ConvNeXt: after its blocks, so that none of them is renumbered."""
+    """Append an LSK unit to a stage of a timm ConvNeXt, after its blocks, so that their numbers do not change."""
     channels = convnext.feature_info[stage]["num_chs"]
     convnext.stages[stage].blocks.append(ScaledLSK(channels))
 
 
 class ScaledLSK(nn.Module):
-    """An LSK unit normalised before and scaled after, as in LSKNet's own block, so that it begins as a small change."""
+    """An LSK unit with a norm before and a layer scale after it, as in LSKNet: it begins as a small change."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class ScaledLSK(nn.Module):
 
 
 def try_out(name: str, model: nn.Module, change_name: str, change: Callable[[Any], None]) -> None:
-    """Print a model, and the model changed: what it costs, what it keeps, and that it learns."""
+    """Print the row of a model, and the row of the changed model with its loss before and after a step."""
     old = model.state_dict()
     print(f"{name:28}{costs(model)}")
     change(model)
@@ -110,13 +110,13 @@ def try_out(name: str, model: nn.Module, change_name: str, change: Callable[[Any
 
 
 def costs(model: nn.Module) -> str:
-    """Parameters, and multiply-adds of one image."""
+    """Return the columns of parameters and of multiply-adds of one image."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return f"{parameters:12,}{count_macs(model, (1, *IMAGES[1:])):15,}"
 
 
 def losses_of_a_step(model: nn.Module) -> tuple[float, float]:
-    """Take one training step in channels_last: the loss of the batch before it, and after it."""
+    """Take one training step in channels_last; return the loss of the batch before and after it."""
     model.train().to(memory_format=torch.channels_last)
     images = torch.randn(IMAGES).to(memory_format=torch.channels_last)
     labels = torch.randint(1000, (len(images),))

@@ -1,28 +1,30 @@
-"""CIFAR-10 in minutes on two CPU cores: a network made for it and its loop, to be read from top to bottom.
+"""CIFAR-10 in minutes on two CPU cores: a network and its training loop, to read from top to bottom.
 
     python examples/speedrun.py                                       # the digits, to see it run: half a minute
     python examples/speedrun.py --data cifar10                        # downloads CIFAR-10; 7 minutes on 2 cores
     python examples/speedrun.py --data cifar10 --target 88            # to see it move: about 3 minutes
     python examples/speedrun.py --data folder:PATH --final --seeds 5    # PATH/train/<class>/*, PATH/test/<class>/*
 
-It prints a line an epoch and, for each seed, top-1 and seconds of training, without reading the data and scoring. Then
-it prints floating-point operations, and their share of the best rate of a convolution on this machine. 5,000 training
-images are held out and scored; --final trains on all and opens the test set, once a seed. Each finished seed writes
-OUTPUT/seed_N.json. The same command again skips the seeds whose files are there, and trains the others from their
-beginning. A faster machine may take --target 94, the size of the record for one GPU; a size of your own is a line of
-`PLANS`. What came out, and in how many minutes: benchmarks/results/speedrun.md.
+It prints one line per epoch and, for each seed, top-1 and the seconds of training, without reading and scoring. Then it
+prints floating-point operations, and their share of the best rate of a convolution on this machine. The score is on
+5,000 validation images; with --final it is on the test images, once per seed, after training on all images. Each
+finished seed writes OUTPUT/seed_N.json. The same command again skips the seeds that have a file, and trains the others
+from the start. On a faster machine use --target 94, the size of the record for one GPU; add your own size as a line of
+`PLANS`. Accuracy and minutes are in benchmarks/results/speedrun.md.
 
 The recipe, in the order of the file, and why each part is there:
 
-- The network is three groups of two 3×3 convolutions, with a pooling straight after the first: norms and activations,
-  slow for the little they compute, see a quarter of the map. ReLU, for the gradient of GELU takes many times as long.
-- The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that what follows begins with
-  uncorrelated inputs. No gradient goes through it, or to its input.
-- The convolutions begin with filters that hand their input on, so that the image reaches the last layer at once.
-- Filters are moved by Muon (optim/muon.py), in steps whose singular values are alike; the rest by SGD with Nesterov
-  momentum.
-- Label smoothing, mirrored every other epoch, shifted by up to 2 pixels; learning rates that fall in a line to 0.
-- In scoring, the mean over an image, its mirror image, and both shifted by a pixel.
+- The network is three groups of two 3×3 convolutions, with pooling directly after the first. So norms and activations,
+  which are slow for their few operations, process a quarter of the map. The activation is ReLU, because the gradient of
+  GELU takes many times as long.
+- The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that the next layer gets uncorrelated
+  inputs. It needs no gradient.
+- The first filters of each convolution begin as the identity, so that the image reaches the last layer from the start.
+- Muon (optim/muon.py) updates the filters, in steps of equal singular values. SGD with Nesterov momentum updates the
+  rest.
+- Labels are smoothed. Images are mirrored every other epoch and shifted by up to 2 pixels. Learning rates fall linearly
+  to 0.
+- The score uses the mean logits of an image, its mirror image, and both shifted by a pixel.
 
 From KellerJordan/cifar10-airbench (MIT), whose record for one GPU reaches 94 % of CIFAR-10 with 0.29 PFLOP, and
 https://arxiv.org/abs/2404.00498.
@@ -68,8 +70,8 @@ SIZE = 32  # of the images
 BATCH_SIZE = 500
 SHIFT = 2 / SIZE
 LABEL_SMOOTHING = 0.2
-# Peak learning rates; all fall in a line to 0. Muon's is of a step that has the size of the weights themselves, the
-# others' of the sum of the loss over a batch, so that they need not change with its size.
+# Peak learning rates; all fall linearly to 0. Muon's is relative to the size of the weights. The others are for the
+# loss summed over a batch, so that they do not depend on the batch size.
 FILTER_RATE, BIAS_RATE, HEAD_RATE = 0.12, 0.053, 0.67
 DECAY = 2e-6  # of biases and the last layer, for each image of a batch
 
@@ -92,7 +94,7 @@ PLANS = {
 class ConvGroup(nn.Module):
     """Convolution, pooling, convolution: (b, in_channels, h, w) → (b, out_channels, ⌊h / 2⌋, ⌊w / 2⌋).
 
-    Pooling comes before the norm and the activation, which are slow for what they do: so they see a quarter.
+    Pooling comes before the norm and the activation, which are slow, so that they process a quarter of the map.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -106,14 +108,14 @@ class ConvGroup(nn.Module):
 
 
 def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3×3, its first filters handing on one channel each, so that the image reaches the end from the first step."""
+    """Build a 3×3 convolution whose first filters copy one channel each, so that the image reaches the end at once."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight[:in_channels].data)
     return conv
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm without learned scales, its averages over few batches, for there are few."""
+    """Build a BatchNorm without learned scales; its averages are over few batches, because there are few."""
     layer = nn.BatchNorm2d(channels, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer
@@ -129,7 +131,7 @@ class SpeedNet(nn.Module):
 
     def __init__(self, whitening: Tensor, widths: Iterable[int], num_classes: int) -> None:
         super().__init__()
-        # Each filter and its negative: ReLU keeps what either of them sees.
+        # Each filter and its negative, so that ReLU loses nothing.
         self.register_buffer("whitening", torch.cat([whitening, -whitening]))
         channels, groups = 2 * len(whitening), []
         for width in widths:
@@ -145,7 +147,7 @@ class SpeedNet(nn.Module):
 
 
 def whitening_filters(images: Tensor, kernel_size: int = 2, eps: float = 5e-4) -> Tensor:
-    """Filters after which the patches of images have no correlation and variance 1, but where it is below `eps`.
+    """Return filters that whiten the patches of images: uncorrelated, with variance 1 unless it is below `eps`.
 
     Args:
         images: (n, c, h, w) normalised, drawn at random.
@@ -161,7 +163,7 @@ def whitening_filters(images: Tensor, kernel_size: int = 2, eps: float = 5e-4) -
 
 
 def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan, seed: int) -> SpeedNet:
-    """The network, its first layer made for these images; a folder's images come sorted by class: draw them."""
+    """Build the network with a first layer for a random draw of these images, which a folder sorts by class."""
     torch.manual_seed(seed)
     drawn = torch.randperm(len(training), generator=random_stream("whitening", seed))[:5000]
     network = SpeedNet(whitening_filters(normalise(training.pixels[drawn])), plan.widths, len(data.classes))
@@ -169,12 +171,12 @@ def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan,
 
 
 def batch_size_for(images: int) -> int:
-    """The batch of the record, or a tenth of a small set."""
+    """Return the batch size of the record, or a tenth of a small set."""
     return min(BATCH_SIZE, images // 10)
 
 
 def build_optimizer(network: SpeedNet, batch_size: int) -> Muon:
-    """Muon for filters; SGD with Nesterov momentum for the biases of the norms and the last layer."""
+    """Build Muon for filters, and SGD with Nesterov momentum for the biases of the norms and the last layer."""
     parameters = [parameter for parameter in network.groups.parameters() if parameter.requires_grad]
     decay, others = DECAY * batch_size, {"orthogonal": False, "momentum": 0.85}
     groups = [
@@ -191,7 +193,7 @@ def build_optimizer(network: SpeedNet, batch_size: int) -> Muon:
 
 
 def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: Plan, seed: int, mirror: bool) -> None:
-    """All epochs, the learning rates falling in one line over them."""
+    """Train all epochs, with learning rates that fall linearly to 0."""
     batch_size, augmentation = batch_size_for(len(training)), Augmentation(mirror, SHIFT)
     steps, epochs = len(training) // batch_size, plan.epochs
     optimizer = build_optimizer(network, batch_size)
@@ -207,7 +209,7 @@ def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: P
 
 
 def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optimizer: Muon) -> float:
-    """A step for each batch, at a share of the peak learning rates: the mean loss."""
+    """Take a step for each batch, at a share of the peak learning rates; return the mean loss."""
     losses, half = [], autocast()
     for (pixels, labels), rate in batches:
         for group in optimizer.param_groups:
@@ -225,7 +227,7 @@ def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optim
 
 @torch.inference_mode()
 def top1(network: SpeedNet, images: Images, normalise: Normalisation, mirror: bool) -> float:
-    """Percent right, from the mean logits of each image, its mirror image, and both shifted by a pixel."""
+    """Return top-1 in percent, from the mean logits of each image, its mirror image, and both shifted by a pixel."""
     network.eval()
     hits, half = 0, autocast()
     for pixels, labels in evaluation_batches(images, normalise):
@@ -236,7 +238,7 @@ def top1(network: SpeedNet, images: Images, normalise: Normalisation, mirror: bo
 
 
 def views(pixels: Tensor, mirror: bool) -> Iterator[tuple[float, Tensor]]:
-    """An image as it is, and shifted along the diagonal by one pixel either way; each mirrored too."""
+    """Yield an image, two copies shifted along the diagonal by one pixel, and the mirror images of all three."""
     padded = F.pad(pixels, (1, 1, 1, 1), "reflect")
     for weight, place in ((0.5, 1), (0.25, 0), (0.25, 2)):
         view = padded[:, :, place : place + SIZE, place : place + SIZE].contiguous(memory_format=torch.channels_last)
@@ -246,9 +248,9 @@ def views(pixels: Tensor, mirror: bool) -> Iterator[tuple[float, Tensor]]:
 
 
 def count_flops(network: SpeedNet, plan: Plan, images: int) -> float:
-    """Floating-point operations of the whole training, a multiplication and an addition as two.
+    """Return the floating-point operations of the whole training; a multiplication with its addition is two.
 
-    Those of convolutions and matrix products, as torch counts them in one step of two images.
+    They are those of convolutions and matrix products, as torch counts them in one step of two images.
     """
     twin, batch_size = copy.deepcopy(network).train(), batch_size_for(images)
     optimizer = build_optimizer(twin, batch_size)
@@ -261,7 +263,7 @@ def count_flops(network: SpeedNet, plan: Plan, images: int) -> float:
 
 
 def peak_rate(repetitions: int = 10) -> float:
-    """Floating-point operations a second at most here: a 3×3 convolution with its gradients, as benchmarks/peak.py."""
+    """Return the peak rate of this machine: a 3×3 convolution with its gradients, as in benchmarks/peak.py."""
     b, c, size, dtype = 128, 64, 32, torch.bfloat16 if supports_bfloat16(CPU) else torch.float32
     conv = nn.Conv2d(c, c, 3, padding=1, bias=False).to(dtype).to(memory_format=torch.channels_last)
     x = torch.randn(b, c, size, size).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
@@ -274,12 +276,12 @@ def peak_rate(repetitions: int = 10) -> float:
 
 
 def autocast() -> torch.autocast:
-    """bfloat16 where the processor has it: twice as fast or more, the weights themselves kept in float32."""
+    """Return autocast to bfloat16 if the processor has it: at least twice as fast, with the weights in float32."""
     return torch.autocast("cpu", torch.bfloat16, enabled=supports_bfloat16(CPU))
 
 
 def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
-    """One training, and what came out."""
+    """Train one seed, and return its result."""
     plan = PLANS[options.target]
     training, judges = (data.train, data.test) if options.final else hold_out(data.train, random_stream("hold out"))
     normalise = Normalisation(*data.mean_and_std, CPU, torch.float32)
@@ -302,7 +304,7 @@ def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
 
 
 def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
-    """Return what decides the result of a seed, on the same machine."""
+    """Return the options and data that decide the result of a seed on the same machine."""
     return {
         "target": options.target,
         "plan": json.loads(json.dumps(PLANS[options.target]._asdict())),
@@ -314,7 +316,7 @@ def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
 
 
 def check(options: Namespace, data: DataSet) -> None:
-    """Refuse images that the plans are not for."""
+    """Refuse images of another size than that of the plans, and too few images."""
     if data.image_size != (SIZE, SIZE):
         height, width = data.image_size
         raise UserError(f"--data {options.data} has images of {height}x{width}; --image-size 32 resizes a folder's")
@@ -323,7 +325,7 @@ def check(options: Namespace, data: DataSet) -> None:
 
 
 def run_all(options: Namespace) -> None:
-    """Train each seed that has no file yet, and print what all of them say together."""
+    """Train each seed that has no file yet, and print the mean of all."""
     data = load_data(options.data, options.data_dir, options.image_size)
     check(options, data)
     choice, results = chosen(options, data), []
@@ -349,7 +351,7 @@ def run_all(options: Namespace) -> None:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """A seed in a line."""
+    """Return a line about a seed."""
     kind, number = result["images"]
     return (
         f"seed {result['seed']}: top-1 {result['top1']:.2f} % of {number:,} {kind} images, {result['seconds']:.0f} s, "
@@ -365,9 +367,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     add = parser.add_argument
     targets = "88: about 3 minutes on two cores; 7min: what fits into 7; 94: the size of the record for one GPU"
     add("--target", choices=PLANS, default="7min", help=f"{targets} (default: %(default)s)")
-    add("--seeds", type=integer(1), default=1, help="how many trainings, of seeds 0, 1, ... (default: %(default)s)")
+    add("--seeds", type=integer(1), default=1, help="number of trainings, of seeds 0, 1, ... (default: %(default)s)")
     add("--final", action="store_true", help="train on all training images and score on the test images")
-    add("--output", type=Path, default=Path("runs/speedrun"), help="where each seed's file goes (default: %(default)s)")
+    add("--output", type=Path, default=Path("runs/speedrun"), help="folder of the seeds' files (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.image_size not in (None, SIZE):
         parser.error(f"--image-size must be {SIZE}, the size that the plans are for, got {options.image_size}")

@@ -5,8 +5,8 @@
     torchrun --nproc_per_node=4 examples/train.py --data cifar10  # one process for each GPU, or on CPUs
 
 It prints a line per epoch with top-1 on validation images, which are held out of the training images. At the end it
-prints top-1 on the test images. After each epoch it replaces OUTPUT/checkpoint.pt, from which the same command goes on:
-on one CPU process to the same bits as without interruption.
+prints top-1 on the test images. After each epoch it replaces OUTPUT/checkpoint.pt, and the same command goes on from
+it. With one CPU process the result is the same as without interruption, bit for bit.
 """
 
 import math
@@ -27,15 +27,15 @@ parser = Parser("train.py", __doc__)
 add = parser.add_argument
 add("--model", default="eca_resnet_20", help="a name of cifarblocks.list_models() (default: %(default)s)")
 add("--data", default="digits", help="digits, cifar10 ... or the path of a folder (default: %(default)s)")
-add("--data-dir", type=Path, default=Path("data"), help="where CIFAR is downloaded to (default: %(default)s)")
+add("--data-dir", type=Path, default=Path("data"), help="folder for the download of CIFAR (default: %(default)s)")
 add("--epochs", type=integer(1), default=15, help="passes over the training images (default: %(default)s)")
-add("--batch-size", type=int, default=64, help="images per step, of all processes (default: %(default)s)")
-add("--learning-rate", type=float, default=0.1, help="at the end of the warm-up (default: %(default)s)")
-add("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
+add("--batch-size", type=int, default=64, help="images per step, over all processes (default: %(default)s)")
+add("--learning-rate", type=float, default=0.1, help="peak, after the warm-up (default: %(default)s)")
+add("--seed", type=int, default=0, help="seed of weights, order and augmentation (default: %(default)s)")
 add("--output", type=Path, default=Path("runs/train"), help="folder of the checkpoint (default: %(default)s)")
 options = parser.parse_args()
 
-# One process, or one of those that torchrun started.
+# One process, or one of several that torchrun started.
 rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
 world_size = int(os.environ.get("WORLD_SIZE", 1))
 device, cpu = torch.device("cpu"), Path("/proc/cpuinfo")
@@ -73,9 +73,9 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def crop_and_mirror(indices: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Return training images, shifted by up to an eighth of their size and mirrored as draws from 0 to 1 (b, 3) say."""
+    """Return training images shifted by up to an eighth of their size and mirrored, by draws from 0 to 1, (b, 3)."""
     down, right = ((draws[:, i : i + 1] * (size // 8 * 2 + 1)).long() - size // 8 for i, size in enumerate((h, w)))
-    rows = (torch.arange(h, device=device) + down).clamp(0, h - 1)  # (b, h): where each comes from, edges repeated
+    rows = (torch.arange(h, device=device) + down).clamp(0, h - 1)  # (b, h): source row of each row, edges repeated
     columns = (torch.arange(w, device=device) + right).clamp(0, w - 1)
     if data.mirror:  # not for digits
         columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
@@ -90,7 +90,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 @torch.inference_mode()
 def evaluate(images: Images) -> list[int]:
-    """Return how many images are classified right and how many were scored, each by one of the processes."""
+    """Return the number of correct predictions and of images over all processes; each image is scored once."""
     model.eval()
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     for indices in torch.arange(len(images), device=device)[rank::world_size].split(500):

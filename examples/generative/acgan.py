@@ -3,11 +3,10 @@
     python examples/generative/acgan.py                                       # the digits: 3 minutes on 2 CPU cores
     python examples/generative/acgan.py --data folder:PATH --image-size 32    # PATH/train/<class>/*, PATH/test/...
 
-It prints a line an epoch and, at the end, two checks with a resnet_20: of how many samples a classifier of real
-images names the class that was asked for, and how many real test images one trained on samples alone names. The same
-seed gives the same result on the same machine. A run is short and is not resumed. In runs/acgan/NAME it leaves
-pictures of samples, a class a row (of each epoch, or as --pictures-every says), metrics.jsonl, summary.json and
-generator.safetensors.
+It prints one line per epoch. At the end it checks the samples with two classifiers, each a resnet_20. One is trained on
+real images and scored on samples. The other is trained only on samples and scored on real test images. The same seed
+gives the same result on the same machine. A run is short and cannot be resumed. It writes pictures of samples with one
+row per class (see --pictures-every), metrics.jsonl, summary.json and generator.safetensors to runs/acgan/NAME.
 """
 
 import sys
@@ -38,8 +37,8 @@ class Generator(nn.Module):
     """(b, noise) normal noise and (b,) classes → (b, c, h, w) images from -1 to 1.
 
     Args:
-        classes: how many there are.
-        channels: of the images.
+        classes: number of classes.
+        channels: channels of the images.
         size: height and width of the images.
         noise: numbers drawn for an image.
         width: channels of the largest maps.
@@ -101,7 +100,7 @@ def train_epoch(
         (loss_real + loss_fake).backward()
         optimizers[0].step()
 
-        loss = source_and_class_loss(discriminator(fake), True, asked)  # the generator wants them called real
+        loss = source_and_class_loss(discriminator(fake), True, asked)  # the generator's target is "real"
         optimizers[1].zero_grad()
         loss.backward()
         optimizers[1].step()
@@ -110,14 +109,14 @@ def train_epoch(
 
 
 def source_and_class_loss(outputs: tuple[Tensor, Tensor], real: bool, labels: Tensor) -> Tensor:
-    """Cross-entropy of the source and of the class, -L_S - L_C of section 3."""
+    """Return the cross-entropy of the source plus that of the class, -L_S - L_C of section 3."""
     source, logits = outputs
     return F.binary_cross_entropy_with_logits(source, torch.full_like(source, real)) + F.cross_entropy(logits, labels)
 
 
 @torch.inference_mode()
 def sample(generator: nn.Module, noise: Tensor, labels: Tensor, values: int) -> Images:
-    """An image of each label's class, as pixels, on the CPU."""
+    """Return one sample for each label, as pixels, on the CPU."""
     device = next(generator.parameters()).device
     generator.eval()
     parts = [
@@ -128,7 +127,7 @@ def sample(generator: nn.Module, noise: Tensor, labels: Tensor, values: int) -> 
 
 
 def train_classifier(images: Images, values: int, classes: int, seed: int, device: torch.device) -> nn.Module:
-    """A named network of cifarblocks, trained with AdamW and one cycle."""
+    """Train a named network of cifarblocks with AdamW and a one-cycle schedule."""
     torch.manual_seed(seed)
     _, size, _, channels = images.pixels.shape
     model = cifarblocks.create_model(CLASSIFIER, num_classes=classes, in_channels=channels, image_size=size).to(device)
@@ -146,7 +145,7 @@ def train_classifier(images: Images, values: int, classes: int, seed: int, devic
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, images: Images, values: int) -> float:
-    """Share of the images whose class the model names, in percent."""
+    """Return the share of correctly predicted images, in percent."""
     device = next(model.parameters()).device
     hits = sum(
         int((model(shared.to_numbers(pixels, values).to(device)).argmax(1).cpu() == labels).sum())
@@ -156,21 +155,21 @@ def accuracy(model: nn.Module, images: Images, values: int) -> float:
 
 
 def build(options: Namespace, data: DataSet, values: int, device: torch.device) -> shared.Lesson:
-    """Make both networks, and say how they are trained and the samples of the averaged generator checked.
+    """Make both networks, with their training and the check of the averaged generator's samples.
 
     Raises:
-        UserError: If there is one class alone.
+        UserError: If there is only one class.
     """
     size, channels, classes = data.image_size[0], data.train.pixels.shape[3], len(data.classes)
     if classes < 2:
-        raise UserError(f"--data {options.data} has {classes} class, and an AC-GAN is conditioned on one of several")
+        raise UserError(f"--data {options.data} has {classes} class, and an AC-GAN needs at least two")
     arguments = {
         "classes": classes, "channels": channels, "size": size, "noise": options.noise, "width": options.width
     }  # fmt: skip
     torch.manual_seed(options.seed)
     generator = Generator(**arguments).to(device)
     discriminator = Discriminator(classes, channels, size, options.width).to(device)
-    # Its samples change less from step to step than the generator's, and are better: arXiv 1806.04498.
+    # The average's samples are better, and change less from step to step: arXiv 1806.04498.
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(options.average), use_buffers=True)
     optimizers = (
         torch.optim.Adam(discriminator.parameters(), lr=options.lr, betas=(0.5, 0.999)),
@@ -196,9 +195,9 @@ def build(options: Namespace, data: DataSet, values: int, device: torch.device) 
 
 
 def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, device: torch.device) -> dict[str, Any]:
-    """Check that samples are of the class asked for, and varied enough to learn from; return accuracies in percent.
+    """Check that samples have the requested class and are varied enough to learn from; return accuracies in percent.
 
-    No test image is seen before: both classifiers and the GAN are trained without them.
+    Both classifiers and the GAN are trained without test images.
     """
     classes = len(data.classes)
     asked = torch.arange(CHECK_SAMPLES) % classes
@@ -218,7 +217,7 @@ def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, 
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The checks, for people."""
+    """Return the checks, human-readable."""
     return (
         f"of {result['samples']:,} samples, a {result['classifier']} of real images names "
         f"{result['samples_named_as_asked']:.2f} % as asked\n"
@@ -231,7 +230,7 @@ def describe(result: dict[str, Any]) -> str:
 def draw_samples(
     path: Path, generator: nn.Module, classes: list[str], values: int, options: Namespace, epoch: int
 ) -> None:
-    """Ten samples of each class in a row, those of a column from the same noise; of the first 20 classes at most."""
+    """Draw ten samples of each class in a row, with the same noise in a column, for at most 20 classes."""
     shown = classes[:20]
     noise = torch.randn(10, options.noise, generator=random_stream("samples", options.seed)).repeat(len(shown), 1)
     asked = torch.arange(len(shown)).repeat_interleave(10)
@@ -243,9 +242,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     parser = shared.generative_parser("acgan", __doc__, epochs=60, learning_rate=2e-4)
     parser.add_argument("--noise", type=integer(1), default=64,
-        help="random numbers for a sample (default: %(default)s)")  # fmt: skip
+        help="random numbers per sample (default: %(default)s)")  # fmt: skip
     parser.add_argument("--average", type=number(0, 0.9999), default=0.99,
-        help="share of itself that the averaged generator keeps at a step (default: %(default)s)")  # fmt: skip
+        help="decay of the averaged generator per step (default: %(default)s)")  # fmt: skip
     return shared.run(parser, arguments, build)
 
 

@@ -22,10 +22,10 @@ def draw_grid(
     Args:
         path: the PNG file.
         pixels: (rows, columns, h, w, c) uint8, grey or RGB.
-        values: how many values a pixel can have.
-        title: of the picture.
-        rows: what stands left of each row.
-        columns: what stands below each column, or nothing.
+        values: number of values that a pixel can have.
+        title: title of the picture.
+        rows: labels at the left of the rows.
+        columns: labels below the columns, or none.
     """
     shown = 255 - 255 * pixels.float() / (values - 1) if pixels.shape[-1] == 1 else pixels.float()
     tiles = F.pad(shown, (0, 0, 0, GAP, 0, GAP), value=255)

@@ -1,4 +1,4 @@
-"""Parts that vae.py and acgan.py share: command line, images, layers, and a run from its first epoch to its summary."""
+"""Parts that vae.py and acgan.py share: command line, images, layers, and a run from first epoch to summary."""
 
 import json
 import math
@@ -29,7 +29,7 @@ WIDEST = 256
 
 
 def generative_parser(model: str, description: str | None, epochs: int, learning_rate: float) -> Parser:
-    """The options that both scripts have; what they parse to can open a run of that `model`."""
+    """Return a parser of the options of both scripts, for runs of `model`."""
     parser = Parser(f"{model}.py", description)
     add_data_options(parser)
     add = parser.add_argument
@@ -39,9 +39,9 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
     add("--width", type=integer(1, WIDEST), default=32,
         help="channels of the largest maps, doubled at each halving (default: %(default)s)")  # fmt: skip
     add("--pictures-every", type=integer(1), default=1,
-        help="draw samples after each so many epochs, and after the last (default: %(default)s)")  # fmt: skip
+        help="epochs between pictures of samples; the last epoch has one too (default: %(default)s)")  # fmt: skip
     add("--seed", type=integer(0, 2**63 - 1), default=0,
-        help="what initial weights, order and noise are drawn from (default: %(default)s)")  # fmt: skip
+        help="seed of initial weights, order and noise (default: %(default)s)")  # fmt: skip
     add("--output", type=Path, default=Path("runs"), help=f"runs are written to OUTPUT/{model}/NAME (default: runs)")
     add("--name", type=folder_name, help="name of the run (default: the date and time)")
     parser.set_defaults(model=model)
@@ -49,9 +49,9 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
 
 
 def load_pixels(options: Namespace) -> tuple[DataSet, int]:
-    """The images and how many values a pixel can have: digits as scanned, 8×8 of 17 grey values, others RGB of 256.
+    """Read images, and the number of values of a pixel: scanned digits, 8×8 of 17 grey values, or others, RGB of 256.
 
-    What fills the digits up to 32×32 for the classifiers is interpolation, which a model of pixels need not learn.
+    Classifiers get the digits interpolated to 32×32, which a model of pixels need not learn.
 
     Raises:
         UserError: if the images cannot be read, are not square or of a size that cannot be halved to a small map,
@@ -60,7 +60,7 @@ def load_pixels(options: Namespace) -> tuple[DataSet, int]:
     data, values = load_data(options.data, options.data_dir, options.image_size), 256
     if options.data == "digits":
         if options.image_size is not None:
-            raise UserError(f"--image-size {options.image_size} is not for the digits, which are taken as scanned, 8x8")
+            raise UserError(f"--image-size {options.image_size} has no effect on the digits, which are scanned at 8x8")
         data, values = scanned_digits(data), 17
     height, width = data.image_size
     if height != width or height % 4 or height < 8:
@@ -81,7 +81,7 @@ def open_new_run(options: Namespace, data: DataSet, device: torch.device) -> tup
     """
     folder = options.output / options.model / (options.name or "")
     if options.name and folder.exists():
-        raise UserError(f"--name {options.name}: run {folder} is there already; choose another name")
+        raise UserError(f"--name {options.name}: run {folder} already exists; give another name")
     chosen = {name: value for name, value in vars(options).items() if name not in ("output", "name", "data_dir")}
     record = configuration(chosen, data, Processes(0, 1, device))
     folder = runs.make_run_folder(options.output, options.model, options.name)
@@ -90,10 +90,10 @@ def open_new_run(options: Namespace, data: DataSet, device: torch.device) -> tup
 
 
 class Lesson(NamedTuple):
-    """A model of a script, and how it is trained, drawn and measured."""
+    """A model of a script, with the functions that train, draw and measure it."""
 
     title: str
-    parameters: dict[str, int]  # their numbers, as summary.json has them
+    parameters: dict[str, int]  # their numbers of parameters, for summary.json
     train_epoch: Callable[[int], Iterator[Tensor]]  # takes the steps of an epoch and yields the losses of each
     losses: Sequence[str]  # the names of the losses
     line: str  # the text of an epoch, a format of these names and of their total
@@ -109,7 +109,7 @@ Build = Callable[[Namespace, DataSet, int, torch.device], Lesson]
 
 
 def train(options: Namespace, build: Build) -> None:
-    """Train for some epochs, save the weights, measure them, and write everything down.
+    """Train for some epochs, save the weights, measure them, and write the results.
 
     Args:
         options: The command line.
@@ -160,7 +160,7 @@ def train(options: Namespace, build: Build) -> None:
 
 
 def scanned_digits(data: DataSet) -> DataSet:
-    """The digits at the size of their file, (n, 8, 8, 1), values 0 to 16."""
+    """Return the digits at their scanned size, (n, 8, 8, 1), values 0 to 16."""
     tensors = load_file(DIGITS)
     train, test = (
         Images(tensors[f"{part}_images"].unsqueeze(3), tensors[f"{part}_labels"]) for part in ("train", "test")
@@ -180,14 +180,14 @@ def to_pixels(numbers: Tensor, values: int) -> Tensor:
 
 
 def shuffled_batches(images: Images, batch_size: int, *key: object) -> Iterator[Images]:
-    """One epoch of whole batches in an order that depends on the key alone; what is left over waits for another."""
+    """Yield one epoch of whole batches, in an order that depends only on the key; other epochs have the rest."""
     order = torch.randperm(len(images), generator=random_stream(*key)).to(images.labels.device)
     for start in range(0, len(images) - batch_size + 1, batch_size):
         yield images[order[start : start + batch_size]]
 
 
 def map_sizes(image_size: int) -> list[int]:
-    """From the image to the smallest map: halved while it is even and above 4.
+    """Return the sizes from the image to the smallest map, halved while even and above 4.
 
     >>> map_sizes(32), map_sizes(8), map_sizes(24)
     ([32, 16, 8, 4], [8, 4], [24, 12, 6, 3])
@@ -199,7 +199,7 @@ def map_sizes(image_size: int) -> list[int]:
 
 
 def map_widths(image_size: int, width: int) -> list[int]:
-    """Channels of the maps of `map_sizes`: doubled at each halving, to 256 at most.
+    """Return the channels of the maps of `map_sizes`, doubled at each halving, at most 256.
 
     >>> map_widths(64, 32)
     [32, 64, 128, 256, 256]
@@ -223,6 +223,6 @@ def decoder_layers(inputs: int, channels: int, size: int, width: int) -> list[nn
 
 
 def run(parser: Parser, arguments: list[str] | None, build: Build) -> int:
-    """Train, and say in one sentence what went wrong: the exit status, as main returns it."""
+    """Train, print an error in one sentence, and return the exit status."""
     options = parser.parse_args(arguments)
-    return exit_status(parser.prog, lambda: train(options, build), "what was written before is whole")
+    return exit_status(parser.prog, lambda: train(options, build), "files written before are complete")

@@ -3,13 +3,13 @@
     python examples/generative/vae.py                                         # the digits: 1 minute on 2 CPU cores
     python examples/generative/vae.py --data folder:PATH --image-size 32      # PATH/train/<class>/*, PATH/test/...
 
-It prints a line an epoch. At the end it prints the negative ELBO of the test images, and the error of their
-reconstructions beside that of PCA with as many components. The same seed gives the same result on the same machine.
-A run is short and is not resumed. In runs/vae/NAME it leaves pictures of samples (of each epoch, or as
---pictures-every says), reconstructions and interpolations, metrics.jsonl, summary.json and vae.safetensors.
+It prints one line per epoch. At the end it prints the negative ELBO of the test images, the error of their
+reconstructions, and that of PCA with as many components. The same seed gives the same result on the same machine. A run
+is short and cannot be resumed. It writes pictures of samples (see --pictures-every), reconstructions and
+interpolations, metrics.jsonl, summary.json and vae.safetensors to runs/vae/NAME.
 
-The likelihood is a discretised logistic of learned mean and scale for each pixel and channel: a probability of each of
-the values that a pixel can have, so that the ELBO is a bound on the log probability of the image as it is stored.
+The likelihood is a discretised logistic with learned mean and scale for each pixel and channel. It gives each value of
+a pixel a probability, so that the ELBO is a bound on the log probability of the stored image.
 """
 
 import math
@@ -32,7 +32,7 @@ from cifarblocks.training.data.seeds import random_stream
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.command_line import integer
 
-LARGEST_GRADIENT = 100.0  # a batch far from the model's scales would throw it off
+LARGEST_GRADIENT = 100.0  # a batch far from the model's scales has a huge gradient
 
 
 class Encoder(nn.Sequential):
@@ -60,9 +60,9 @@ class VAE(nn.Module):
     """The two networks; between them z ~ q(z | x), with the prior p(z) = N(0, 1).
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         size: height and width of the images.
-        values: how many values a pixel can have.
+        values: number of values that a pixel can have.
         latent: numbers in z.
         width: channels of the largest maps.
     """
@@ -96,7 +96,7 @@ class VAE(nn.Module):
 
 
 def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) ‖ N(0, 1)) in nats, summed over the last dimension (appendix B of the paper)."""
+    """Return KL(N(mean, variance) ‖ N(0, 1)) in nats, summed over the last dimension (appendix B of the paper)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
@@ -175,7 +175,7 @@ def measure(model: VAE, data: DataSet, components: Components, samples: int = 16
 
 
 def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
-    """Nats a test image if each pixel had the shares of its values in training, one of each added: what to beat."""
+    """Return nats per test image of a baseline: independent pixels with their training counts, plus one of each."""
     seen, asked = train.flatten(1).long().T, test.flatten(1).long().T
     counts = torch.ones(len(seen), values).scatter_add_(1, seen, torch.ones(()).expand(seen.shape))
     return -(counts / (len(train) + values)).double().log().gather(1, asked).sum().item() / len(test)
@@ -199,10 +199,10 @@ def train_epoch(
 
 
 def build(options: Namespace, data: DataSet, values: int, device: torch.device) -> shared.Lesson:
-    """Make the model, and say how it is trained and measured on the test images.
+    """Make the model, with its training and its measurement on the test images.
 
     Raises:
-        UserError: If PCA cannot have as many components.
+        UserError: If PCA cannot have that many components.
     """
     size, channels = data.image_size[0], data.train.pixels.shape[3]
     dimensions = channels * size**2
@@ -254,13 +254,13 @@ def describe(result: dict[str, Any], latent: int) -> str:
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:
-    """Nats an image → bits a pixel and channel."""
+    """Convert nats per image to bits per pixel and channel."""
     return nats / dimensions / math.log(2)
 
 
 @torch.inference_mode()
 def draw_samples(path: Path, model: VAE, options: Namespace, epoch: int) -> None:
-    """Expected images of 100 draws of the prior, the same in each epoch."""
+    """Draw the expected images of 100 samples of the prior, the same in each epoch."""
     z = torch.randn(100, options.latent, generator=random_stream("samples", options.seed))
     pixels = shared.to_pixels(model.eval().expected_images(z.to(next(model.parameters()).device)), model.values).cpu()
     draw_grid(path, pixels.unflatten(0, (10, 10)), model.values, f"samples of the prior, epoch {epoch}", [""] * 10)
@@ -270,7 +270,7 @@ def draw_samples(path: Path, model: VAE, options: Namespace, epoch: int) -> None
 def draw_reconstructions(
     path: Path, model: VAE, data: DataSet, components: Components, seed: int, count: int = 16
 ) -> None:
-    """Test images above what the model and PCA make of them."""
+    """Draw test images above their reconstructions by the model and by PCA."""
     order = torch.randperm(len(data.test), generator=random_stream("reconstructions", seed))[:count]
     pixels, device = data.test.pixels[order], next(model.parameters()).device
     z, _ = model.eval().encode(shared.to_numbers(pixels, model.values).to(device))
@@ -284,7 +284,7 @@ def draw_reconstructions(
 
 @torch.inference_mode()
 def draw_interpolations(path: Path, model: VAE, data: DataSet) -> None:
-    """From a test image of a class to one of the next, along the line between the means of their q; 10 rows at most."""
+    """Draw interpolations between test images of two classes, on the line between the means of q; at most 10 rows."""
     count = len(data.classes)
     places = [(data.test.labels == label).nonzero().flatten() for label in range(count)]
     first = torch.stack([places[label][0] for label in range(min(count, 10))])

@@ -1,4 +1,4 @@
-"""Copies of models as they are in use: after a training step, pruned, hooked, or wrapped for several devices."""
+"""Copies of models in use: after a training step, pruned, hooked, or wrapped for several devices."""
 
 import copy
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ def copied(model: Model, keep_hooks: bool = True) -> Model:
     """Return a deep copy of what `unwrapped` returns; tensors with a gradient function become detached clones.
 
     `copy.deepcopy` refuses such tensors (e.g. the weight of a pruned layer) and process groups; the copy shares the
-    latter. Without `keep_hooks` no forward hook or pre-hook runs in the copy, but for methods of the model's modules.
+    latter. Without `keep_hooks` the copy runs no forward hooks or pre-hooks except methods of the model's own modules.
 
     >>> layer = nn.Linear(2, 2)
     >>> layer.output = layer(torch.ones(1, 2))

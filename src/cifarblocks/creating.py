@@ -1,4 +1,4 @@
-"""Build classifiers by name, with first weights or with trained ones."""
+"""Build classifiers by name, with random weights or with trained ones."""
 
 import logging
 import os
@@ -28,20 +28,20 @@ def create_model(
     dtype: torch.dtype | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Build the classifier of that name, or its backbone.
+    """Build a classifier by its name, or its backbone.
 
-    With `weights`, every argument is that of the weights' card unless it is passed. Another `num_classes` draws a new
-    last layer, another `in_channels` adapts the filters of the stem, and a line on stderr says which. Another
-    `image_size` resizes what depends on it. The model is in training mode, as torch's are: call `eval()` to predict.
+    With `weights`, each argument that you do not pass comes from the card of the weights. Another `num_classes` draws a
+    new last layer, and another `in_channels` adapts the filters of the stem; a line on stderr reports both. Another
+    `image_size` resizes the tensors that depend on it. The model is in training mode: call `eval()` to predict.
 
     Args:
         name: One of `list_models()`.
-        weights: Trained weights: a name of `list_weights()`, whole or what stands after the dot; "default"; or the path
-            of a file or run folder of `cifarblocks train`. Default: none, first weights are drawn.
+        weights: Trained weights: a name of `list_weights()`, whole or only the part after the dot; "default"; or the
+            path of a file or run folder of `cifarblocks train`. Default: none, the weights are drawn at random.
         pretrained: True for `weights="default"`.
-        features_only: Return the backbone, which gives a list of maps and has no head.
-        out_indices: Stages whose maps the backbone gives, negative ones counted from the end. Default: all.
-        device: Device that it is built on, "meta" included. Default: torch's default device.
+        features_only: Return the backbone, which returns a list of maps and has no head.
+        out_indices: Stages whose maps the backbone returns; negative ones count from the end. Default: all.
+        device: Device to build it on, also "meta". Default: torch's default device.
         dtype: Floating-point type of its parameters and buffers. Default: torch's default type.
         arguments: `num_classes=100, in_channels=3, image_size=32, drop_path=0.0, dropout=0.0` and the model's own.
 
@@ -86,7 +86,7 @@ def with_weights(
     *,
     told: bool,
 ) -> nn.Module:
-    """Build a classifier with trained weights; see `create_model`. `told` says on stderr if its last layer is new."""
+    """Build a classifier with trained weights; see `create_model`. With `told`, stderr reports a new last layer."""
     path = path_of(name, weights)
     tensors, card = read_weights(path)
     if card.model != name:
@@ -112,11 +112,11 @@ def with_weights(
 
 
 def path_of(name: str, weights: str | Path) -> Path:
-    """Return the file of some weights of a model; a name of the package wins over a path.
+    """Return the file of a model's weights; a name of the package wins over a path.
 
     Raises:
         TypeError: If they are neither a string nor a path.
-        ValueError: If there are none of that name; the message says which there are.
+        ValueError: If there are none of that name; the message lists the names.
     """
     if not isinstance(weights, str | Path):
         hint = "; did you mean pretrained=True?" if isinstance(weights, bool) else ""

@@ -1,4 +1,4 @@
-"""Leave a command on Ctrl-C or SIGTERM in one line, from its first moment on: importing torch takes seconds.
+"""End a command at Ctrl-C or SIGTERM with one line, also while it imports torch, which takes seconds.
 
 The package imports this file first. Programs that import cifarblocks keep their own handlers.
 """
@@ -15,13 +15,13 @@ from typing import NoReturn
 def is_command() -> bool:
     """Return True if Python was started as `cifarblocks`, or as `python -m cifarblocks`."""
     program = "".join(sys.argv[:1])
-    if program == "-m":  # until Python has found the module, which stands before the arguments
+    if program == "-m":  # until Python has found the module, whose name comes before the arguments
         return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "cifarblocks"
     return Path(program).name == "cifarblocks"
 
 
 def leave(number: int, _: FrameType | None) -> NoReturn:
-    """Say which signal came and end the process at once: an exception could be lost in an import."""
+    """Print the name of the signal and end the process at once: an exception could be lost in an import."""
     name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):
@@ -31,5 +31,5 @@ def leave(number: int, _: FrameType | None) -> NoReturn:
 
 if is_command():
     for each in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(each) != signal.SIG_IGN:  # as nohup or a shell's & has it
+        if signal.getsignal(each) != signal.SIG_IGN:  # as under nohup or a shell's &
             signal.signal(each, leave)

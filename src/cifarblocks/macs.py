@@ -15,7 +15,7 @@ from cifarblocks.copying import copied, unwrapped
 def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> int:
     """Count the multiply-adds of one forward pass in eval mode.
 
-    One multiplication and one addition together are one multiply-add, so this is half of what is called FLOPs.
+    One multiplication and one addition together are one multiply-add, so this is half the number of FLOPs.
     Normalisation, activations, pooling, element-wise products, `nn.Bilinear` and Fourier transforms are not counted.
     Hooks do not run, so a pruned or weight-normed layer counts as the plain layer.
 
@@ -34,7 +34,7 @@ def count_macs(module: nn.Module, input_shape: Sequence[int] | None = None) -> i
 
 
 def count_macs_of_parts(module: nn.Module, input_shape: Sequence[int] | None = None) -> dict[str, int]:
-    """Count as `count_macs` does, for each submodule that multiplies, by its path.
+    """Count like `count_macs`, for each submodule with multiplications, by its path.
 
     >>> count_macs_of_parts(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), (1, 4))
     {'0': 32, '2': 16}
@@ -52,13 +52,13 @@ def _product_and_sum(_: Any, first: Sequence[int], *__: Any, **___: Any) -> int:
 
 
 aten = torch.ops.aten
-# Products with a vector, which torch leaves out: by the shape of their first factor.
+# Products with a vector, which torch does not count: by the shape of their first factor.
 WITH_A_VECTOR = {aten.mv: _product, aten.dot: _product, aten.vdot: _product, aten.addmv: _product_and_sum}
 
 
 def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, int]:
     """Return multiply-adds by the counter's own paths: "Global", and the class's name before the path inside."""
-    from torch.utils.flop_counter import FlopCounterMode  # 0.3 s to import, so only where it is used
+    from torch.utils.flop_counter import FlopCounterMode  # imported here, because the import takes 0.3 s
 
     module = unwrapped(module)
     if input_shape is None:
@@ -67,7 +67,7 @@ def _count(module: nn.Module, input_shape: Sequence[int] | None) -> dict[str, in
             raise ValueError(f"input_shape must be given for {type(module).__name__}, which has no image_size")
         input_shape = (1, channels, *size)
     twin = copied(module, keep_hooks=False).to("meta").eval()
-    for part in twin.modules():  # `to` leaves plain attributes, such as the weight of a pruned layer, where they are
+    for part in twin.modules():  # `to` does not move plain attributes, such as the weight of a pruned layer
         vars(part).update({name: value.to("meta") for name, value in vars(part).items() if isinstance(value, Tensor)})
     dtype = next((parameter.dtype for parameter in twin.parameters()), torch.get_default_dtype())
     counter = FlopCounterMode(display=False, custom_mapping=WITH_A_VECTOR)

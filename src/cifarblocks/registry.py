@@ -13,7 +13,7 @@ from torch import nn
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
-# Words of timm and torchvision for arguments → ours
+# Names of arguments in timm and torchvision → ours
 OURS = {
     "in_chans": "in_channels",
     "img_size": "image_size",
@@ -23,16 +23,16 @@ OURS = {
     "num_class": "num_classes",
     "attn_layer": "attention",
 }
-# Words of timm that no argument answers → what does
+# Arguments of timm without a counterpart → what to use instead
 ELSEWHERE = {
     "checkpoint_path": "weights= takes a file of cifarblocks train, and load_published a file of others",
-    "exportable": "every model can be exported as it is",
+    "exportable": "every model can be exported unchanged",
     "global_pool": "each head pools as its paper does",
     "patch_size": "each model has its own patch size",
     "pretrained_cfg": "cifarblocks.load(weights).card says what weights are for",
-    "scriptable": "every model can be traced and exported as it is",
+    "scriptable": "every model can be traced and exported unchanged",
 }
-NEAR = 0.7  # share of letters in common, below which a word is not a misspelt one
+NEAR = 0.7  # least share of common letters of a misspelt name
 
 _factories: dict[str, Callable[..., nn.Module]] = {}
 
@@ -54,7 +54,7 @@ def register_model(factory: Factory) -> Factory:
 
 
 def find_model(name: str) -> Callable[..., nn.Module]:
-    """The function that builds the classifier of that name.
+    """Return the function that builds the classifier of that name.
 
     Raises:
         TypeError: If the name is not a string.
@@ -76,7 +76,7 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
     """Refuse arguments that the signature of a model's function does not have.
 
     Raises:
-        TypeError: if there is one; the message suggests the nearest that the function has, and says what it takes.
+        TypeError: If there is one; the message suggests the nearest argument, with its meaning.
     """
     parameters = inspect.signature(factory).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -90,7 +90,7 @@ def check_arguments(factory: Callable[..., nn.Module], arguments: Mapping[str, A
 
 
 def meaning_of(factory: Callable[..., nn.Module], name: str) -> str:
-    """Return the meaning of an argument of a model's function, that of `Annotated[type, meaning]`; "" without one."""
+    """Return the meaning of an argument of a model's function, from `Annotated[type, meaning]`; "" without one."""
     return getattr(factory.__annotations__.get(name), "__metadata__", ("",))[0]
 
 
@@ -107,7 +107,7 @@ def instantiate(
     dtype: torch.dtype | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Build the classifier of that name with its first weights, as `create_model` does.
+    """Build the classifier of that name with random weights, as `create_model` does.
 
     Raises:
         ValueError: If the name is unknown; the message suggests near ones.

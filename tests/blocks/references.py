@@ -31,7 +31,7 @@ def randomise_by_fan_in(module: nn.Module) -> nn.Module:
 
 
 def rename_with(names: dict[str, str], name: str) -> str:
-    """Replace the first of `names` that the dotted name is or begins with."""
+    """Replace the first of `names` that equals the dotted name or is a prefix of it."""
     for theirs, ours in names.items():
         if name == theirs or name.startswith(theirs + "."):
             return ours + name.removeprefix(theirs)

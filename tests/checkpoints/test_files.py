@@ -1,4 +1,4 @@
-"""Files that cannot be read, in one sentence; what is no file is refused by its kind, and not opened."""
+"""Files that cannot be read are refused in one sentence; folders, pipes and devices are refused without opening."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Weights files of cifarblocks train: what is written comes back, and nothing else is believed."""
+"""Weights files of cifarblocks train: they are read as written, and any other content is refused."""
 
 import json
 import math

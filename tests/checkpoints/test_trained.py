@@ -1,4 +1,4 @@
-"""`load`: one image or many, as a file, a PIL image, an array or a tensor, gives what training gave."""
+"""`load`: one image or many, as a file, a PIL image, an array or a tensor, gives the logits of training."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""cifarblocks search: what is tried, what is cut short, what is kept, and that the test images are left alone."""
+"""cifarblocks search: values, pruning, files, and no use of the test images."""
 
 import os
 import signal
@@ -255,7 +255,7 @@ def test_a_search_of_real_trials_leaves_the_test_images_alone(command):
     ]
     log = (folder / "trial-0000.log").read_text()
     assert "test top-1" not in log
-    assert "259 images to train, 143 to select" in log  # a fifth of 1,294
+    assert "259 training, 143 validation" in log  # a fifth of 1,294
     losses = [line["validation_loss"] for line in metrics(folder / "mlp/trial-0000")]
     assert f"best validation loss {min(losses):.4f}" in printed
     with Image.open(folder / "study.png") as picture:
@@ -281,7 +281,7 @@ def test_a_run_that_left_the_test_images_alone_is_tested_by_the_same_command_wit
 def test_the_best_values_are_trained_with(script, tmp_path):
     options = ("--model", "mlp", "--search", "lr=0.02..0.5", "--search", "optimizer=sgd", "--trials", 4, "--epochs", 4)
     finished = script("search", *options, "--train")
-    assert "1,294 images to train" in finished.stdout
+    assert "1,294 training" in finished.stdout
     (folder,) = (tmp_path / "runs" / "mlp").iterdir()
     command = finished.stdout.partition("to train with it:\n")[2].splitlines()[0].split()
     assert summary(folder)["configuration"]["options"]["lr"] == float(command[command.index("--lr") + 1])

@@ -1,4 +1,4 @@
-"""cifarblocks sweep: what a grid says, what is run and what is not, and what is written of it."""
+"""cifarblocks sweep: grids, the runs that are trained or skipped, and the files of results."""
 
 import csv
 import json

@@ -125,7 +125,7 @@ def test_a_run_on_one_class_says_so(command, image_folder):
     for part in ("train", "test"):
         shutil.rmtree(image_folder / part / "light")
     printed = command("train", *QUICK, "--data", "folder:shades", "--batch-size", 8, "--epochs", 1, "--no-test").stdout
-    assert "11 images to train, 1 to select, 4 to test; of 1 class" in printed
+    assert "11 training, 1 validation and 4 test images; 1 class" in printed
 
 
 def test_a_run_is_not_resumed_with_other_options_or_other_data(command, image_folder, refused):
@@ -203,13 +203,13 @@ def photos(root):
 
 
 def test_sixty_photos_are_trained_on_and_named(command, tmp_path):
-    """A folder of photos, and nothing typed but its path."""
+    """A folder of photos, with no option but its path."""
     photos(tmp_path / "photos")
     arguments = ("--model", "cnn", "--data", "photos", "--epochs", 1, "--name", "a")
     trained = command("train", *arguments)
     assert_names(trained.stderr.splitlines()[0], "photos", "3 classes", "48 for training", "12 for testing")
     assert_names(trained.stderr.splitlines()[1], "photos", "64x64", "--image-size")
-    assert "photos: 44 images to train, 4 to select, 12 to test" in trained.stdout
+    assert "photos: 44 training, 4 validation and 12 test images" in trained.stdout
     assert "batches of 8," in trained.stdout
     assert "batch-size 8," in trained.stdout
     assert summary(Path("runs/cnn/a"))["configuration"]["options"]["batch_size"] == 8

@@ -1,4 +1,4 @@
-"""Gates by name: what each name builds, where it stands in each family, and gates of one's own."""
+"""Attention modules by name: the module of each name, its place in each family, and registered ones."""
 
 import inspect
 import pydoc
@@ -114,7 +114,7 @@ def test_a_pre_activation_block_gates_its_branch_alone():
 def test_help_and_show_say_what_attention_takes(name):
     function = find_model(name)
     for text in (pydoc.plain(pydoc.render_doc(function)), description(name)):
-        (line,) = [line for line in text.splitlines() if "Gate of each block" in line]
+        (line,) = [line for line in text.splitlines() if "Attention of each block" in line]
         for gate in [*GATES, "register_attention"]:
             assert gate in line
 

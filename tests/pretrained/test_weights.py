@@ -1,4 +1,4 @@
-"""Weights of the package: every folder is whole, says what it is, and gives the logits of its test vector."""
+"""Weights of the package: every folder is complete, has a card, and gives the logits of its test vector."""
 
 import pytest
 import torch

@@ -1,7 +1,6 @@
 """The public blocks.
 
-Every block refuses an argument of a wrong type with a TypeError, and a senseless number with a ValueError; both name
-the argument.
+Every block raises TypeError for an argument of a wrong type, and ValueError for a bad number; both name the argument.
 """
 
 from cifarblocks.blocks.attention import SelfAttention

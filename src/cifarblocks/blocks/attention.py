@@ -13,7 +13,7 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 class SelfAttention(nn.Module):
     """Each token gathers the values of all tokens, weighted by softmax(q · k / √head_channels) (section 3.2).
 
-    Queries, keys and values lie one after the other in `qkv`, each head by head, and have biases (as in ViT's code).
+    `qkv` holds queries, keys and values in this order, each head by head, with biases as in ViT's code.
 
     Formula: y = W₂ softmax(q kᵀ / √head_channels) v, q, k, v = W₁ x
 

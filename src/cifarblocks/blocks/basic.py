@@ -1,4 +1,4 @@
-"""The small parts that many blocks share."""
+"""Small parts that many blocks share."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 class DropPath(nn.Module):
     """Drop a residual branch for whole images while training: stochastic depth, https://arxiv.org/abs/1603.09382.
 
-    What is kept is scaled by 1 / (1 - rate), so that the expectation is that of the full branch.
+    Kept branches are scaled by 1 / (1 - rate), so the expectation is that of the full branch.
 
     Formula: y = x · keep / (1 - rate), keep of each image 1 with probability 1 - rate, else 0; y = x in eval mode
 
@@ -99,7 +99,7 @@ class LayerScale(nn.Module):
 
     Args:
         channels: channels of the input.
-        initial_value: of each factor `gamma`.
+        initial_value: first value of each factor `gamma`.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
 
@@ -131,9 +131,9 @@ class LayerScale(nn.Module):
         return require_map(x) * rearrange(self.gamma, "c -> c 1 1")
 
 
-@torch.fx.wrap  # a leaf for fx, which returns its input, so that it is not left out as dead code
+@torch.fx.wrap  # a leaf for fx; it returns its input, so that no pass removes it as dead code
 def require_map(x: Tensor) -> Tensor:
-    """Return x; refuse what is not a map, where another axis would be taken for the channels.
+    """Return x; refuse a tensor that is not a map, whose channels would be another axis.
 
     Raises:
         ValueError: If x is not of 4 axes, (b, c, h, w).
@@ -153,7 +153,7 @@ def conv_norm(
     *,
     bias: bool = False,
 ) -> nn.Sequential:
-    """Convolution padded by half its kernel, BatchNorm, activation; a `bias` of the convolution is the norm's as well.
+    """Convolution padded by half its kernel, BatchNorm, activation; `bias` is that of the convolution.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)
 

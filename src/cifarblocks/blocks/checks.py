@@ -1,4 +1,4 @@
-"""Checks of arguments, which refuse a wrong one by its name and value."""
+"""Checks of arguments; a bad one is refused by name and value."""
 
 import inspect
 import math
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 Choice = TypeVar("Choice")
-# Parts that are built without arguments, with the channels, and with both numbers of channels and the stride.
+# Parts built without arguments, from the channels, and from both numbers of channels and the stride.
 PARTS = {
     0: "nn.ReLU or functools.partial(nn.ELU, alpha=0.5)",
     1: "ECA or functools.partial(ECA, kernel_size=3)",
@@ -21,12 +21,12 @@ Size = int | tuple[int, int]  # height and width of a map, or one number for bot
 
 
 def is_sequence(value: Any) -> bool:
-    """Return True for a list or tuple, say, and not for text or bytes."""
+    """Return True for a list, a tuple or the like, and False for text and bytes."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 def shown(value: Any) -> str:
-    """Return a value as Python writes it, on one line that is not long."""
+    """Return the repr of a value, on one short line."""
     return shorten(repr(value), 80, placeholder=" ...")
 
 
@@ -42,7 +42,7 @@ def require_int(minimum: int, **values: Any) -> None:
     ValueError: stride must be at least 1, got 0
     """
     for name, value in values.items():
-        if isinstance(value, bool | Tensor):  # which Python takes for an index too
+        if isinstance(value, bool | Tensor):  # a bool is an index for Python
             raise TypeError(f"{name} must be an int, got {shown(value)}")
         try:
             number = operator.index(value)
@@ -66,7 +66,7 @@ def require_number(minimum: float = -math.inf, maximum: float = math.inf, /, **v
     for name, value in values.items():
         if isinstance(value, bool) or not issubclass(type(value), Real):
             raise TypeError(f"{name} must be a number, got {shown(value)}")
-        if not abs(value) < math.inf:  # nan is not, and `math.isfinite` takes no large ints
+        if not abs(value) < math.inf:  # false for nan, and works for large ints, unlike `math.isfinite`
             raise ValueError(f"{name} must be finite, got {value}")
         if value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
@@ -101,7 +101,7 @@ def require_odd(**sizes: Any) -> None:
 
 
 def require_odds(**sequences: Any) -> None:
-    """Refuse the first value that is not a sequence of odd sizes, one at least.
+    """Refuse the first value that is not a sequence of at least one odd size.
 
     >>> require_odds(strips=[])
     Traceback (most recent call last):
@@ -122,7 +122,7 @@ def require_part(given: int = 0, /, *keywords: str, **parts: Any) -> None:
     Args:
         given: Number of positional arguments that it is called with.
         keywords: Names of its keyword arguments.
-        parts: Parts by the names of the arguments that they were given as.
+        parts: Parts by the names of their arguments.
 
     >>> require_part(activation="relu")
     Traceback (most recent call last):
@@ -142,11 +142,11 @@ def require_part(given: int = 0, /, *keywords: str, **parts: Any) -> None:
             arguments = " and ".join([f"{given} argument{'s' * (given != 1)}", *keywords])
             missing = reason.removeprefix("missing a required argument: ").strip("'")
             fix = f"; pass functools.partial({called}, {missing}=...)" if missing != reason else ""
-            raise TypeError(f"{name} is called with {arguments}, and {called} does not take that: {reason}{fix}")
+            raise TypeError(f"{name} is called with {arguments}, and {called} does not accept this: {reason}{fix}")
 
 
 def refusal(part: Any, given: int, keywords: Sequence[str]) -> str | None:
-    """Return why a class or function cannot be called with so many arguments; None if it can, or if that is unknown."""
+    """Return why a class or function cannot be called with these arguments; None if it can, or if that is unknown."""
     try:
         signature = inspect.signature(part)
     except (TypeError, ValueError):  # of some functions written in C
@@ -159,10 +159,10 @@ def refusal(part: Any, given: int, keywords: Sequence[str]) -> str | None:
 
 
 def choose(choices: Mapping[str, Choice], **named: Any) -> Choice:
-    """Return what one argument names.
+    """Return the choice that an argument names.
 
     Raises:
-        ValueError: If it names none of the choices.
+        ValueError: If it is not one of the choices.
 
     >>> choose({"cifar": 1, "imagenet": 4}, stem="cifar")
     1
@@ -174,7 +174,7 @@ def choose(choices: Mapping[str, Choice], **named: Any) -> Choice:
 
 
 def height_and_width(size: Any, name: str = "size") -> tuple[int, int]:
-    """Return the height and width that one number or two stand for.
+    """Return height and width from one number or two.
 
     Raises:
         TypeError: If they are not ints.

@@ -72,7 +72,7 @@ class ConvNeXtBlock(nn.Module):
     Args:
         channels: channels of the input and of the output.
         layer_scale: first value of the branch's scale; None for no scale.
-        response_norm: builds what stands after the activation, on 4 · channels; by default nothing.
+        response_norm: builds the module after the activation from 4 · channels; by default there is none.
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.

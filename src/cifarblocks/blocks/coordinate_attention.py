@@ -15,8 +15,8 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 class CoordinateAttention(nn.Module):
     """Scale each value by a gate of its row and one of its column (section 3.2, equations 4-9).
 
-    The averages of rows and of columns pass one 1×1 convolution together, and its BatchNorm normalises both together.
-    The paper leaves the activation open; that of the authors' code is a hard swish. Every convolution has a bias.
+    The averages of rows and of columns share one 1×1 convolution and its BatchNorm. The paper leaves the activation
+    open; the authors' code has a hard swish. Every convolution has a bias.
 
     Formula: f = hardswish(BN(conv1×1(concat(mean_w x, mean_h x)))), y = x ⊙ σ(conv1×1(f_h)) ⊙ σ(conv1×1(f_w))
 

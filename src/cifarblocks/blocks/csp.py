@@ -15,7 +15,7 @@ leaky_relu = partial(nn.LeakyReLU, 0.1)  # Darknet's slope
 
 
 class CSPBottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and the identity, activated after the addition: the block of CSPResNet.
+    """The block of CSPResNet: 1×1, 3×3 and 1×1 convolutions and a shortcut, with an activation after the addition.
 
     Formula: y = φ(x + BN(conv1×1(φ(BN(conv3×3(φ(BN(conv1×1(x)))))))))), φ the activation
 
@@ -68,7 +68,7 @@ class CSPBottleneck(nn.Module):
 
 
 class DarknetBlock(nn.Module):
-    """1×1 and 3×3 convolutions and the identity, nothing after the addition: the block of CSPDarknet.
+    """The block of CSPDarknet: 1×1 and 3×3 convolutions and a shortcut, without activation after the addition.
 
     Formula: y = x + φ(BN(conv3×3(φ(BN(conv1×1(x)))))), φ the activation
 
@@ -114,16 +114,16 @@ class DarknetBlock(nn.Module):
 class CSPStage(nn.Module):
     """A stage whose blocks see one half of the channels; the other half crosses it (section 3.1).
 
-    A strided 3×3 convolution comes first, then a 1×1 convolution that is split into two branches. One has the blocks
-    and a transition. Both are concatenated for a last transition. By default it is the stage of CSPResNet; that of
-    CSPDarknet is
+    A strided 3×3 convolution comes first, then a 1×1 convolution that is split into two branches. One branch has the
+    blocks and a transition. Both are concatenated for a last transition. By default it is the stage of CSPResNet. The
+    stage of CSPDarknet is
 
         CSPStage(c, d, depth, 2, branch_channels=d // 2, block=DarknetBlock, down_channels=d,
                  split_activation=partial(nn.LeakyReLU, 0.1))
 
-    Where the authors' cfg files differ from timm, the order of the concatenation is timm's (the branch that crosses
-    first: a permutation of weights) and so is the single strided convolution (csresnet50.cfg has three); the slope
-    of LeakyReLU is Darknet's 0.1 (timm 0.01).
+    The authors' cfg files differ from timm. As in timm, the branch that crosses is concatenated first (a permutation of
+    weights), and there is one strided convolution (csresnet50.cfg has three). The slope of LeakyReLU is Darknet's 0.1
+    (timm 0.01).
 
     Formula: a, b = halves of conv1×1(down(x)), y = conv1×1(concat(a, conv1×1(blocks(b)))), BN and activation after each
 
@@ -133,12 +133,12 @@ class CSPStage(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         depth: number of blocks.
-        stride: of the first convolution, which is there if it is not 1.
+        stride: stride of the first convolution; at 1 there is no such convolution.
         branch_channels: channels of each branch; by default `out_channels`.
         block: builds a block from its channels and `drop_path`.
-        down_channels: channels after the strided convolution, if it is there; by default `in_channels`.
+        down_channels: channels after the strided convolution, if there is one; by default `in_channels`.
         down_groups: groups of the strided convolution.
-        split_activation: builds what stands before the split; nothing in CSPResNet, the activation in CSPDarknet.
+        split_activation: builds the module before the split: the identity in CSPResNet, the activation in CSPDarknet.
         activation: builds the other activations.
         drop_path: probability of dropping a block's branch in training, or one for each block.
 
@@ -148,8 +148,8 @@ class CSPStage(nn.Module):
         channels at stride 1, d even; n is the depth.
 
     Raises:
-        ValueError: if a size is below 1 or not divisible by its groups, the branches are too narrow for their block,
-            or there are more or fewer drop path rates than blocks.
+        ValueError: if a size is below 1 or not divisible by its groups, if the branches are too narrow for their block,
+            or if the number of drop path rates is not that of the blocks.
 
     >>> CSPStage(64, 128, depth=2, stride=2)(torch.randn(2, 64, 7, 5)).shape
     torch.Size([2, 128, 4, 3])

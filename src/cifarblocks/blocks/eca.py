@@ -19,7 +19,7 @@ class ECA(nn.Module):
 
     Args:
         channels: channels of the input.
-        kernel_size: how many neighbouring averages one gate sees, odd; by default the paper's rule (equation 12).
+        kernel_size: number of neighbouring averages per gate, odd; by default the paper's rule (equation 12).
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
 
@@ -46,7 +46,7 @@ class ECA(nn.Module):
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, offset: float = 1) -> int:
-    """The odd number nearest to log2(channels) / gamma + offset / gamma, ties upward (equation 12).
+    """Return the odd number nearest to log2(channels) / gamma + offset / gamma, ties upward (equation 12).
 
     Raises:
         ValueError: if `channels` is below 1.

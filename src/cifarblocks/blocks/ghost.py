@@ -11,9 +11,9 @@ from cifarblocks.blocks.se import SqueezeExcite
 class GhostModule(nn.Module):
     """A convolution for a few channels, and cheap depthwise convolutions of those for the rest (section 3.1).
 
-    The paper says any linear operation may be the cheap one; as in the authors' code it is one depthwise convolution,
-    and both halves have BatchNorm and the same activation. Where `ratio` does not divide `out_channels`, the last
-    cheap channels are computed and left out, as there. `ratio=1` leaves a plain convolution, where that code fails.
+    The paper allows any linear operation as the cheap one. As in the authors' code it is one depthwise convolution, and
+    both halves have BatchNorm and the same activation. If `ratio` does not divide `out_channels`, the last cheap
+    channels are computed and dropped, as in that code. `ratio=1` gives a plain convolution, where that code fails.
 
     Formula: y = concat(p, q), p = ReLU(BN(conv(x))), q = ReLU(BN(depthwise(p)))
 
@@ -22,10 +22,10 @@ class GhostModule(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: of the first convolution, odd.
+        kernel_size: kernel size of the first convolution, odd.
         ratio: ⌈out_channels / ratio⌉ channels come from the first convolution; each makes ratio - 1 more.
-        stride: of the first convolution.
-        cheap_kernel_size: of the depthwise convolutions, odd.
+        stride: stride of the first convolution.
+        cheap_kernel_size: kernel size of the depthwise convolutions, odd.
         activation: builds the activation of both halves.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -70,18 +70,18 @@ class GhostModule(nn.Module):
 
 
 class CopyModule(nn.Module):
-    """A convolution for a few channels, and copies of those for the rest: what a GhostModule does without its kernels.
+    """A convolution for a few channels, and copies of them for the rest: a GhostModule without cheap kernels.
 
-    Formula: y = concat(p, p, ...), p = ReLU(BN(conv(x))), the last copies left out where there are too many
+    Formula: y = concat(p, p, ...), p = ReLU(BN(conv(x))), without the last copies if there are too many
 
-    Origin: the ablation of https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), written anew.
+    Origin: the ablation of https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), rewritten.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: of the convolution, odd.
+        kernel_size: kernel size of the convolution, odd.
         ratio: ⌈out_channels / ratio⌉ channels come from the convolution.
-        stride: of the convolution.
+        stride: stride of the convolution.
         activation: builds the activation.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -116,12 +116,12 @@ class CopyModule(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Expand by a GhostModule, stride, gate, and project by another; a shortcut beside it (section 3.2, figure 3).
+    """Expand by a GhostModule, stride, gate, project by a second one, and add a shortcut (section 3.2, figure 3).
 
-    Details as in the authors' code: no activation after the second module nor after the addition; the shortcut has a
-    depthwise convolution of the block's kernel; the gate is hard-sigmoid, its width rounded to a multiple of 4.
+    As in the authors' code, no activation follows the second module or the addition. The shortcut has a depthwise
+    convolution of the block's kernel. The gate is a hard sigmoid, with a width rounded to a multiple of 4.
 
-    Formula: y = shortcut(x) + ghost₂(gate(BN(depthwise(ghost₁(x))))); the depthwise is there where it strides
+    Formula: y = shortcut(x) + ghost₂(gate(BN(depthwise(ghost₁(x))))); the depthwise only with a stride
 
     Origin: written from the paper; the authors' code is Apache-2.0.
 
@@ -129,9 +129,9 @@ class GhostBottleneck(nn.Module):
         in_channels: channels of the input.
         hidden_channels: channels between the modules.
         out_channels: channels of the output.
-        kernel_size: of the strided depthwise convolutions, odd.
-        stride: of the block; at 1 it has no depthwise convolution between the modules.
-        se_ratio: width of the gate as a share of `hidden_channels`; 0 is no gate.
+        kernel_size: kernel size of the strided depthwise convolutions, odd.
+        stride: stride of the block; at 1 it has no depthwise convolution between the modules.
+        se_ratio: width of the gate as a share of `hidden_channels`; 0 for no gate.
         drop_path: probability of dropping the branch of an image in training.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
@@ -192,7 +192,7 @@ class GhostBottleneck(nn.Module):
 
 
 def primary_channels(out_channels: int, ratio: int) -> int:
-    """⌈out_channels / ratio⌉, the channels that a convolution makes of `out_channels`.
+    """Return ⌈out_channels / ratio⌉, the number of `out_channels` that come from a convolution.
 
     Raises:
         ValueError: if one of them is below 1, or `ratio` above `out_channels`.
@@ -204,7 +204,7 @@ def primary_channels(out_channels: int, ratio: int) -> int:
 
 
 def divisible(value: float, divisor: int) -> int:
-    """The multiple of `divisor` nearest to `value`, halves upward, at least `divisor` and at least 0.9 of `value`.
+    """Return the multiple of `divisor` nearest to `value`, halves upward, at least `divisor` and 0.9 of `value`.
 
     >>> [divisible(v, 4) for v in (1, 18, 30, 168, 9.5)]
     [4, 20, 32, 168, 12]

@@ -11,11 +11,11 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class GlobalContext(nn.Module):
-    """Add to each place what a small network makes of one weighted average of all places, as in the paper's GC block.
+    """Add one vector to all places: the output of a small network for their weighted average (the GC block).
 
-    The weights are a softmax over the map. Its 1×1 convolution has a bias in the authors' code; a softmax takes it
-    away again, so there is none here. The norm is a LayerNorm over the channels, so at one hidden channel it would
-    leave nothing of the input.
+    The weights are a softmax over the map. Its 1×1 convolution has a bias in the authors' code, which the softmax
+    cancels, so there is none here. The norm is a LayerNorm over the channels: its output for one hidden channel would
+    not depend on the input.
 
     Formula: y = x + W₂ ReLU(LN(W₁ Σⱼ aⱼ xⱼ)), a = softmax over the map of conv1×1(x)
 

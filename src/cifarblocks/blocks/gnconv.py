@@ -23,7 +23,7 @@ Filter = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h
 
 
 def depthwise_7x7(channels: int) -> nn.Conv2d:
-    """The filter of most stages: a depthwise 7×7 convolution with bias, (b, c, h, w) → (b, c, h, w)."""
+    """Build the filter of most stages: a depthwise 7×7 convolution with bias, (b, c, h, w) → (b, c, h, w)."""
     return depthwise_conv(channels, 7)
 
 
@@ -40,7 +40,7 @@ class GnConv(nn.Module):
     Args:
         channels: channels of the input.
         order: number of gates, at least 1.
-        scale: of the filter's output, bias included; 1/3 in every network of the paper.
+        scale: factor of the filter's output, bias included; 1/3 in every network of the paper.
         filter: builds the filter of the gates, `depthwise_7x7` or `GlobalLocalFilter`.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
@@ -84,9 +84,9 @@ class GnConv(nn.Module):
 class GlobalLocalFilter(nn.Module):
     """Half of the channels through a depthwise 3×3 convolution, half through a filter of the map's size (section 3.3).
 
-    The large filter multiplies the spectrum of the map by learned complex weights; on another map than `size` the
-    weights are resized bilinearly, corners aligned, as in the authors' code. The transform is computed in float32 for
-    lower precisions, and in float64 for float64. The halves come out interleaved.
+    The large filter multiplies the spectrum of the map by learned complex weights. On a map of another size than `size`
+    the weights are resized bilinearly, corners aligned, as in the authors' code. The transform is computed in float32
+    for lower precisions, and in float64 for float64. The output interleaves the halves.
 
     Formula: a, b = halves of LN(x), y = LN(interleave(depthwise3×3(a), irfft2(spectrum ⊙ rfft2(b))))
 
@@ -132,10 +132,10 @@ class GlobalLocalFilter(nn.Module):
         return self.norm_out(both.permute(0, 3, 1, 2))
 
 
-@torch.fx.wrap  # a leaf for fx: the dtype and the size of the map decide what it does
+@torch.fx.wrap  # a leaf for fx, because it depends on the dtype and the size of the map
 def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
     """Multiply the Fourier transform of a map by a spectrum, resized to it: (b, c, h, w) → (b, c, h, w)."""
-    if x.shape[0] == 0:  # which torch's transform refuses
+    if x.shape[0] == 0:  # torch's transform refuses an empty batch
         return x * spectrum.sum()
     h, w = x.shape[-2:]
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -155,8 +155,8 @@ class HorNetBlock(nn.Module):
 
     Args:
         channels: channels of the input.
-        order: of the gnConv.
-        filter: as in `GnConv`.
+        order: order of the gnConv.
+        filter: builds the filter, as in `GnConv`.
         layer_scale: first value of the branches' scales.
         drop_path: probability of dropping the branches of an image in training.
 

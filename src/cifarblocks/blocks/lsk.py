@@ -11,11 +11,11 @@ from cifarblocks.blocks.msca import convolutional_mlp
 class LSKAttention(nn.Module):
     """Scale each value by an attention that chooses, at each place, between two receptive fields (section 3.2-3.3).
 
-    The paper is written for any number of kernels; this is its two: a depthwise 5×5, and on top of it a depthwise 7×7
-    of dilation 3, which together see 23×23 (equations 3-4). The two maps of weights come from the mean and the maximum
-    over channels (equations 5-6). Each has a sigmoid of its own, not a softmax (equation 7). The result scales the
-    input without a further sigmoid (equation 8). Every convolution has a bias. Not to be taken for LSKA, large
-    separable kernel attention.
+    The paper allows any number of kernels; its networks and this block have two (equations 3-4). They are a depthwise
+    5×5 and, after it, a depthwise 7×7 of dilation 3; together they see 23×23. The two maps of weights come from the
+    mean and the maximum over channels (equations 5-6). Each has its own sigmoid, not a softmax (equation 7). The result
+    scales the input without a further sigmoid (equation 8). Every convolution has a bias. LSKA, large separable kernel
+    attention, is another block.
 
     Formula: u₁ = depthwise5×5(x), u₂ = depthwise7×7(u₁), vᵢ = conv1×1(uᵢ), v = concat(v₁, v₂),
         g = σ(conv7×7(concat(mean_c v, max_c v))), y = x ⊙ conv1×1(g₁ ⊙ v₁ + g₂ ⊙ v₂)

@@ -17,8 +17,8 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 class InvertedResidual(nn.Module):
     """1×1, depthwise and 1×1 convolutions, BatchNorm after each: EfficientNet's form, https://arxiv.org/abs/1905.11946.
 
-    SiLU after the first two; the gate is a quarter of `in_channels` wide, as in the authors' code; no shortcut where
-    the shape changes.
+    SiLU follows the first two. The gate is a quarter of `in_channels` wide, as in the authors' code. There is no
+    shortcut where the shape changes.
 
     Formula: y = x + BN(conv1×1(gate(SiLU(BN(depthwise3×3(SiLU(BN(conv1×1(x))))))))), x + only where the shape is kept
 
@@ -27,9 +27,9 @@ class InvertedResidual(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         expansion: hidden channels for each of `in_channels`; at 1 there is no first convolution.
-        kernel_size: of the depthwise convolution, odd.
+        kernel_size: kernel size of the depthwise convolution, odd.
         gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
 
@@ -75,12 +75,12 @@ class InvertedResidual(nn.Module):
 
 
 class MBConv(nn.Module):
-    """CoAtNet's inverted bottleneck, normalised before it: https://arxiv.org/abs/2106.04803 appendix A.1, eq. 4-5.
+    """CoAtNet's pre-norm inverted bottleneck: https://arxiv.org/abs/2106.04803 appendix A.1, equations 4-5.
 
-    The stride is on the first 1×1 convolution, as in equation 5; other code has it on the depthwise one (table 9 of
-    the paper gives both). The shortcut is a max pool, whose size the paper does not say (3×3 here), and a 1×1
-    convolution with bias where the channels change. Hidden channels are counted from the output and the gate is a
-    quarter of the output wide; the last convolution has a bias and no norm; GELU.
+    The stride is on the first 1×1 convolution, as in equation 5. Other code has it on the depthwise convolution; table
+    9 of the paper compares both. The shortcut is a max pool, 3×3 because the paper gives no size, and a 1×1 convolution
+    with bias where the channels change. Hidden channels are a multiple of the output's, and the gate is a quarter of
+    the output wide. The last convolution has a bias and no norm. The activation is GELU.
 
     Formula: y = shortcut(x) + conv1×1(gate(GELU(BN(depthwise3×3(GELU(BN(conv1×1(BN(x)))))))))
 
@@ -89,7 +89,7 @@ class MBConv(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the first convolution and of the shortcut.
+        stride: stride of the first convolution and of the shortcut.
         expansion: hidden channels for each of `out_channels`.
         gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.
@@ -138,22 +138,22 @@ class MBConv(nn.Module):
 class LSKMBConv(nn.Module):
     """An inverted bottleneck whose depthwise convolution is chosen from several sizes, channel by channel.
 
-    The choice is a softmax over the branches, made from the average of their sum as in SKNet
-    (https://arxiv.org/abs/1903.06586, equations 1-6); the project that first combined the two made it from the
-    expanded input. BatchNorm and ReLU6 after the first two convolutions, BatchNorm after the last; the gate is a
-    quarter of the hidden channels wide; no shortcut where the shape changes.
+    The choice is a softmax over the branches, computed from the average of their sum as in SKNet
+    (https://arxiv.org/abs/1903.06586, equations 1-6). The project that first combined the two computed it from the
+    expanded input. BatchNorm and ReLU6 follow the first two convolutions, BatchNorm the last. The gate is a quarter of
+    the hidden channels wide. There is no shortcut where the shape changes.
 
     Formula: y = x + BN(conv1×1(gate(Σₖ aₖ ⊙ uₖ))), uₖ = ReLU6(BN(depthwise_k×k(ReLU6(BN(conv1×1(x)))))),
         a = softmax over k of W₂ ReLU(W₁ mean(Σₖ uₖ)), x + only where the shape is kept
 
-    Origin: https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), written anew.
+    Origin: https://github.com/GH2050/Deep-Learning-2025-Spring (MIT), rewritten.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the depthwise convolutions.
-        kernel_sizes: of the depthwise convolutions, odd, one a branch.
-        expansion: hidden channels for each of `in_channels`; at 1, too, there is a first convolution.
+        stride: stride of the depthwise convolutions.
+        kernel_sizes: kernel sizes of the depthwise convolutions, odd, one a branch.
+        expansion: hidden channels for each of `in_channels`; the first convolution is there even at 1.
         reduction: the choice is made from hidden / reduction features, at least 1.
         gate: called as gate(hidden channels), such as `ECA`; by default the squeeze-and-excitation described above.
         drop_path: probability of dropping the branch of an image in training.

@@ -13,8 +13,8 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 class MixerLayer(nn.Module):
     """An MLP over the tokens, the same for each channel, then one over the channels of each token (section 2, eq. 1).
 
-    GELU is exact; the authors' flax code takes the tanh approximation, up to 5e-4 apart. The paper's networks have
-    token_hidden = channels / 2 and channel_hidden = 4 · channels.
+    GELU is exact. The authors' flax code has the tanh approximation, which differs by up to 5e-4. The paper's networks
+    have token_hidden = channels / 2 and channel_hidden = 4 · channels.
 
     Formula: z = x + [W₂ GELU(W₁ LN(x)ᵀ)]ᵀ, y = z + W₄ GELU(W₃ LN(z))
 
@@ -67,7 +67,7 @@ class MixerLayer(nn.Module):
         return x + self.drop_path(self.channel_mlp(self.channel_norm(x)))
 
 
-@torch.fx.wrap  # a leaf for fx, which returns its input, so that it is not left out as dead code
+@torch.fx.wrap  # a leaf for fx; it returns its input, so that no pass removes it as dead code
 def with_tokens(x: Tensor, tokens: int) -> Tensor:
     """Return x; refuse another number of tokens.
 

@@ -14,7 +14,7 @@ from cifarblocks.blocks.checks import mlp_width, require_int, require_number, re
 class MSCA(nn.Module):
     """Scale each value by a sum of depthwise convolutions of several sizes, mixed by a 1×1 (section 3.1, eq. 1-2).
 
-    The attention is used as it is, without a sigmoid, and each k×k convolution is a 1×k strip and a k×1 strip.
+    The attention has no sigmoid. Each k×k convolution is a 1×k strip and a k×1 strip.
     Every convolution has a bias.
 
     Formula: y = x ⊙ conv1×1(a + Σₖ strip_k×1(strip_1×k(a))), a = depthwise5×5(x), k = 7, 11, 21
@@ -23,7 +23,7 @@ class MSCA(nn.Module):
 
     Args:
         channels: channels of the input.
-        strips: sizes of the strips, odd; on small maps the paper's large ones see mostly padding.
+        strips: sizes of the strips, odd; on small maps the paper's large ones read mostly padding.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
 
@@ -57,7 +57,7 @@ class MSCA(nn.Module):
 def in_float32(strip: nn.Module, x: Tensor) -> Tensor:
     """Call a narrow strip in float32 on a CPU: torch 2.14 never returns from it in half precision with AMX."""
     if isinstance(x, Proxy) or torch._C._get_tracing_state() is not None:
-        return strip(refuse_half(x))  # a graph calls layers as they are
+        return strip(refuse_half(x))  # a graph calls the layers themselves
     if not is_half(x):
         return strip(x)
     with torch.autocast("cpu", enabled=False):
@@ -71,9 +71,9 @@ def is_half(x: Tensor) -> bool:
     return x.device.type == "cpu" and (autocast or x.dtype in (torch.bfloat16, torch.float16))
 
 
-@torch.fx.wrap  # a leaf for fx, which returns its input, so that it is not left out as dead code
+@torch.fx.wrap  # a leaf for fx; it returns its input, so that no pass removes it as dead code
 def refuse_half(x: Tensor) -> Tensor:
-    """Return x; refuse half precision where the strip after it would never return.
+    """Return x; refuse half precision if the next strip would never return.
 
     Raises:
         RuntimeError: If a convolution of x is computed in half precision on a processor with AMX.

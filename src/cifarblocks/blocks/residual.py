@@ -9,7 +9,7 @@ from cifarblocks.blocks.basic import DropPath
 from cifarblocks.blocks.checks import require_int, require_number, require_part, require_rate
 
 Attention = Callable[[int], nn.Module]  # channels → a module that keeps (b, c, h, w)
-Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the other path of the block
+Shortcut = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride → the shortcut
 
 
 class ProjectionShortcut(nn.Sequential):
@@ -41,8 +41,8 @@ class ProjectionShortcut(nn.Sequential):
 class PaddingShortcut(nn.Module):
     """Option A of section 3.3: every stride-th pixel, and zeros for the new channels; no parameters.
 
-    The paper does not say where the zeros stand. Here, as in the common CIFAR code, half of them (rounded down)
-    come before the channels and the rest after; fb.resnet.torch puts all of them after.
+    The paper does not give the place of the zeros. As in the common CIFAR code, half of them (rounded down) come before
+    the channels and the rest after. fb.resnet.torch puts all of them after.
 
     Formula: y = concat(0, x at every stride-th pixel, 0)
 
@@ -69,7 +69,7 @@ class PaddingShortcut(nn.Module):
         self.after = out_channels - in_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(x, 1, self.stride)  # every stride-th pixel; of an odd map a slice is in no memory format
+        x = F.avg_pool2d(x, 1, self.stride)  # every stride-th pixel; a slice of an odd map would have no memory format
         return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
@@ -84,8 +84,8 @@ class BasicBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
-        attention: builds a gate for `out_channels` channels, for example `ECA`; by default none.
-        attention_position: where it stands: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
+        attention: builds the attention module from `out_channels`, for example `ECA`; by default there is none.
+        attention_position: place of the attention: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
             SENet), 3 after the addition.
         shortcut: builds the shortcut, `ProjectionShortcut` or `PaddingShortcut`.
         drop_path: probability of dropping the branch of an image in training.
@@ -143,8 +143,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions and a shortcut (section 4.1, figure 5 right), grouped in form C of ResNeXt.
 
-    The stride is on the 3×3 convolution ("v1.5", as in torchvision, timm and the ResNeXt code); the ResNet paper
-    has it on the first 1×1.
+    The stride is on the 3×3 convolution ("v1.5", as in torchvision, timm and the ResNeXt code). The ResNet paper has it
+    on the first 1×1.
 
     Formula: y = ReLU(shortcut(x) + attention(BN(conv1×1(ReLU(BN(conv3×3(ReLU(BN(conv1×1(x))))))))))
 
@@ -152,12 +152,13 @@ class Bottleneck(nn.Module):
 
     Args:
         in_channels: channels of the input.
-        bottleneck_channels: the width that the papers' tables call 64, 128, 256, 512; the output has four times it.
+        bottleneck_channels: width in the papers' tables (64, 128, 256, 512); the output has four times as many.
         stride: stride of the 3×3 convolution and of the shortcut.
         groups: groups of the 3×3 convolution, ResNeXt's cardinality.
         base_width: width of one group where `bottleneck_channels` is 64; the 3×3 convolution has
             ⌊bottleneck_channels · base_width / 64⌋ · groups channels.
-        attention: builds a gate for the output channels, after the last BatchNorm; by default none.
+        attention: builds the attention module after the last BatchNorm from the output channels; by default there is
+            none.
         shortcut: builds the shortcut.
         drop_path: probability of dropping the branch of an image in training.
 
@@ -214,8 +215,8 @@ class Bottleneck(nn.Module):
 class PreActBlock(nn.Module):
     """BatchNorm and ReLU before each 3×3 convolution: the block of Wide ResNet, https://arxiv.org/abs/1605.07146.
 
-    Where the shape changes, the shortcut is a 1×1 convolution without norm, fed by the normalised input (as in the
-    authors' code); nothing stands after the addition.
+    Where the shape changes, the shortcut is a 1×1 convolution of the normalised input without norm, as in the authors'
+    code. Nothing follows the addition.
 
     Formula: y = shortcut + attention(conv3×3(ReLU(BN(conv3×3(z))))), z = ReLU(BN(x)), shortcut = x or conv1×1(z)
 
@@ -225,7 +226,7 @@ class PreActBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
-        attention: builds a gate for `out_channels` channels at the end of the branch; by default none.
+        attention: builds the attention module at the end of the branch from `out_channels`; by default there is none.
         dropout: dropout rate between the convolutions.
         drop_path: probability of dropping the branch of an image in training.
 

@@ -13,9 +13,9 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 class SelectiveKernel(nn.Module):
     """Choose, channel by channel, between a 3×3 and a dilated 3×3 convolution (section 3.1, equations 1-6).
 
-    The dilated one sees 5×5. A softmax over the two decides, made from the averages of their sum. The paper puts it in
-    place of the 3×3 convolution of a bottleneck, with 32 groups. As a gate, `attention="selective_kernel"`, it comes
-    after the convolutions of a block with two of its own: it doubles the parameters of `resnet_20`.
+    The dilated one sees 5×5. The choice is a softmax over the two, computed from the averages of their sum. In the
+    paper the block replaces the 3×3 convolution of a bottleneck, with 32 groups. As `attention="selective_kernel"` it
+    follows the convolutions of a block, and doubles the parameters of `resnet_20`.
 
     Formula: y = a₁ ⊙ u₁ + a₂ ⊙ u₂, u₁ = ReLU(BN(conv3×3(x))), u₂ the same at dilation 2,
         a = softmax over both of W₂ ReLU(BN(W₁ mean(u₁ + u₂)))

@@ -6,10 +6,10 @@ from cifarblocks.blocks.checks import require_int, require_number
 
 
 class SimAM(nn.Module):
-    """Scale each value by how far it is from the mean of its channel, without parameters (section 3, equations 5-6).
+    """Scale each value by its distance from the mean of its channel, without parameters (section 3, equations 5-6).
 
-    The gate is the sigmoid of 1 / e, where e is the least energy of a value (equation 5). The variance divides by the
-    h·w places of the map, as in the paper. The authors' code divides by h·w - 1, which fails on a map of one place.
+    The gate is the sigmoid of 1 / e, where e is the least energy of a value (equation 5). The variance divides by h·w,
+    as in the paper. The authors' code divides by h·w - 1, which fails for a single pixel.
 
     Formula: y = x ⊙ σ((x - μ)² / (4·(σ² + λ)) + 1/2), μ and σ² the mean and variance of each channel's map
 

@@ -14,11 +14,11 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class SplitAttention(nn.Module):
-    """A convolution in `radix` splits, summed with weights that all of them together decide (section 3.1, figure 2).
+    """A convolution in `radix` splits, and their sum with weights computed from all of them (section 3.1, figure 2).
 
-    Channels are radix-major, as in the released code; the paper describes them cardinality-major. The weights come
-    from that code's hidden layer of max(channels · radix / 4, 32) channels, rounded to nothing (timm rounds to 8).
-    With `radix=1` the weights are sigmoid gates, not a softmax.
+    Channels are radix-major, as in the authors' code; the paper describes them cardinality-major. The weights come from
+    a hidden layer of max(channels · radix / 4, 32) channels, as in that code. timm rounds this to a multiple of 8. With
+    `radix=1` the weights are sigmoid gates, not a softmax.
 
     Formula: y = Σᵢ aᵢ ⊙ uᵢ, u₁ … u_r = ReLU(BN(conv3×3(x))), a = softmax over i of W₂ ReLU(BN(W₁ mean(Σᵢ uᵢ)))
 
@@ -35,8 +35,8 @@ class SplitAttention(nn.Module):
         r is the radix, one group.
 
     Raises:
-        ValueError: if a size is below 1, groups · radix does not divide `channels`, or groups the hidden channels; by
-            BatchNorm in training if b is 1.
+        ValueError: if a size is below 1, groups · radix does not divide `channels`, or groups does not divide the
+            hidden channels; by BatchNorm in training if b is 1.
 
     >>> SplitAttention(64, radix=2)(torch.randn(2, 64, 8, 5)).shape
     torch.Size([2, 64, 8, 5])
@@ -71,8 +71,8 @@ class SplitAttention(nn.Module):
 class ResNeStBottleneck(nn.Module):
     """1×1 convolution, split attention, average pool for the stride, 1×1 convolution, and a shortcut (section 3.3).
 
-    As in the released code, a 3×3 average pool after the split attention takes the stride, counting its padding; the
-    shortcut has an average pool that does not, and a 1×1 convolution.
+    As in the authors' code, a 3×3 average pool after the split attention has the stride and counts its padding. The
+    shortcut has an average pool that does not count padding, and a 1×1 convolution.
 
     Formula: y = ReLU(shortcut(x) + BN(conv1×1(pool(split_attention(ReLU(BN(conv1×1(x))))))))
 
@@ -80,8 +80,8 @@ class ResNeStBottleneck(nn.Module):
 
     Args:
         in_channels: channels of the input.
-        bottleneck_channels: the width that the paper's table calls 64, 128, 256, 512; the output has four times it.
-        stride: of the block.
+        bottleneck_channels: width in the paper's table (64, 128, 256, 512); the output has four times as many.
+        stride: stride of the block.
         radix: splits of each group.
         groups: cardinality.
         base_width: width of one group where `bottleneck_channels` is 64.

@@ -1,4 +1,4 @@
-"""The encoder block of the Vision Transformer: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; its elder."""
+"""Encoder blocks, pre-norm and post-norm: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929."""
 
 from torch import Tensor, nn
 
@@ -56,13 +56,13 @@ class TransformerBlock(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """Self-attention, then an MLP with ReLU, each normalised after its addition: the encoder block before ViT's.
+    """Self-attention, then an MLP with ReLU, each normalised after its addition: the original encoder block.
 
     Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, sections 3.1 and 3.3.
 
     Formula: z = LN(x + attention(x)), y = LN(z + W₂ ReLU(W₁ z))
 
-    Origin: written from the paper; equal to torch's TransformerEncoderLayer (BSD-3), whose dropout also falls on the
+    Origin: written from the paper; equal to torch's TransformerEncoderLayer (BSD-3), which also has dropout on the
         attention's weights.
 
     Args:

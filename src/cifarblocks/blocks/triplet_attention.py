@@ -11,10 +11,10 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class TripletAttention(nn.Module):
-    """Scale each value by the mean of three gates, each from two of channel, row and column: the paper's branches.
+    """Scale each value by the mean of three gates, each from two of the axes channel, row and column.
 
-    A gate pools the third axis to its maximum and mean (Z-pool), and a convolution with BatchNorm reads both. Pooled
-    maps are turned, not the input as in the paper: the products are the same.
+    Each gate pools the third axis to its maximum and mean (Z-pool), and a convolution with BatchNorm reads both. The
+    pooled maps are transposed, not the input as in the paper; the result is the same.
 
     Formula: y = x ⊙ (g(x over h) + g(x over w) + g(x over c)) / 3, g = σ ∘ BN ∘ conv7×7 ∘ concat(max, mean)
 
@@ -22,7 +22,7 @@ class TripletAttention(nn.Module):
 
     Args:
         channels: channels of the input; nothing depends on them.
-        kernel_size: of the three convolutions, odd.
+        kernel_size: kernel size of the three convolutions, odd.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training BatchNorm needs more than one value in each pooled
     map of the batch.
@@ -53,7 +53,7 @@ class TripletAttention(nn.Module):
 
 
 def z_pool(x: Tensor, dim: int) -> Tensor:
-    """Maximum and mean over an axis, which they take the place of: the paper's Z-pool.
+    """Replace an axis by its maximum and mean: the paper's Z-pool.
 
     >>> z_pool(torch.randn(2, 64, 8, 5), 2).shape
     torch.Size([2, 64, 2, 5])

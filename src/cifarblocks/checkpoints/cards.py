@@ -36,7 +36,7 @@ def page(name: str, card: Card, example: str) -> str:
 
     Args:
         name: Title of the page.
-        card: Description of the weights; what it does not know is left out.
+        card: Description of the weights; fields that are None are left out.
         example: Lines of Python that use them, each with its prompt.
     """
     mean, std = ([round(value, 4) for value in values] for values in (card.mean, card.std))
@@ -66,7 +66,7 @@ def accuracy_of(accuracy: dict[str, Any]) -> str:
 
 
 def cell(text: str) -> str:
-    r"""Return a text for a cell of a table.
+    r"""Escape a text for a cell of a Markdown table.
 
     >>> cell("a|b\nc")
     'a\\|b c'

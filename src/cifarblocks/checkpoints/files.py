@@ -1,4 +1,4 @@
-"""Read a file, or refuse it in one sentence, whatever is wrong with it."""
+"""Read a file, or refuse a damaged one in one sentence."""
 
 import hashlib
 import os
@@ -26,20 +26,20 @@ KINDS = {
 
 @contextmanager
 def reading(path: Path, done: str) -> Iterator[None]:
-    """Turn any error inside the block into a ValueError that names the file and what cannot be done with it.
+    """Turn any error inside the block into a ValueError "FILE cannot be ...: reason".
 
-    The block is not entered for what is not a regular file.
+    The block is not entered for a folder, pipe or device.
     """
     try:
         require_regular(path)
-        path.open("rb").close()  # safetensors says of every file that it cannot open that there is none
+        path.open("rb").close()  # safetensors reports every file that it cannot open as missing
         yield
     except Exception as error:  # torch, pickle, zipfile, safetensors and Pillow each raise several of their own
         raise ValueError(f"{path} cannot be {done}: {first_line(error)}") from error
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is not a regular file, without opening it: to open a pipe, or read a device, may never end.
+    """Refuse a path that is not a regular file, without opening it: opening a pipe may never return.
 
     Raises:
         OSError: If the file is missing, or its folder cannot be searched.
@@ -55,7 +55,7 @@ def require_regular(path: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return what an error says, on one line.
+    r"""Return the message of an error, on one line.
 
     >>> first_line(KeyError("model")), first_line(ValueError()), first_line(RuntimeError("one\ntwo"))
     ("'model'", 'ValueError', 'one')
@@ -66,23 +66,23 @@ def first_line(error: BaseException) -> str:
 
 
 def unpickle(file: BinaryIO) -> Any:
-    """Load what `torch.save` wrote, on the CPU: tensors and plain values, and nothing else is unpickled.
+    """Load a file of `torch.save` on the CPU: tensors and plain values; nothing else is unpickled.
 
     Raises:
-        ValueError: If the file is damaged or holds anything else. Its message replaces torch's, some of which advise to
-            unpickle all the same.
+        ValueError: If the file is damaged or holds anything else. Its message replaces torch's, which may advise to
+            unpickle it.
     """
     try:
-        if file.read(len(ZIP)) == ZIP:  # torch does not look at the checksums
+        if file.read(len(ZIP)) == ZIP:  # torch does not check the checksums
             with zipfile.ZipFile(file) as archive:
                 if (part := archive.testzip()) is not None:
-                    raise ValueError(f"the checksum of {part} does not fit")
+                    raise ValueError(f"the checksum of {part} does not match")
         file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive before it refuses it
             return torch.load(file, map_location="cpu", weights_only=True)
     except EOFError:
-        raise ValueError("it is empty or cut off") from None
+        raise ValueError("it is empty or truncated") from None
     except MemoryError:
         raise
     except Exception:  # a dozen kinds: zlib.error, KeyError, UnpicklingError, RuntimeError

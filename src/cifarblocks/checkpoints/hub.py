@@ -1,4 +1,4 @@
-"""Share trained weights on the Hugging Face Hub: the one file that needs huggingface_hub, `cifarblocks[hub]`.
+"""Share trained weights on the Hugging Face Hub; only this file needs huggingface_hub, `cifarblocks[hub]`.
 
 The repository has two files: model.safetensors, whose metadata is the card of the weights, and README.md, the model
 card with its YAML front matter. Nothing is unpickled.
@@ -37,8 +37,8 @@ def push_to_hub(
 ) -> str:
     """Upload trained weights and their model card, and return the address of the repository.
 
-    The repository is made if there is none; files of the same names are replaced. What is uploaded is what
-    `write_folder` writes.
+    The repository is made if there is none, and files of the same names are replaced. The files are those of
+    `write_folder`.
 
     Args:
         path_or_name: A weights file, a run folder, or a name of `list_weights()`.
@@ -52,7 +52,7 @@ def push_to_hub(
         Exception: One of huggingface_hub's own, if the Hub cannot be reached or refuses.
     """
     path = find_weights(path_or_name)
-    read_weights(path)  # refused before there is a repository
+    read_weights(path)  # refuse bad arguments before a repository is made
     api = HfApi(token=token)
     repository = api.create_repo(repo_id, private=private, exist_ok=True)
     with TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def load_from_hub(repo_id: str, *, revision: str | None = None) -> Trained:
 def write_folder(folder: Path, path: Path, repo_id: str, *, licence: str | None = None) -> None:
     """Write the files of a repository: model.safetensors and README.md.
 
-    The card of a run's last weights gets the result in summary.json, if that stands beside them.
+    The card of a run's last weights gets the result from summary.json, if the same folder has that file.
 
     Args:
         folder: A folder that exists.
@@ -87,7 +87,7 @@ def write_folder(folder: Path, path: Path, repo_id: str, *, licence: str | None 
         licence: Licence of the weights. Default: that of their card.
 
     Raises:
-        ValueError: If the weights, or the summary beside them, cannot be read.
+        ValueError: If the weights, or the summary.json of the same folder, cannot be read.
     """
     tensors, card = read_weights(path)
     summary = path.with_name("summary.json")
@@ -103,7 +103,7 @@ def write_folder(folder: Path, path: Path, repo_id: str, *, licence: str | None 
 
 
 def front_matter(name: str, card: Card) -> str:
-    """Return what the Hub reads of a model card, as YAML."""
+    """Return the YAML front matter of a model card for the Hub."""
     results = []
     if card.accuracy is not None:
         slug = re.sub(r"\W+", "-", card.data.lower()).strip("-")

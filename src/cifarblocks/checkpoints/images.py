@@ -1,4 +1,4 @@
-"""Read image files; the one file of the core that needs Pillow, and `import cifarblocks` does not import it."""
+"""Read image files; only this file of the core needs Pillow, and `import cifarblocks` does not import it."""
 
 import ctypes
 import logging
@@ -15,29 +15,29 @@ from torch import Tensor
 
 from cifarblocks.checkpoints.files import reading
 
-# Pillow's other decoders are not needed, and one of them starts a program: EPS, Ghostscript.
+# Pillow's other decoders are not needed, and the one for EPS starts a program, Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif"),
     *(".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
-# Those of 8 bits that Pillow converts to RGB. What else these formats have is deeper (I, F) or has no RGB (LAB).
+# The modes of 8 bits that Pillow converts to RGB. Other modes are deeper (I, F) or have no RGB (LAB).
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
-# Of a damaged file Pillow logs, and its libtiff writes to stderr, what stands in the error that it raises as well.
+# For a damaged file Pillow logs the message that it raises as well, and its libtiff writes it to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 with suppress(OSError, AttributeError):  # Windows does not find it
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def is_hidden(path: Path) -> bool:
-    """Return True for what programs leave beside images, by its name: .DS_Store, __MACOSX."""
+    """Return True for the name of a file that programs add to folders of images: .DS_Store, __MACOSX."""
     return path.name.startswith(".") or path.name == "__MACOSX"
 
 
 def is_named_as_image(path: Path) -> bool:
-    """Return True for a name that ends as those of images do.
+    """Return True for a name with the suffix of an image.
 
     >>> is_named_as_image(Path("cat.JPG")), is_named_as_image(Path("Thumbs.db"))
     (True, False)
@@ -46,7 +46,7 @@ def is_named_as_image(path: Path) -> bool:
 
 
 def list_images(path: Path) -> list[Path]:
-    """Return the images in a folder, sorted, or those of the folders in it if it has none; another path as it is."""
+    """Return the images of a folder, sorted, or of its subfolders if it has none; return another path unchanged."""
     if not os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
         return [path]
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry))
@@ -65,18 +65,18 @@ def read_image(path: Path) -> Image.Image:
     the decoder finds it: JPEG has no checksum, so a damaged one may decode to other pixels.
 
     Raises:
-        ValueError: If it cannot be read or decoded, or is of a mode that is not in `MODES`.
+        ValueError: If it cannot be read or decoded, or its mode is not in `MODES`.
     """
     with opened(path) as image:
         require_pixels(image)
-        # A line at once: joined of blocks of 64 kB, the widest WebP, of some hundred bytes, takes two minutes.
+        # One line at a time: in blocks of 64 kB the widest WebP, a file of some hundred bytes, takes two minutes.
         image.decodermaxblock = max(image.decodermaxblock, 4 * image.width)
         image.load()
         return upright(image)
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of what `read_image` gives, from the header of the file.
+    """Return (height, width) of the image that `read_image` returns, from the header of the file.
 
     Raises:
         ValueError: If the file cannot be read.
@@ -93,7 +93,7 @@ def opened(path: Path) -> Iterator[ImageFile]:
     """Open an image file of one of the `FORMATS`; nothing is decoded yet.
 
     Raises:
-        ValueError: If it, or what the block does with it, fails.
+        ValueError: If it cannot be opened, or the block raises an error.
     """
     with reading(path, "read as an image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,7 +108,7 @@ def opened(path: Path) -> Iterator[ImageFile]:
 
 
 def require_pixels(image: Image.Image) -> None:
-    """Refuse an image that is not of 8 bits, has no RGB, or is empty, as one that was cropped beside its edge.
+    """Refuse an image that does not have 8 bits, has no RGB or is empty (e.g. cropped outside of its edges).
 
     Raises:
         ValueError: If its mode is not in `MODES`, or its width or height is 0.
@@ -127,7 +127,7 @@ def upright(image: Image.Image) -> Image.Image:
     """
     require_pixels(image)
     turned = ImageOps.exif_transpose(image)
-    turned.info.pop("transparency", None)  # `resize_rgb` leaves it out, and `convert` would warn of that
+    turned.info.pop("transparency", None)  # `resize_rgb` drops it, and `convert` would warn about it
     return turned
 
 

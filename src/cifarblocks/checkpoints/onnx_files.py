@@ -1,4 +1,4 @@
-"""Run ONNX files of `cifarblocks export`; the one file of the core that needs ONNX Runtime. `load` alone imports it."""
+"""Run ONNX files of `cifarblocks export`; only this file of the core needs ONNX Runtime, and `load` imports it."""
 
 import hashlib
 from dataclasses import replace
@@ -13,7 +13,7 @@ from cifarblocks.checkpoints.own import DIGEST, Card, card_of, require_card
 
 INPUT, OUTPUT = "images", "logits"
 TYPES = {"tensor(uint8)": torch.uint8, "tensor(float)": torch.float32}
-FATAL = 4  # lower severities are raised as errors too, and would be printed besides
+FATAL = 4  # messages of lower severity are raised as errors anyway
 
 
 class OnnxModel(nn.Module):
@@ -30,7 +30,7 @@ class OnnxModel(nn.Module):
     def __init__(self, data: bytes) -> None:
         super().__init__()
         if data != with_digest(data[: -len(with_digest(b""))]):
-            raise ValueError("its digest does not fit: it is damaged, or another program changed or wrote it")
+            raise ValueError("its digest does not match: it is damaged, or another program changed or wrote it")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -59,7 +59,7 @@ class OnnxModel(nn.Module):
 def with_digest(data: bytes) -> bytes:
     """Append to an ONNX file the last entry of its metadata: a hash of all bytes before it.
 
-    A protobuf message may be written in pieces, one after the other. So the bytes before the entry stay as they were.
+    A protobuf message may be written in consecutive pieces, so the bytes before the entry do not change.
     """
     entry = field(1, DIGEST.encode()) + field(2, hashlib.sha256(data).hexdigest().encode())
     return data + field(14, entry)  # metadata_props of ModelProto
@@ -71,7 +71,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def load_onnx(path: Path) -> tuple[OnnxModel, Card]:
-    """Load an ONNX file of `cifarblocks export` and its card, whose mean is 0 and std 1: the graph normalises.
+    """Load an ONNX file of `cifarblocks export` and its card, with mean 0 and std 1 because the graph normalises.
 
     Raises:
         ValueError: If the file cannot be read, is damaged or is of another kind.

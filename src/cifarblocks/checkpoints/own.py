@@ -35,18 +35,18 @@ class Card:
         image_size: Height and width of the images.
         mean: Mean of each channel, in units of 0 to 1; one number for a network of grey images, in_channels=1.
         std: Standard deviation of each channel.
-        precision: bfloat16, float32 or float64, in which it was trained and tested.
+        precision: Precision of training and test: bfloat16, float32 or float64.
         data: Name of the data set.
         epoch: Number of epochs that the weights were trained.
         accuracy: Accuracy on the test images, in percent, with the number of images, runs and their seeds.
         recipe: Options of the training that decide its result.
         command: Command that trained them.
-        machine: Hardware that they were trained on.
+        machine: Hardware of the training.
         hours: Wall-clock time of the training.
         licence: Licence of the weights.
-        limits: What they are not for.
+        limits: Uses that they are unfit for.
 
-    The last seven are None in the files of a run.
+    The last seven are None in weights files of a run.
 
     Raises:
         ValueError: If a value is of another type, not finite or out of range; the message names it.
@@ -71,7 +71,7 @@ class Card:
 
     @property
     def channels(self) -> int:
-        """Number of channels of the images: 3, or 1 for grey ones."""
+        """Number of channels of the images: 3, or 1 for grey images."""
         return len(self.mean)
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Card:
         for name, (wanted, right) in rules.items():
             if not right:
                 raise ValueError(f"{name} must be {wanted}, got {shortened(getattr(self, name))}")
-        arguments = {"image_size": size, **self.arguments}  # not every model needs to be told its images' size
+        arguments = {"image_size": size, **self.arguments}  # only some models have the argument
         for name, value in (("num_classes", len(classes)), ("image_size", size)):
             if json.dumps(found := arguments.get(name)) != json.dumps(value):
                 raise ValueError(f"argument {name} must be {value} as in the card, got {shortened(found)}")
@@ -112,7 +112,7 @@ def is_size(value: Any) -> bool:
 
 
 def are_numbers(values: Any, count: int, least: float, most: float) -> bool:
-    """Return True for a list of so many numbers in a range."""
+    """Return True for a list of `count` numbers in a range."""
     return isinstance(values, list) and [is_number(n, least, most) for n in values] == [True] * count
 
 
@@ -127,7 +127,7 @@ def is_optional(value: Any, kind: type) -> bool:
 
 
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
-    """Build the model of a weights file, in eval mode, from the file alone.
+    """Build the model of a weights file, in eval mode.
 
     Raises:
         ValueError: If the file cannot be read, or is not a weights file of `cifarblocks train`.
@@ -136,7 +136,7 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
     with reading(path, OWN):
         dtype = floating_type(tensors)
         sketch = instantiate(card.model, device="meta", dtype=dtype, **card.arguments)
-        tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory, however much that is
+        tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory
         model = instantiate(card.model, dtype=dtype, **card.arguments)
         model.load_state_dict(tensors)
     return model.eval(), card
@@ -149,18 +149,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
         ValueError: If the file cannot be read, is damaged, or is not a weights file of `cifarblocks train`.
     """
     with reading(path, OWN):
-        from safetensors import SafetensorError, safe_open  # here: importing cifarblocks imports torch and einops alone
+        from safetensors import SafetensorError, safe_open  # not imported by the door
 
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 require_card(metadata)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError:  # its messages speak of headers
+        except SafetensorError:  # replaces its messages, which are about headers
             raise ValueError(what_else(path)) from None
-        older = metadata.keys() <= REQUIRED | {"format"}  # from before there were digests
+        older = metadata.keys() <= REQUIRED | {"format"}  # files of older releases have none
         if not older and metadata.pop(DIGEST, None) != digest_of(tensors, metadata):
-            raise ValueError("it is damaged: its digest does not fit")
+            raise ValueError("it is damaged: its digest does not match")
         card = card_of(metadata)
         if not tensors:
             raise ValueError("it has no tensors")
@@ -174,7 +174,7 @@ def require_card(metadata: Mapping[str, str]) -> None:
         ValueError: If a name is missing.
     """
     if not metadata.keys() >= REQUIRED:
-        raise ValueError("it does not say what model and data it is of")
+        raise ValueError("it does not name its model and data")
 
 
 def card_of(metadata: Mapping[str, str]) -> Card:
@@ -189,13 +189,13 @@ def card_of(metadata: Mapping[str, str]) -> Card:
 
 
 def metadata_of(card: Card) -> dict[str, str]:
-    """Return a card as the metadata of a file, values as JSON, without those that are None."""
+    """Return a card as the metadata of a file: values as JSON, without None."""
     return {name: json.dumps(value) for name, value in asdict(card).items() if value is not None}
 
 
 def as_file(state_dict: Mapping[str, Tensor], card: Card) -> bytes:
     """Return a weights file: tensors, their card and a digest of both."""
-    from safetensors.torch import save  # here: importing cifarblocks imports torch and einops alone
+    from safetensors.torch import save  # not imported by the door
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     metadata = metadata_of(card)
@@ -221,12 +221,12 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     digest = hashlib.sha256(json.dumps([described, sorted(metadata.items())]).encode())
     for _, tensor in listed:
         tensor = tensor.contiguous()
-        digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))  # NumPy may not be there
+        digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))  # NumPy need not be installed
     return digest.hexdigest()
 
 
 def what_else(path: Path) -> str:
-    """Return what a file is that is no safetensors file, and what to do with it."""
+    """Return the kind of a file that is not a safetensors file, with advice."""
     with path.open("rb") as file:
         if file.read(len(ZIP)) != ZIP:
             return "it is damaged, or not a safetensors file"
@@ -236,6 +236,6 @@ def what_else(path: Path) -> str:
 
 
 def floating_type(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
-    """Return the smallest floating-point type that holds the numbers of all tensors; None if there are none."""
+    """Return the smallest floating-point type that holds all tensors; None without floating-point tensors."""
     types = {tensor.dtype for tensor in tensors.values()} & set(FLOATING)
     return reduce(torch.promote_types, types) if types else None

@@ -1,4 +1,4 @@
-"""Load weights that others published: names by tables, layouts by a few rules, nothing left over."""
+"""Load published weights of other libraries: names by tables, layouts by a few rules, all tensors or none."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from cifarblocks.checkpoints import resizing
 from cifarblocks.checkpoints.files import reading, unpickle
 from cifarblocks.checkpoints.tables import TABLES, Table
 
-WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile, before every name
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
 
 
 def load_published(
@@ -27,20 +27,20 @@ def load_published(
 ) -> None:
     """Load the weights of the same network in another library, all of them or none.
 
-    Patches of the stem, positions and tables of relative positions that were made for another image size are resized.
-    They do not tell the shape of their map: it is square if its number of places is a square, else as the model's.
-    Prefixes of DataParallel and torch.compile are taken off.
+    Patches of the stem, positions and tables of relative positions of another image size are resized. Positions do not
+    record the shape of their map. It is taken as square if their number is a square, else as the model's map. Prefixes
+    of DataParallel and torch.compile are taken off.
 
-    The same tensors are not always the same network: timm's `coatnet_0_224` has other strides and pools unless it is
-    built as docs/from_timm.md says.
+    Equal tensors do not imply equal networks: timm's `coatnet_0_224` has other strides and pools unless it is built as
+    in docs/from_timm.md.
 
     Args:
         model: The classifier, as `create_model` returns it.
         state_dict: The other network's state dict, or a file of it: `.safetensors`, or one that `torch.load` reads.
-        source: Where it comes from: "timm", "torchvision", "chenyaofo" or "kuangliu".
+        source: Library or repository of the weights: "timm", "torchvision", "chenyaofo" or "kuangliu".
         new_classifier: Keep the model's last layer, for other classes or none.
-        adapt_channels: Sum the stem's filters over their channels for a model of one channel, and repeat and scale
-            them for other numbers of channels, as timm does.
+        adapt_channels: Adapt the stem's filters to the model's channels, as timm does: sum them for one channel, repeat
+            and scale them for more.
 
     Raises:
         ValueError: If the model is on the meta device, the source is unknown, or the file cannot be read. If a tensor
@@ -83,7 +83,7 @@ def read_published(path: Path, source: str) -> dict[str, Tensor]:
     """
     with reading(path, f"used as weights of {source}"):
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # here: importing cifarblocks imports torch and einops alone
+            from safetensors.torch import load_file  # not imported by the door
 
             return load_file(path)
         with path.open("rb") as file:
@@ -94,11 +94,11 @@ def read_published(path: Path, source: str) -> dict[str, Tensor]:
 
 
 def check_mapping(state_dict: object) -> None:
-    """Refuse what is no mapping of names to tensors.
+    """Refuse anything but a mapping of names to tensors.
 
     Raises:
         TypeError: If it is no mapping.
-        ValueError: If it is empty, or something in it is no name or no tensor.
+        ValueError: If it is empty, or has a key that is not a name or a value that is not a tensor.
     """
     if not isinstance(state_dict, Mapping):
         found = type(state_dict).__name__
@@ -116,7 +116,7 @@ def check_mapping(state_dict: object) -> None:
 
 
 def unwrap(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Take the prefixes of wrappers off the names, if every name has them."""
+    """Remove the prefixes of wrappers from the names, if every name has them."""
     for prefix in WRAPPERS:
         if weights and all(name.startswith(prefix) for name in weights):
             return unwrap({name.removeprefix(prefix): value for name, value in weights.items()})
@@ -124,12 +124,12 @@ def unwrap(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def published_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, str]:
-    """Return our name of each tensor → its published name, by the table of the source that finds most of them.
+    """Return a map from our names to the published names, by the table of the source that matches most of them.
 
     Raises:
         ValueError: If two published tensors have one of our names.
     """
-    # timm keeps the index of each relative bias table, which is computed here.
+    # timm stores the index of each relative bias table, which is computed here.
     indices = {name.removesuffix("bias_table") + "index" for name in weights if name.endswith("position_bias_table")}
     names = [name for name in weights if name not in indices]
     candidates = [[(rename(name, table), name) for name in names] for table in TABLES[source].values()]
@@ -149,7 +149,7 @@ def rename(name: str, table: Table) -> str:
 
 
 def arrange(name: str, value: Tensor, model: nn.Module, own: Mapping[str, Tensor], source: str) -> Tensor:
-    """Return one tensor in our layout; as it is if it has no place there."""
+    """Return one tensor in our layout; unchanged if the model has no such tensor."""
     if name not in own:
         return value
     path, _, last = name.rpartition(".")

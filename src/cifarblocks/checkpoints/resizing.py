@@ -1,4 +1,4 @@
-"""Fit tensors to a model: all or none, resized if they were made for another image size."""
+"""Fit tensors to a model, all or none, and resize those of another image size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def fitting(
     if missing := [name for name in own if name not in tensors and name not in kept]:
         raise ValueError(f"{subject} lacks {some(missing)}")
     if extra := [names.get(name, name) for name in tensors if name not in own and name not in kept]:
-        raise ValueError(f"{subject} has {some(extra)}, which the model has not")
+        raise ValueError(f"{subject} has {some(extra)}, which the model does not have")
     given = {name: tensors[name] for name in own if name not in kept}
     for name, value in given.items():
         if problem := unusable(value, own[name]):
@@ -71,15 +71,15 @@ def has_stems(model: nn.Module) -> bool:
 
 
 def unusable(value: Tensor, own: Tensor) -> str | None:
-    """Return why the numbers of a tensor cannot take the place of a model's own; None if they can."""
+    """Return why a tensor cannot replace a model's own; None if it can."""
     if value.dtype != own.dtype and (value.dtype not in FLOATING or own.dtype not in FLOATING):
         return f"of {value.dtype}, the model has {own.dtype}"
-    finite = value.to(own.dtype).isfinite().all()  # float64 has numbers that float32 has not
+    finite = value.to(own.dtype).isfinite().all()  # a float64 number may overflow in float32
     return None if finite else f"with numbers that are not finite in {own.dtype}"
 
 
 def resize(name: str, value: Tensor, own: Tensor, model: nn.Module, image_size: tuple[int, int] | None) -> Tensor:
-    """Resize a tensor that depends on the image size, as its block does on another map; return any other as it is."""
+    """Resize a tensor that depends on the image size, as its block would; return any other unchanged."""
     path, _, last = name.rpartition(".")
     if last == "positions" and value.ndim == own.ndim:
         return resize_positions(value, own, model, image_size)
@@ -111,7 +111,7 @@ def resize_positions(positions: Tensor, own: Tensor, model: nn.Module, image_siz
 
 
 def grid(places: int, own: Sequence[int]) -> tuple[int, ...]:
-    """Guess the map that has so many places: a square if it can be, else the model's own.
+    """Guess the height and width of a map with a number of places: a square if possible, else the model's own map.
 
     >>> grid(196, (28, 7)), grid(15, (3, 5))
     ((14, 14), (3, 5))
@@ -133,7 +133,7 @@ def stem_filters(own: Mapping[str, Tensor]) -> str | None:
 def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
     """Sum filters over their channels for one channel, else repeat them and keep their scale, as timm does.
 
-    What are no filters is returned as it is.
+    A tensor that is not filters is returned unchanged.
     """
     if weight.ndim != 4 or not weight.numel() or weight.dtype not in FLOATING:
         return weight

@@ -8,7 +8,7 @@ Table = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
 def parts(*lines: str) -> Table:
-    """Read "theirs ours" pairs of whole parts of names, separated by commas; `^` begins a name.
+    """Parse "theirs ours" pairs of whole parts of names, separated by commas; `^` marks the beginning of a name.
 
     >>> [re.sub(*rule, "bn1.bn1.weight") for rule in parts("^bn1 stem.1, bn1 norm1")]
     ['stem.1.bn1.weight', 'bn1.norm1.weight']
@@ -52,7 +52,7 @@ TABLES: dict[str, dict[str, Table]] = {
         "GhostNet": [
             *parts("^conv_stem stem.0, ^bn1 stem.1, ^blocks.0.0 stages.0.0, ^conv_head head.after.0"),
             *parts("^blocks.9.0.conv head.before.0, ^blocks.9.0.bn1 head.before.1, ^classifier head.classifier"),
-            # A block that strides ends its stage there and begins one here, where that of the next begins with it.
+            # A strided block ends a stage there and begins the next stage here.
             (r"^blocks\.([1357])\.0\.", lambda match: f"stages.{(int(match[1]) + 1) // 2}.0."),
             (r"^blocks\.([2468])\.(\d)\.", lambda match: f"stages.{int(match[1]) // 2}.{int(match[2]) + 1}."),
             (r"\.shortcut\.(\d)\.", lambda match: f".shortcut.{int(match[1]) // 2}.{int(match[1]) % 2}."),

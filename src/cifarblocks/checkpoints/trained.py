@@ -15,10 +15,10 @@ from cifarblocks.blocks.checks import require_int, shown
 from cifarblocks.checkpoints.own import Card, load_weights
 from cifarblocks.pretrained import find_weights
 
-ROUNDING = 1e-3  # by which a floating-point image may leave 0 to 1, as where it was resized
+ROUNDING = 1e-3  # tolerance of the range 0 to 1 of a floating-point image, which resizing may exceed
 BATCH = 256  # images that `predict` runs at a time
-TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")  # of an array or tensor that is an image
-LUMA = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R 601-2, as Pillow makes images grey
+TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")  # of an image as an array or a tensor
+LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R 601-2, as in Pillow
 
 
 class Prediction(NamedTuple):
@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Trained:
-    """A trained classifier and what it needs to be used.
+    """A trained classifier with its classes and preprocessing.
 
     Attributes:
         model: The classifier, in eval mode.
@@ -56,14 +56,12 @@ class Trained:
         Every image is resized bilinearly to `card.image_size` without keeping its shape, as in training.
 
         Args:
-            images: One image, or a sequence of them: a path or a PIL image (both need Pillow and are turned upright),
-                an array (h, w), (h, w, c) or (n, h, w, c), or a tensor (h, w), (c, h, w) or (n, c, h, w). Arrays and
-                tensors are uint8, or floating-point from 0 to 1; c is 1, 3 or 4, of which the fourth, transparency, is
-                left out.
+            images: One image, or a sequence of images. A path or a PIL image needs Pillow and is turned upright. An
+                array is (h, w), (h, w, c) or (n, h, w, c), a tensor (h, w), (c, h, w) or (n, c, h, w). Both are uint8,
+                or floating-point from 0 to 1. c is 1, 3 or 4; the fourth channel, transparency, is dropped.
 
         Returns:
-            A tensor (n, 3, h, w) on the device and of the type of the model; (n, 1, h, w), made grey, for a network of
-            grey images.
+            A tensor (n, 3, h, w) with the device and the dtype of the model; (n, 1, h, w) for a network of grey images.
 
         Raises:
             ValueError: If an image cannot be read, or is of another shape or range.
@@ -85,8 +83,8 @@ class Trained:
         The probabilities are the softmax of the logits. They are not calibrated.
 
         Args:
-            images: Whatever `preprocess` takes.
-            top: Number of classes of each image; all if there are fewer.
+            images: As for `preprocess`.
+            top: Number of classes to return for each image; all if there are fewer.
 
         Returns:
             A list of `Prediction(label, probability)` for one image; a list of such lists for a sequence or a batch.
@@ -127,14 +125,14 @@ class Trained:
 
 
 def load(path_or_name: str | Path, *, which: str = "last") -> Trained:
-    """Load trained weights with all that is needed to use them, in eval mode on the CPU.
+    """Load trained weights with their classes and preprocessing, in eval mode on the CPU.
 
     Nothing is unpickled and nothing is downloaded.
 
     Args:
         path_or_name: A weights file or run folder of `cifarblocks train` or `finetune`, or a name of `list_weights()`.
             A path that exists wins over a name. Also an ONNX file of `cifarblocks export`, which ONNX Runtime runs on
-            the CPU; its card has mean 0 and std 1, for the graph normalises.
+            the CPU; its card has mean 0 and std 1, because the graph normalises.
         which: Weights of a run folder: "last", "average" (with --ema) or "best".
 
     Raises:
@@ -155,7 +153,7 @@ def load(path_or_name: str | Path, *, which: str = "last") -> Trained:
 
 
 def load_onnx(path: Path) -> tuple[nn.Module, Card]:
-    """Load an ONNX file by the module that needs ONNX Runtime."""
+    """Load an ONNX file, and import ONNX Runtime only for it."""
     try:
         from cifarblocks.checkpoints import onnx_files
     except ModuleNotFoundError as error:
@@ -165,7 +163,7 @@ def load_onnx(path: Path) -> tuple[nn.Module, Card]:
 
 
 def column(values: Sequence[float]) -> Tensor:
-    """Return a number for each channel, (c, 1, 1), to compute with images."""
+    """Return one number per channel as (c, 1, 1), which broadcasts over images."""
     return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
 
 
@@ -193,7 +191,7 @@ def as_maps(image: Any) -> Tensor:
     """Return the pixels of an array or tensor, one image or a batch, as (n, 3, h, w) from 0 to 1.
 
     Raises:
-        TypeError: If it is neither, or its numbers are neither uint8 nor floating-point, or a tensor has no numbers.
+        TypeError: If it is neither, or is neither uint8 nor floating-point, or is a tensor without data.
         ValueError: If it is of another shape, empty, or has numbers out of range.
     """
     is_array = not isinstance(image, Tensor)

@@ -4,13 +4,14 @@
     cifarblocks export --weights runs/MODEL/NAME --input uint8 model.onnx
     cifarblocks export --weights runs/MODEL/NAME model.pt2
 
-The input `images` is (batch, 3, h, w), RGB, any batch, the image size of the weights: float32 from 0 to 1 or, with
---input uint8, from 0 to 255. For weights of grey images it is (batch, 1, h, w). The exported model normalises them. The
-output `logits` is (batch, classes). Everything is computed in float32, and BatchNorm is folded into convolutions. The
-metadata is the card of the weights: classes, data, accuracy. That of an ONNX file ends in a digest of the file.
-`cifarblocks predict --weights model.onnx` checks the digest and runs the file.
+The input `images` is (batch, 3, h, w) in RGB, or (batch, 1, h, w) for weights of grey images. The batch may have any
+size; h and w are those of the weights. Values are float32 from 0 to 1 or, with --input uint8, from 0 to 255. The
+exported model normalises them. The output `logits` is (batch, classes). Everything is computed in float32, and
+BatchNorm is folded into convolutions. The metadata is the card of the weights: classes, data, accuracy. In an ONNX file
+it ends in a digest of the file. `cifarblocks predict --weights model.onnx` checks the digest and runs the file.
 
-The exported model is run on random images first. Nothing is written if its logits differ from torch's. Takes seconds.
+The exported model is first run on random images. Nothing is written if its logits differ from torch's. This takes
+seconds.
 """
 
 import io
@@ -36,13 +37,13 @@ from cifarblocks.training.errors import UserError, is_out_of_memory
 from cifarblocks.training.options.command_line import WEIGHTS, Parser, new_path
 
 IMAGES = 64  # random images that the exported model is checked on
-TOLERANCE = 1e-4  # largest difference of a logit, for logits up to 1; larger ones may differ by this share
+TOLERANCE = 1e-4  # largest difference of a logit up to 1, and share of a larger one
 TYPES = {"float": torch.float32, "uint8": torch.uint8}
 Run = Callable[[Tensor], Tensor]
 
 
 class FromPixels(nn.Module):
-    """A classifier of images as they are, (b, c, h, w): uint8, or floating-point from 0 to 1."""
+    """A classifier of images without normalisation, (b, c, h, w): uint8, or floating-point from 0 to 1."""
 
     mean: Tensor
     std: Tensor
@@ -99,7 +100,7 @@ def silence() -> Iterator[None]:
 
 
 def export(trained: Trained, kind: str, dtype: torch.dtype) -> tuple[bytes, Run]:
-    """Return the file of a trained classifier, and a function that runs what is in it.
+    """Return the exported file of a trained classifier, and a function that runs it.
 
     Args:
         trained: The classifier, of float32.
@@ -115,7 +116,7 @@ def export(trained: Trained, kind: str, dtype: torch.dtype) -> tuple[bytes, Run]
         with silence(), torch.no_grad():
             program = torch.export.export(model, (images,), dynamic_shapes=({0: Dim("batch")},))
             for node in program.graph.nodes:
-                node.meta.pop("stack_trace", None)  # which has the paths of this machine
+                node.meta.pop("stack_trace", None)  # a traceback has the paths of this machine
             return FORMATS[kind](program, trained.card)
     except Exception as error:  # the exporters raise dozens of kinds
         if is_out_of_memory(error):
@@ -126,9 +127,9 @@ def export(trained: Trained, kind: str, dtype: torch.dtype) -> tuple[bytes, Run]
 
 @torch.inference_mode()
 def largest_difference(run: Run, trained: Trained, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the largest difference of a logit from torch's on random images, and how large it may be.
+    """Return the largest difference of a logit from torch's on random images, and its tolerance.
 
-    The images are run all at once, and the first of them alone.
+    The images are run in one batch, and the first image alone.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (IMAGES, trained.card.channels, *trained.card.image_size)
@@ -141,7 +142,7 @@ def largest_difference(run: Run, trained: Trained, dtype: torch.dtype) -> tuple[
 
 
 def export_to(path: Path, trained: Trained, kind: str, dtype: torch.dtype) -> str:
-    """Export a trained classifier to a file, unless it computes something else; return what to print.
+    """Export a trained classifier to a file after a check of its logits; return the report to print.
 
     Raises:
         UserError: If torch cannot export it, or the exported model differs.
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("output", type=new_path, metavar="OUTPUT", help="file to write, in a folder that exists")
     add("--weights", required=True, help=WEIGHTS)
-    add("--format", choices=FORMATS, help="what OUTPUT ends in (default: .onnx or .pt2, as OUTPUT has it)")
+    add("--format", choices=FORMATS, help="format of OUTPUT (default: by its suffix, .onnx or .pt2)")
     add("--input", choices=TYPES, default="float", help="float: 0 to 1; uint8: 0 to 255 (default: float)")
     options = parser.parse_args(arguments)
     path, suffix = options.output, options.output.suffix.removeprefix(".")

@@ -1,15 +1,16 @@
-"""Go on from trained weights: with other classes, other images, another image size.
+"""Train from trained weights: for other classes, other images or another image size.
 
     cifarblocks finetune --weights eca_resnet_20.cifar10_jpeg --data PATH
     cifarblocks finetune --weights runs/MODEL/NAME/last.safetensors --data PATH --freeze
     cifarblocks finetune --weights FILE --source timm --model vit_tiny_16 --data PATH --image-size 224
 
 Without --freeze the whole network is trained, by the recipe fine_tuning_adamw: a constant learning rate and an average
-of the weights. With --freeze the last layer alone is, by frozen_backbone_adamw: the rest of the network is run once
-over the images, its features are kept in DATA_DIR/cache/features, and a hundred epochs on them take seconds.
+of the weights. With --freeze only the last layer is trained, by the recipe frozen_backbone_adamw. The rest of the
+network runs once over the images, and its features are kept in DATA_DIR/cache/features. A hundred epochs on them take
+seconds.
 
-Every option of `cifarblocks train` may be given too. The last layer is kept where the weights are for the same classes
-in the same order, and is new otherwise; positions and tables for another image size are resized.
+Every option of `cifarblocks train` may be given too. The last layer is kept if the weights have the same classes in the
+same order, and is new otherwise. Positions and tables of another image size are resized.
 """
 
 import argparse
@@ -37,7 +38,7 @@ PROGRAM = "cifarblocks finetune"
 
 
 def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
-    """Read the weights and the command line, which goes on where what the weights say of themselves ends."""
+    """Read the weights and the command line, whose options override those of the weights."""
     parser = Parser(PROGRAM, __doc__, usage="--weights FILE [options]")
     group = parser.add_argument_group("weights", "and every option of `cifarblocks train`")
     group.add_argument(
@@ -47,17 +48,17 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
         help="a file or run folder, a name that `cifarblocks list --weights` prints, or a file of a --source",
     )
     group.add_argument("--source", choices=tuple(TABLES), help="the library that published the weights")
-    group.add_argument("--model", help="the network that they are of, with its --model-argument, for a --source")
-    group.add_argument("--freeze", action="store_true", help="train the last layer alone")
+    group.add_argument("--model", help="the network of the weights, with its --model-argument; needed with --source")
+    group.add_argument("--freeze", action="store_true", help="train only the last layer")
     own, others = parser.parse_known_args(arguments)
     if own.source and not own.model:
-        parser.error(f"--source {own.source} needs the --model that the weights are of")
+        parser.error(f"--source {own.source} needs --model, the network of the weights")
     try:
         start = read_start(own.weights, own.source)
     except UserError as error:
         parser.error(str(error))
     if start.card and own.model not in (None, start.card.model):
-        parser.error(f"--model {own.model}: --weights {own.weights} are of {start.card.model}")
+        parser.error(f"--model {own.model} does not match --weights {own.weights}, which are of {start.card.model}")
     recipe = "frozen_backbone_adamw" if own.freeze else "fine_tuning_adamw"
     first = ["--model", start.card.model if start.card else own.model, *start.arguments(), "--recipe", recipe]
     options = read_options([*first, *others], PROGRAM)
@@ -67,12 +68,12 @@ def parse_arguments(arguments: list[str] | None) -> tuple[Options, Start]:
 
 
 def check_frozen(parser: argparse.ArgumentParser, options: Options, plain: Options) -> None:
-    """Refuse options that change nothing where the last layer is trained on features."""
+    """Refuse options that have no effect on the last layer alone."""
     if options.optimizer in ORTHOGONAL:
-        parser.error(f"--optimizer {options.optimizer} is not for --freeze, which trains the last layer alone")
+        parser.error(f"--optimizer {options.optimizer} has no effect with --freeze, which trains only the last layer")
     for name, told in DECLARED.items():
         if not told["frozen"] and getattr(options, name) != getattr(plain, name):
-            parser.error(f"{flag(name)} is not for --freeze, which trains the last layer alone")
+            parser.error(f"{flag(name)} has no effect with --freeze, which trains only the last layer")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from cifarblocks.training.options.command_line import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the names, one a line; the exit status is 0, or 2 for a pattern that none matches."""
-    parser = Parser("cifarblocks list", "Print the names of models, one a line.")
+    """Print the names, one per line; the exit status is 0, or 2 if no name matches."""
+    parser = Parser("cifarblocks list", "Print the names of models, one per line.")
     parser.add_argument("pattern", nargs="?", default="*", help='for example "eca_*" (default: all)')
     parser.add_argument("--weights", action="store_true", help="print trained weights, their data, accuracy and size")
     options = parser.parse_args(arguments)
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def table_of_weights(names: list[str]) -> str:
-    """Return name, data, accuracy on the test images and size of each weight, one a line."""
+    """Return name, data, accuracy on the test images and file size of trained weights, one line for each."""
     rows = [("weights", "data", "top-1", "size")]
     for name in names:
         path = package_file(name)

@@ -1,4 +1,4 @@
-"""The command `cifarblocks`: finds the command that is asked for, and imports nothing for the others."""
+"""The command `cifarblocks`: finds the named command, and imports nothing for the others."""
 
 import sys
 from difflib import get_close_matches
@@ -13,8 +13,8 @@ COMMANDS = {
     "list": ("", "print the names of the models"),
     "show": ("", "print stages, maps, parameters, multiply-adds and paper of a model"),
     "train": ("cifarblocks[train]", "train a model, in one process or many"),
-    "finetune": ("cifarblocks[train]", "go on from trained weights, with other classes or images"),
-    "predict": ("pillow", "name what is on images, or score weights on a data set"),
+    "finetune": ("cifarblocks[train]", "train from trained weights, for other classes or images"),
+    "predict": ("pillow", "predict the classes of images, or score weights on a data set"),
     "export": ("cifarblocks[export]", "write weights as ONNX or torch.export, checked against torch"),
     "sweep": ("cifarblocks[train]", "train a grid of models and settings, and compare them"),
     "search": ("cifarblocks[search]", "search for the best values of options, on validation images"),
@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the commands and return its exit status; without one, print the overview.
+    """Run a command and return its exit status; without arguments, print the overview.
 
     The status is 1 if the output cannot be written, or the memory does not suffice.
     """
@@ -69,4 +69,4 @@ def run(name: str, arguments: list[str]) -> int:
 def overview() -> str:
     """Return the commands, one a line."""
     lines = [f"  {name:10}{line}" for name, (_, line) in COMMANDS.items()]
-    return "\n".join(["usage: cifarblocks COMMAND ...", *lines, "cifarblocks COMMAND --help says more of each."])
+    return "\n".join(["usage: cifarblocks COMMAND ...", *lines, "Run cifarblocks COMMAND --help for its options."])

@@ -1,4 +1,4 @@
-"""Use trained weights: name what is on images, or score them on a data set.
+"""Predict the classes of images with trained weights, or score the weights on a data set.
 
     cifarblocks predict --weights eca_resnet_20.cifar10_jpeg IMAGE...
     cifarblocks predict --weights runs/MODEL/NAME photos another.jpg
@@ -6,13 +6,13 @@
     cifarblocks predict --weights runs/MODEL/NAME --evaluate --data cifar10
     cifarblocks predict --weights model.onnx IMAGE...
 
-Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints; or an ONNX file of `cifarblocks
-export`, which ONNX Runtime runs. A .pt2 file is not read: torch.export may unpickle. They say which model they are for,
-its classes, and how images are normalised. Of a folder, the images in it are taken or, where there are none, those of
-the folders in it.
+Weights are a file, a run folder, or a name that `cifarblocks list --weights` prints. An ONNX file of `cifarblocks
+export` works too, with ONNX Runtime. A .pt2 file is not read: torch.export may unpickle. The weights name their model,
+its classes and the normalisation of the images. A folder stands for the images in it or, if it has none, for the images
+in its subfolders.
 
-It prints a line an image: the file and its most probable classes; or the accuracy on the test images of the data set.
-An image that cannot be read is named on stderr, the others go on, and the exit status is 1.
+It prints one line per image, the file and its most probable classes, or the accuracy on the test images of a data set.
+An image that cannot be read is named on stderr. The other images are predicted, and the exit status is 1.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def outcomes(paths: list[Path], trained: Trained, top: int) -> Iterator[tuple[Pa
 
 
 def as_json(path: Path, outcome: list[Prediction] | str) -> str:
-    """Return what is known of an image as a line of JSON."""
+    """Return the outcome of an image as a line of JSON."""
     if isinstance(outcome, str):
         return json.dumps({"image": str(path), "error": outcome})
     return json.dumps({"image": str(path), "predictions": [prediction._asdict() for prediction in outcome]})
@@ -123,18 +123,24 @@ def main(arguments: list[str] | None = None) -> int:
     add("images", nargs="*", type=Path, metavar="IMAGE", help="an image file, or a folder of them")
     add("--weights", required=True, help=WEIGHTS)
     add("--top", type=integer(1), help="number of classes to print (default: 3)")
-    add("--json", action="store_true", default=None, help="print a JSON object an image, with its error if it has one")
+    add(
+        "--json",
+        action="store_true",
+        default=None,
+        help="print one JSON object per image, with its error if any",
+    )
     add("--evaluate", action="store_true", help="score the weights on the test images of --data")
     add("--data", help=f"{SOURCES} (default: digits)")
-    add("--device", choices=DEVICES, help="(default: cuda where there is a GPU)")
-    add("--data-dir", type=new_path, help="holds downloads and decoded folders (default: data)")
+    add("--device", choices=DEVICES, help="device (default: cuda if there is a GPU)")
+    add("--data-dir", type=new_path, help="folder for downloads and decoded images (default: data)")
     add("--image-size", type=integer(1, 4096), help="height and width of every image of --data")
     options = parser.parse_args(arguments)
     if options.evaluate == bool(options.images):
         parser.error("give either image files or --evaluate")
     for name in ("top", "json") if options.evaluate else ("data", "data_dir", "image_size"):
         if getattr(options, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} is {'not for' if options.evaluate else 'for'} --evaluate")
+            verb = "has no effect with" if options.evaluate else "needs"
+            parser.error(f"--{name.replace('_', '-')} {verb} --evaluate")
     try:
         trained = load(options.weights)
     except (ModuleNotFoundError, ValueError) as error:

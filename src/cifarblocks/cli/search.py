@@ -1,15 +1,14 @@
-"""Search for the learning rate, or any other value, on validation images: Optuna's TPE, bad trials cut short.
+"""Search for the learning rate, or any other value, on validation images: Optuna's TPE with pruning.
 
     cifarblocks search --search lr=0.01..3 --epochs 10 --trials 12        # the digits, about 5 minutes
     cifarblocks search --data cifar10 --model resnet_20 --search lr=0.05..5 --search weight_decay=1e-5..1e-2
     cifarblocks search --search optimizer=sgd,adamw --search model-argument.drop_path=0..0.3 --train
 
 Every option of `cifarblocks train` may be given too. Each trial trains on a share of the training images and is
-measured on the validation images; the test images are left alone. A trial ends when it is worse than the median of
-those before it, or has not got better for some epochs. The same command goes on with the study, also with more
---trials. Started again beside itself, on this machine or on others, it shares the trials: give all of them the same
---storage, and an --output on a disk that all see. At the end stands the command that trains with the best values on all
-images; --train runs it.
+measured on the validation images. The test images are not used. A trial ends early if it is worse than the median of
+the earlier trials, or does not improve for some epochs. The same command goes on with the study, also with more
+--trials. Several of these commands share the trials, on one machine or many, with one --storage and an --output on a
+disk that all see. The last line is the command that trains with the best values on all images; --train runs it.
 """
 
 import os
@@ -34,13 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
     add("--search", metavar="NAME=LOW..HIGH", type=read_range, action="append", default=[],
         help="an option, or model-argument.NAME, and its range; on a logarithmic scale where HIGH is 10 times LOW or "
         "more; or NAME=ONE,OTHER; may be repeated")  # fmt: skip
-    add("--trials", type=integer(1), default=20, help="how many, with those of before (default: %(default)s)")
-    add("--share", type=number(0, 1), default=0.2, help="of the training images (default: %(default)s)")
+    add("--trials", type=integer(1), default=20, help="number of trials, earlier ones included (default: %(default)s)")
+    add("--share", type=number(0, 1), default=0.2,
+        help="share of the training images in a trial (default: %(default)s)")  # fmt: skip
     add("--patience", type=integer(1), default=5,
-        help="a trial ends after so many epochs without a lower validation loss (default: %(default)s)")  # fmt: skip
-    add("--seed", type=integer(0, 2**31), default=0, help="of training and of the search (default: %(default)s)")
-    add("--name", type=folder_name, help="of the study (default: the model's)")
-    add("--output", type=new_path, default=Path("runs/search"), help="the study is OUTPUT/NAME (default: %(default)s)")
+        help="epochs without a lower validation loss after which a trial ends (default: %(default)s)")  # fmt: skip
+    add("--seed", type=integer(0, 2**31), default=0,
+        help="seed of the training and of the search (default: %(default)s)")  # fmt: skip
+    add("--name", type=folder_name, help="name of the study (default: the model's)")
+    add("--output", type=new_path, default=Path("runs/search"),
+        help="the study is in OUTPUT/NAME (default: %(default)s)")  # fmt: skip
     add("--storage", metavar="URL",
         help="where Optuna keeps the study: the path of a journal file, or a database such as "
         "postgresql://HOST/DATABASE; any number of processes may share it (default: OUTPUT/NAME/study.db)")  # fmt: skip

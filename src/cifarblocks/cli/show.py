@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def description(name: str) -> str:
-    """Return a model human-readable, with the default arguments."""
+    """Return a description of a model with its default arguments, human-readable."""
     factory = find_model(name)
     about = inspect.unwrap(factory).__doc__ or ""  # without the arguments, which the table has
     sections = [f"{name}: {inspect.cleandoc(about)}".partition(">>>")[0].strip(), table_of_arguments(factory)]

@@ -1,13 +1,13 @@
-"""Train many models and compare them: a grid of models, arguments, options and seeds, from a TOML file.
+"""Train many models and compare them: a grid of models, arguments, options and seeds from a TOML file.
 
     cifarblocks sweep eca_kernel                   # 18 runs on CIFAR-10, one after the other
     cifarblocks sweep ghost_ratio --jobs 2 --set data=digits --set epochs=5 --set seed=[0,1]
     cifarblocks sweep my_grid.toml --dry-run                           # what it would run
 
 Each run is `cifarblocks train` in a process of its own, and its output is in OUTPUT/MODEL/NAME.log. The same command
-goes on after a failure, a Ctrl-C or a power cut: what is complete is skipped, what was cut off is resumed. Started
-again beside itself, on this machine or on others that share the disk of OUTPUT, it takes the runs that no other trains.
-At the end it writes table.md, table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2 CPU cores.
+goes on after a failure, Ctrl-C or a power cut: complete runs are skipped, interrupted ones are resumed. Several of
+these commands share the runs, on one machine or on many that share the disk of OUTPUT. At the end each writes table.md,
+table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2 CPU cores.
 """
 
 import shlex
@@ -28,14 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
     names = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
     add("grid", type=grid_path, help=f"a TOML file, or one of {names}")
     add("--set", metavar="KEY=VALUE", type=read_value, action="append", default=[],
-        help="instead of what the grid says: epochs=5, seed=[0,1], model-argument.ratio=3; repeatable")  # fmt: skip
+        help="overrides a value of the grid: epochs=5, seed=[0,1], model-argument.ratio=3; repeatable")  # fmt: skip
     add("--jobs", type=integer(1, 4096), default=1,
         help="runs at a time; they share the CPU's cores, or take the GPUs in turn (default: %(default)s)")  # fmt: skip
     add("--no-wait", action="store_true",
-        help="end when no run is left to begin, instead of waiting for those that other processes train")  # fmt: skip
-    add("--output", type=new_path, help="where all is written (default: runs/ and the name of the grid)")
+        help="end when no run is left to start; do not wait for the runs of other processes")  # fmt: skip
+    add("--output", type=new_path, help="folder of the results (default: runs/ and the name of the grid)")
     add("--dry-run", action="store_true",
-        help="print the command of each run, without epochs that are to be measured first, and leave")  # fmt: skip
+        help="print the command of each run and exit; epochs that depend on a measured speed are left out")  # fmt: skip
     options = parser.parse_args(arguments)
     changes = parser.by_name("--set", options.set)
     output = options.output or Path("runs") / options.grid.stem

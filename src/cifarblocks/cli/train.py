@@ -5,8 +5,8 @@
     cifarblocks train --data PATH --model resnet_18          # PATH/CLASS/*, or train/CLASS/* and test/CLASS/* in it
     torchrun --nproc_per_node=4 -m cifarblocks train --data cifar100   # 4 GPUs, or 4 processes on CPU
 
-It prints the recipe, a line an epoch and, at the end, the test accuracy of the last epoch's weights and the files it
-wrote. With --name and --resume the same command can be repeated until it is done.
+It prints the recipe and one line per epoch. At the end it prints the test accuracy of the last weights, and the files
+written. With --name and --resume the same command can be repeated until it is done.
 """
 
 from cifarblocks.training.options.parse import read_options
@@ -15,7 +15,7 @@ from cifarblocks.training.options.parse import read_options
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = read_options(arguments, description=__doc__)
-    # After the options, for --help and a mistake need none of this.
+    # imported after the options are read: --help and errors need none of this
     from cifarblocks.training.loop import train
     from cifarblocks.training.stopping import run_command
 

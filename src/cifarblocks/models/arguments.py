@@ -1,4 +1,4 @@
-"""Arguments of the named classifiers: dataclasses, one field an argument, and functions of keywords made from them."""
+"""Arguments of the named classifiers: dataclasses with one field per argument, and functions made from them."""
 
 import inspect
 from collections.abc import Callable
@@ -17,9 +17,9 @@ Model = TypeVar("Model", bound=Classifier)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Arguments that every classifier takes: of each its type, its meaning and its default.
+    """Arguments that every classifier takes, each with type, meaning and default.
 
-    A family with further arguments, or with other meanings of these, has a subclass beside its builder.
+    A family with further arguments, or with other meanings of these, has a subclass in its own file.
     """
 
     num_classes: Annotated[int, "Number of classes; 0 leaves out the last layer."] = 100
@@ -52,7 +52,7 @@ def registered_with(
         @wraps(build)
         def function(*args: Keywords.args, **keywords: Keywords.kwargs) -> Model:
             if args:
-                raise TypeError(f"{build.__name__} takes keyword arguments alone, got {', '.join(map(repr, args))}")
+                raise TypeError(f"{build.__name__} takes only keyword arguments, got {', '.join(map(repr, args))}")
             check_arguments(function, keywords)
             model = build(replace(own, **keywords))
             model.name = build.__name__

@@ -1,4 +1,4 @@
-"""Gates by name, for the argument `attention` of the named classifiers."""
+"""Attention modules by name, for the argument `attention` of the named classifiers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,22 +32,22 @@ NAMES = ", ".join(f'"{name}"' for name in _attentions) + ", or a name given to `
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionArguments(Arguments):
-    """Arguments of networks with a gate in each block, told by its name."""
+    """Arguments of networks with an attention module in each block."""
 
-    attention: Annotated[str, f"Gate of each block: {NAMES}."] = "none"
+    attention: Annotated[str, f"Attention of each block: {NAMES}."] = "none"
 
 
 def register_attention(name: str) -> Callable[[Gate], Gate]:
-    """Make a gate of your own known as `attention=name` of the named classifiers; use it as a decorator.
+    """Register an attention module of your own as `attention=name` of the named classifiers; use it as a decorator.
 
-    A gate is a class or function that is called with the number of channels and builds a module that keeps
-    (b, c, h, w). Register it again in each process that builds or loads such a classifier.
+    The decorated class or function is called with the number of channels, and builds a module that keeps (b, c, h, w).
+    Register it in each process that builds or loads such a classifier.
 
     Args:
         name: Name for the argument `attention`.
 
     Raises:
-        TypeError: If the name is not a string, or the gate cannot be called with a number of channels.
+        TypeError: If the name is not a string, or the class or function cannot be called with a number of channels.
         ValueError: If an attention of that name is registered already.
 
     >>> @register_attention("wide_eca")
@@ -71,7 +71,7 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
 
 
 def list_attentions(pattern: str = "*") -> list[str]:
-    """Return the sorted names of attentions that match a shell wildcard, those of `register_attention` among them.
+    """Return the sorted names of attention modules that match a shell wildcard, also those registered by you.
 
     >>> list_attentions("s*")
     ['se', 'selective_kernel', 'simam']
@@ -80,7 +80,7 @@ def list_attentions(pattern: str = "*") -> list[str]:
 
 
 def find_attention(name: str) -> Attention:
-    """Return the gate of that name, to be called with a number of channels.
+    """Return the class or function of that name, which builds an attention module from a number of channels.
 
     Raises:
         ValueError: If there is none; the message has the names. If it is the class or a module of it, the message

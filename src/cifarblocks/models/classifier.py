@@ -20,7 +20,7 @@ class FeatureInfo(NamedTuple):
 
 
 class Stages(list[FeatureInfo]):
-    """Channels and stride of several maps, in order; `channels` and `reduction` are timm's way to ask."""
+    """Channels and stride of several maps, in order, with timm's methods `channels` and `reduction`."""
 
     def channels(self, indices: Sequence[int] | None = None) -> list[int]:
         """Return the channels of some maps, by default of each.
@@ -36,7 +36,7 @@ class Stages(list[FeatureInfo]):
 
 
 class Head(nn.Module):
-    """Base of all heads, features → (b, num_classes): `classifier` is the last layer, and sees `hidden_features`."""
+    """Base of all heads, features → (b, num_classes); the last layer `classifier` takes `hidden_features`."""
 
     classifier: nn.Module
     hidden_features: int
@@ -50,7 +50,7 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """An image classifier put together from a stem, stages of blocks, and a head.
+    """An image classifier made from a stem, stages of blocks and a head.
 
     Args:
         stem: (b, in_channels, h, w) → the input of the first stage.
@@ -60,8 +60,8 @@ class Classifier(nn.Module):
         num_features: channels of the features; by default those of the last map.
         in_channels: channels of the images.
         image_size: height and width of the images the network is made for, or one number for both.
-        as_map: a stage's output → its map, for networks whose stages give tokens.
-        initialise_layer: draws the weights of one layer, for `Module.apply`; by default torch's own stay.
+        as_map: a stage's output → its map, for networks whose stages output tokens.
+        initialise_layer: draws the weights of one layer, for `Module.apply`; by default torch's own weights stay.
 
     Shape: (b, in_channels, h, w) → (b, num_classes)
 
@@ -98,15 +98,15 @@ class Classifier(nn.Module):
         self.as_map = nn.Identity() if as_map is None else as_map
         self.gradient_checkpointing = False
         self.initialise_layer = initialise_layer
-        self.name = ""  # `registered_with` sets it
+        self.name = ""  # set by `registered_with`
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw the weights as the network's paper does; layers that its rule leaves out keep theirs.
+        """Draw the weights as in the network's paper; layers without a rule keep their weights.
 
         After `to_empty`, first call `reset_parameters()` of every module that has it.
         """
-        # On the meta device there is nothing to draw, and drawing would import torch._dynamo: half as long as torch.
+        # On the meta device there is nothing to draw. Drawing would import torch._dynamo: half as long as torch.
         if self.initialise_layer is not None and not any(parameter.is_meta for parameter in self.parameters()):
             self.apply(self.initialise_layer)
 
@@ -140,7 +140,7 @@ class Classifier(nn.Module):
         return maps
 
     def backbone(self, out_indices: Sequence[int] | None = None) -> "Backbone":
-        """Return the part of this network that gives the maps of some stages: `Backbone`, on the same parameters."""
+        """Return the part of this network that computes some maps, a `Backbone` with the same parameters."""
         return Backbone(self, out_indices)
 
     def extra_repr(self) -> str:
@@ -156,7 +156,7 @@ class Classifier(nn.Module):
         return self.head.classifier
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features that it would see.
+        """Replace the last layer by a new one for `num_classes` classes; for 0 the head returns the features.
 
         Raises:
             ValueError: if `num_classes` is negative.
@@ -167,13 +167,13 @@ class Classifier(nn.Module):
         self.head.classifier = new.to(reference.device, reference.dtype).train(old.training)
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Keep only each block's input in training, and compute the rest again in the backward pass.
+        """Keep only each block's input in training, and recompute the rest in the backward pass.
 
         Raises:
             ValueError: if the network has no stages of blocks.
         """
         if enabled and not self.stages:
-            raise ValueError("gradient checkpointing computes stages of blocks again, and this network has none")
+            raise ValueError("gradient checkpointing needs stages of blocks, and this network has none")
         self.gradient_checkpointing = enabled
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -190,13 +190,13 @@ class Classifier(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The stem and stages of a classifier up to the last map that is asked for.
+    """The stem and stages of a classifier up to the last requested map.
 
-    Every parameter takes part in a map, as DistributedDataParallel needs; names of parameters are the classifier's.
+    Every parameter has a gradient, as DistributedDataParallel needs. Parameters have the classifier's names.
 
     Args:
         model: the classifier, whose parts are taken, not copied.
-        out_indices: stages whose maps are given, negative ones counted from the end; by default all.
+        out_indices: stages whose maps are returned; negative ones count from the end; by default all.
 
     Shape: (b, in_channels, h, w) → a list of (b, c, h / stride, w / stride), as `feature_info` says
 
@@ -251,7 +251,7 @@ def _first_and_second_pass(block: nn.Module) -> tuple[AbstractContextManager[Non
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Let BatchNorm see a batch again without counting it twice in its running statistics."""
+    """Keep BatchNorm's running statistics while a batch is computed again, so that it counts once."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -269,11 +269,11 @@ class PooledHead(Head):
 
     Args:
         channels: channels of the map.
-        num_classes: classes; 0 leaves what the last layer would see.
+        num_classes: number of classes; for 0 the head returns the input of the last layer.
         dropout: dropout rate before the last layer.
-        before: what stands before the average, (b, channels, h, w) → (b, channels, h, w); by default nothing.
-        after: what stands after it, (b, channels) → (b, hidden_features); by default nothing.
-        hidden_features: what the last layer sees; by default `channels`.
+        before: module before the average, (b, channels, h, w) → (b, channels, h, w); by default there is none.
+        after: module after the average, (b, channels) → (b, hidden_features); by default there is none.
+        hidden_features: inputs of the last layer; by default `channels`.
 
     Shape: (b, channels, h, w) → (b, num_classes), any h and w.
     """
@@ -302,7 +302,7 @@ class PooledHead(Head):
 
 
 class FixedSize(nn.Module):
-    """Let images of one size pass and refuse all others in a clear sentence: the first part of a stem that needs it.
+    """Return images of one size unchanged, and refuse all others: the first part of a stem that needs a fixed size.
 
     Shape: (b, c, h, w) → (b, c, h, w)
 
@@ -318,7 +318,7 @@ class FixedSize(nn.Module):
         return require_size(x, self.image_size)
 
 
-@torch.fx.wrap  # a leaf for fx; what it returns is used, so that no pass removes it
+@torch.fx.wrap  # a leaf for fx; its result is used, so that no pass removes it as dead code
 def require_size(x: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Return the images, or raise ValueError if they are of another size."""
     if x.shape[-2:] != image_size:

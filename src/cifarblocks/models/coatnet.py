@@ -28,9 +28,9 @@ CONVOLUTIONS = {"mbconv": MBConv, "lsk_mbconv": LSKMBConv}
 
 @dataclass(frozen=True, kw_only=True)
 class GateArguments(Arguments):
-    """Arguments of a network of table 3 with one kind of block in S1 and S2."""
+    """Arguments of a network of table 3 with one kind of convolutional block."""
 
-    attention: Annotated[str | None, f"Gate of the blocks in S1 and S2: {NAMES}; None is the paper's."] = None
+    attention: Annotated[str | None, f"Attention of the blocks in S1 and S2: {NAMES}; None is the paper's."] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CoAtNetArguments(GateArguments):
 class SmallArguments(Arguments):
     """Arguments of `coatnet_cifar_opt` and `coatnet_cifar_opt_large_stem`."""
 
-    attention: Annotated[str, f"Gate of each MBConv: {NAMES}."] = "eca"
+    attention: Annotated[str, f"Attention of each MBConv: {NAMES}."] = "eca"
 
 
 def coatnet(
@@ -69,7 +69,7 @@ def coatnet(
         convolution: block of all stages but the last two, as block(in_channels, out_channels, stride, drop_path=rate).
         attention: block of the last two, as block(in_channels, out_channels, size, stride, drop_path=rate).
         head: called as head(channels, num_classes, dropout).
-        stem_channels: channels that the stem gives.
+        stem_channels: output channels of the stem.
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of the first block of each stage.
@@ -98,13 +98,13 @@ def giving(
     *,
     drop_path: float,
 ) -> nn.Module:
-    """The block of attention that gives a map of `size`, called as a convolution is."""
+    """Return an attention block for an output map of `size`, called like a convolutional block."""
     before = (size[0] * stride, size[1] * stride)
     return block(in_channels, out_channels, before, stride, drop_path=drop_path)
 
 
 def map_size(image_size: Size, stride: int) -> tuple[int, int]:
-    """Height and width of the map after strides that multiply to `stride`, each rounding up.
+    """Return height and width of the map after strides with the product `stride`, each rounding up.
 
     >>> map_size((33, 224), 8)
     (5, 28)

@@ -15,7 +15,7 @@ from cifarblocks.models.stems import Stem, imagenet_stem
 
 __all__ = ["cspdarknet53", "cspresnet50", "cspresnet50_cifar", "cspresnet_nano_cifar", "cspresnext50"]
 
-# timm's slope, with which its weights were trained; Darknet's is 0.1.
+# slope of timm's weights; Darknet has 0.1
 leaky_relu = partial(nn.LeakyReLU, 0.01)
 
 
@@ -35,7 +35,7 @@ def cspnet(
         given: the arguments of the classifier.
         stages: each called as stage(in_channels, out_channels, depth, stride, drop_path=rates).
         stem: the first layers.
-        stem_channels: channels that the stem gives.
+        stem_channels: output channels of the stem.
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of each stage.

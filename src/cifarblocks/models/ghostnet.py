@@ -38,7 +38,7 @@ def ghostnet(given: Arguments, width: float, stem: Stem, *, strides: Sequence[in
 
     Args:
         given: the arguments of the classifier.
-        width: factor of all channels but those of the hidden layer; they are rounded to multiples of 4.
+        width: factor of all channels except those of the hidden layer; the result is rounded to multiples of 4.
         stem: the first layers.
         strides: stride of the first block of each of the five stages.
     """
@@ -78,7 +78,7 @@ class GhostBasicBlock(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the first module and of the shortcut.
+        stride: stride of the first module and of the shortcut.
         module: builds a module, as `GhostModule`.
         drop_path: probability of dropping the branch of an image in training.
 
@@ -104,15 +104,15 @@ class GhostBasicBlock(nn.Module):
 class GhostResNetArguments(Arguments):
     """Arguments of the residual networks of ghost modules."""
 
-    ratio: Annotated[int, "One channel in `ratio` comes from the 3×3 convolutions, from 1 to 16."] = 2
-    cheap: Annotated[str, 'Makes the other channels: "depthwise", a 3×3 convolution, or "copy".'] = "depthwise"
+    ratio: Annotated[int, "Output channels for each channel of the 3×3 convolutions, from 1 to 16."] = 2
+    cheap: Annotated[str, 'Source of the other channels: "depthwise", a 3×3 convolution, or "copy".'] = "depthwise"
 
 
 def ghost_resnet(given: GhostResNetArguments, depth: int) -> Classifier:
     """The CIFAR ResNet of `depth` layers with ghost modules in its blocks; the stem is a plain convolution.
 
     Raises:
-        ValueError: if `ratio` or `cheap` is not one of those that there are.
+        ValueError: if `ratio` or `cheap` is not one of the choices.
     """
     module = partial(choose(CHEAP, cheap=given.cheap), ratio=given.ratio)
     return cifar_resnet(given, depth, partial(GhostBasicBlock, module=module))

@@ -25,7 +25,7 @@ def hornet(
 ) -> Classifier:
     """The stem, transitions and head of ConvNeXt around HorNet blocks of orders 2, 3, 4 and 5; see `convnext`.
 
-    `filters` build those of the gnConvs of each stage: `depthwise_7x7` or `GlobalLocalFilter`.
+    `filters` has, for each stage, the function that builds the filters of its gnConvs.
     """
     blocks = [partial(HorNetBlock, order=order, filter=filter) for order, filter in zip(ORDERS, filters, strict=True)]
     return convnext(given, patch_size, widths=widths, depths=depths, strides=strides, blocks=blocks)
@@ -34,7 +34,7 @@ def hornet(
 def global_filter_hornet(given: ConvNeXtArguments, widths: Sequence[int]) -> Classifier:
     """A network of the paper with global filters in its last two stages."""
     h, w = height_and_width(given.image_size, "image_size")
-    maps = [(max(1, h // stride), max(1, w // stride)) for stride in (16, 32)]  # `Classifier` refuses what is too small
+    maps = [(max(1, h // stride), max(1, w // stride)) for stride in (16, 32)]  # `Classifier` refuses smaller images
     filters: list[Filter] = [depthwise_7x7] * 2 + [partial(GlobalLocalFilter, size=size) for size in maps]
     return hornet(given, 4, widths=widths, depths=(2, 3, 18, 2), strides=(1, 2, 2, 2), filters=filters)
 

@@ -1,4 +1,4 @@
-"""Initial weights, one rule a family, as its paper or its authors' code has them; each is for `Module.apply`."""
+"""Initial weights, one rule per family, as in its paper or its authors' code; each is for `Module.apply`."""
 
 import math
 
@@ -35,7 +35,7 @@ def initialise_coatnet(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Conv2d):
         draw_by_fan_out(module)
-    elif isinstance(module, RelativeTransformerBlock):  # `apply` comes to a block after its convolutions
+    elif isinstance(module, RelativeTransformerBlock):  # `apply` visits a block after its convolutions
         for part in module.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.xavier_uniform_(part.weight)

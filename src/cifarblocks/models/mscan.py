@@ -105,7 +105,7 @@ class StripArguments(Arguments):
 def segnext_mscan_tiny_cifar(given: StripArguments) -> Classifier:
     """The stages of MSCAN-T for small images: stem strides 1 and 2, stage strides 1, 2, 2, 1, maps of 16, 8, 4 and 4.
 
-    Here the long `strips` see mostly padding. 95.1 million multiply-adds at 32×32.
+    On these maps the long `strips` read mostly padding. 95.1 million multiply-adds at 32×32.
     """
     block = partial(MSCABlock, strips=given.strips)
     return mscan(given, block, CIFAR_STEM, NORM, widths=(32, 64, 160, 256), depths=(3, 3, 5, 2), strides=(1, 2, 2, 1))

@@ -18,14 +18,14 @@ __all__ = ["resnest14d", "resnest14d_cifar", "resnest26d", "resnest50d", "resnes
 def resnest(given: Arguments, stem: Stem, *, depths: Sequence[int], width: int = 64) -> Classifier:
     """Deep stem, stages of split-attention bottlenecks of radix 2, global average pool, linear layer.
 
-    The first blocks of stages 2, 3 and 4 take their stride by average pools: 3×3 after the split attention, 2×2 in the
-    shortcut; the first block of stage 1 has no stride and no pool, as in the authors' code.
+    The first blocks of stages 2, 3 and 4 stride by average pools: 3×3 after the split attention, 2×2 in the shortcut.
+    The first block of stage 1 has no stride and no pool, as in the authors' code.
 
     Args:
         given: the arguments of the classifier.
         stem: the first layers, for `width` channels.
         depths: blocks of each of the four stages.
-        width: bottleneck channels of the first stage, which the next ones double.
+        width: bottleneck channels of the first stage; each further stage doubles them.
     """
     widths = [4 * width * 2**stage for stage in range(4)]
     block = partial(by_output, ResNeStBottleneck)

@@ -22,7 +22,7 @@ __all__ = [
     "resnet_44", "resnet_50", "resnet_56", "resnet_110",
 ]  # fmt: skip
 
-SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # as section 3.3 of ResNet calls them
+SHORTCUTS = {"A": PaddingShortcut, "B": ProjectionShortcut}  # the names of section 3.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class ShortcutArguments(Arguments):
 
 @dataclass(frozen=True, kw_only=True)
 class PositionArguments(ShortcutArguments):
-    """Arguments of those with a gate in each block."""
+    """Arguments of residual networks for CIFAR with an attention module in each block."""
 
-    position: Annotated[int, "Place of the gate: 1 after the first BatchNorm, 2 the second, 3 the addition."] = 2
+    position: Annotated[int, "Place of the attention: 1 after the first BatchNorm, 2 the second, 3 the addition."] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class ResNetArguments(AttentionArguments, PositionArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class KernelArguments(ShortcutArguments):
-    """Arguments of those with ECA in each block, its place fixed."""
+    """Arguments of networks with ECA in each block, at a fixed place."""
 
     kernel_size: Annotated[int | None, "Kernel of ECA, odd; None is the adaptive rule."] = 3
 
@@ -79,7 +79,7 @@ def resnet(
         given: the arguments of the classifier.
         block: called as block(in_channels, out_channels, stride, drop_path=rate).
         stem: the first layers, one of `STEMS`.
-        stem_channels: channels that the stem gives.
+        stem_channels: output channels of the stem.
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of the first block of each stage.
@@ -102,10 +102,10 @@ def cifar_resnet(given: Arguments, depth: int, block: Callable[..., nn.Module] =
 
 
 def gated_resnet(given: PositionArguments, depth: int, attention: Attention) -> Classifier:
-    """The network of `depth` layers with a gate, built as attention(channels), in each block.
+    """Build the network of `depth` layers with a module attention(channels) in each block.
 
     Raises:
-        ValueError: if `position` or `shortcut` is not one of those that there are.
+        ValueError: if `position` or `shortcut` is not one of the choices.
     """
     require_int(1, position=given.position)
     if given.position > 3:
@@ -116,7 +116,7 @@ def gated_resnet(given: PositionArguments, depth: int, attention: Attention) -> 
 
 
 def plain_resnet(given: ResNetArguments, depth: int) -> Classifier:
-    """The network of `depth` layers with its gate told by name.
+    """Build the network of `depth` layers with an attention module by name.
 
     Raises:
         ValueError: if `attention` is not a name of `list_attentions`.
@@ -127,7 +127,7 @@ def plain_resnet(given: ResNetArguments, depth: int) -> Classifier:
 def imagenet_resnet(
     given: ImageNetArguments, block: Callable[..., nn.Module], depths: Sequence[int], expansion: int = 1
 ) -> Classifier:
-    """A network of table 1; its stages have `expansion` times 64, 128, 256 and 512 output channels.
+    """Build a network of table 1; its stages have `expansion` times 64, 128, 256 and 512 output channels.
 
     Raises:
         ValueError: if `stem` is not one of `STEMS`, or `attention` not a name of `list_attentions`.
@@ -140,7 +140,7 @@ def imagenet_resnet(
 def by_output(
     block: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int, **others: Any
 ) -> nn.Module:
-    """Build a bottleneck, called by its bottleneck's channels, for the output channels by which stages are called."""
+    """Build a bottleneck from its output channels, instead of its bottleneck channels."""
     return block(in_channels, out_channels // 4, stride, **others)
 
 

@@ -45,9 +45,9 @@ class StraightBottleneck(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output and of the convolutions between; the 3×3 has groups of 32 of them.
-        stride: of the 3×3 convolution and of the shortcut, which has a 1×1 convolution if it is not 1.
+        stride: stride of the 3×3 convolution and of the shortcut; unless it is 1, the shortcut has a 1×1 convolution.
         drop_path: probability of dropping the branch of an image in training.
-        attention: builds the gate of the branch, for its number of channels.
+        attention: builds the attention module of the branch from a number of channels.
 
     Shape: (b, in_channels, h, w) → (b, out_channels, ⌈h / stride⌉, ⌈w / stride⌉), any h and w.
     """

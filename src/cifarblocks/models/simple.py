@@ -1,4 +1,4 @@
-"""Small networks to compare with: a multi-layer perceptron, a plain convolutional network and an LSTM over patches."""
+"""Small baselines: a multi-layer perceptron, a plain convolutional network and an LSTM over patches."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +36,7 @@ class FlatHead(Head):
 class LSTM(nn.Module):
     """Long short-term memory that reads the tokens in both directions: (b, n, channels) → (b, n, 2 · hidden_features).
 
-    torch compiles it as a graph of its own, so not with fullgraph=True.
+    torch compiles it as a separate graph, so fullgraph=True fails.
     """
 
     def __init__(self, channels: int, hidden_features: int, layers: int, dropout: float) -> None:
@@ -72,7 +72,7 @@ class NoBranchArguments(Arguments):
 
 @registered_with(NoBranchArguments)
 def mlp(given: NoBranchArguments) -> Classifier:
-    """Two hidden layers of 512 and 256 on the flattened image; it has no maps and takes images of one size."""
+    """Two hidden layers of 512 and 256 on the flattened image; no maps, and images of one size."""
     refuse_drop_path("mlp", given.drop_path)
     height, width = height_and_width(given.image_size, "image_size")
     stem = nn.Sequential(
@@ -116,8 +116,8 @@ class LSTMArguments(NoBranchArguments):
 def patch_lstm(given: LSTMArguments) -> Classifier:
     """Patches of 2 with positions, read row by row in both directions by an LSTM of two layers of 256.
 
-    Its map is what the LSTM gives at each patch; the class is told from the last. There the backward direction of the
-    second layer has read one patch alone. So its recurrent weights, which are part of the layout, never learn.
+    Its map is the LSTM's output at each patch, and the head reads the last patch. There the backward direction of the
+    second layer has read only one patch. So its recurrent weights, a fixed part of torch's LSTM, never learn.
 
     Raises:
         ValueError: if patches of 2 do not fill the images, or if `drop_path` is not 0.

@@ -10,7 +10,7 @@ from cifarblocks.models.classifier import FeatureInfo
 
 
 def drop_path_rates(drop_path: float, depths: Sequence[int]) -> list[list[float]]:
-    """A rate for each block of each stage, growing linearly from 0 at the first block to `drop_path` at the last.
+    """Return a rate for each block by stages, growing linearly from 0 at the first block to `drop_path` at the last.
 
     Raises:
         ValueError: if `drop_path` is not in [0, 1).
@@ -31,11 +31,11 @@ def build_stages(
     strides: Sequence[int],
     drop_path: float,
 ) -> list[nn.Sequential]:
-    """Stages of blocks, the first block of each with the stride: ResNet and its relatives.
+    """Build stages of blocks whose first block has the stride: ResNet and its relatives.
 
     Args:
         blocks: one for each stage, called as block(in_channels, out_channels, stride, drop_path=rate).
-        in_channels: channels that the stem gives.
+        in_channels: output channels of the stem.
         widths: output channels of each stage.
         depths: blocks of each stage.
         strides: stride of each stage.
@@ -60,16 +60,16 @@ def build_transition_stages(
     drop_path: float,
     end: Callable[[int], nn.Module] | None = None,
 ) -> list[nn.Sequential]:
-    """Stages of blocks that keep the map, a transition before every stage but the first: ConvNeXt and its relatives.
+    """Build stages of blocks that keep the map, with a transition between stages: ConvNeXt and its relatives.
 
     Args:
         blocks: one for each stage, called as block(channels, drop_path=rate).
         transition: called as transition(in_channels, out_channels, stride).
-        widths: channels of each stage; the stem gives those of the first.
+        widths: channels of each stage; those of the first are the output channels of the stem.
         depths: blocks of each stage.
         strides: stride of each stage's transition; that of the first is 1.
         drop_path: rate of the last block; see `drop_path_rates`.
-        end: called as end(channels) for what stands at the end of each stage; by default nothing.
+        end: called as end(channels) for the last module of each stage; by default there is none.
     """
     stages = []
     rates = drop_path_rates(drop_path, depths)
@@ -82,7 +82,7 @@ def build_transition_stages(
 
 
 def stage_info(widths: Sequence[int], strides: Sequence[int], stem_stride: int) -> list[FeatureInfo]:
-    """Channels and stride of each stage's map, for stages that come after a stem of that stride."""
+    """Return channels and stride of each stage's map, for stages after a stem of a stride."""
     infos = []
     reduction = stem_stride
     for width, stride in zip(widths, strides, strict=True):

@@ -1,4 +1,4 @@
-"""The first layers of a network: parts that a family chooses from."""
+"""Stems, the first layers of networks."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from cifarblocks.blocks.basic import conv_norm
 
 
 class Stem(NamedTuple):
-    """A function that builds a stem, build(in_channels, out_channels), and the stride of the map that it makes."""
+    """A function that builds a stem, build(in_channels, out_channels), and the stride of its map."""
 
     build: Callable[[int, int], nn.Module]
     stride: int

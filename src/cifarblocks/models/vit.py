@@ -38,12 +38,12 @@ def vit(
     width: int,
     depth: int,
 ) -> Classifier:
-    """Patches, a class token and positions; one stage of encoder blocks; a linear layer on the class token.
+    """Build a network of patches, class token, positions, one stage of encoder blocks, and a linear layer on the token.
 
     Args:
         given: the arguments of the classifier.
         block: called as block(channels, dropout=dropout, drop_path=rate), (b, n, c) → (b, n, c).
-        norm: called as norm(channels), stands before the linear layer.
+        norm: called as norm(channels) for the norm before the linear layer.
         patch_size: height and width of a patch.
         width: channels of each token.
         depth: number of blocks.
@@ -75,7 +75,7 @@ def patch_grid(image_size: Size, patch_size: int) -> tuple[int, int]:
     """Count the patches that fill an image downwards and across.
 
     Raises:
-        ValueError: if they leave a rest.
+        ValueError: if they do not fill it.
 
     >>> patch_grid((32, 48), 16)
     (2, 3)
@@ -137,7 +137,7 @@ class Positions(nn.Module):
 
 
 class TokenMap(nn.Module):
-    """The last h · w tokens as a map, without what stands before them: (b, n, c) → (b, c, h, w)."""
+    """The last h · w tokens as a map, without the class token: (b, n, c) → (b, c, h, w)."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ __all__ = ["wrn_16_4", "wrn_28_10"]
 class WideResNetArguments(AttentionArguments):
     """Arguments of every Wide ResNet."""
 
-    dropout: Annotated[float, "Dropout rate between the convolutions of each block alone (section 2.4)."] = 0.0
+    dropout: Annotated[float, "Dropout rate between the convolutions of each block (section 2.4)."] = 0.0
 
 
 def wide_resnet(given: WideResNetArguments, depth: int, factor: int) -> Classifier:
@@ -29,7 +29,7 @@ def wide_resnet(given: WideResNetArguments, depth: int, factor: int) -> Classifi
     Args:
         given: the arguments of the classifier.
         depth: 6n + 4.
-        factor: widening factor; the stages have 16, 32 and 64 times it channels.
+        factor: widening factor; the stages have `factor` times 16, 32 and 64 channels.
 
     Raises:
         ValueError: if `attention` is not a name of `list_attentions`.

@@ -9,13 +9,13 @@ WHICH = ("last", "average", "best")
 FOLDER = Path(__file__).parent
 FILE = "model.safetensors"
 DEFAULT = "cifar10_jpeg"  # weights="default", where a model has them
-TEST_VECTOR = "test_vector.safetensors"  # an image, and the logits that it must give
+TEST_VECTOR = "test_vector.safetensors"  # an image and its logits
 
 
 def list_weights(pattern: str = "*") -> list[str]:
     """Return the sorted names of the trained weights that match a shell wildcard.
 
-    A name is that of the model and that of its weights, with a dot between them: see `load` and `create_model`.
+    A name is MODEL.WEIGHTS, for `load` and `create_model`.
 
     Raises:
         TypeError: If the pattern is not a string.
@@ -30,7 +30,7 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def default_weights(names: list[str]) -> str:
-    """Return the name that `weights="default"` stands for, of those of a model.
+    """Return the name of the default weights among the names of a model.
 
     >>> default_weights(["cnn.a", "cnn.cifar10_jpeg"]), default_weights(["cnn.b", "cnn.c"])
     ('cnn.cifar10_jpeg', 'cnn.b')
@@ -52,8 +52,8 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
 
     Raises:
         TypeError: If it is neither a string nor a path.
-        ValueError: If there is neither such a file nor such a name, and the message suggests near names; or if the
-            folder has no such weights.
+        ValueError: If there is neither such a file nor such a name; the message suggests near names. If the folder has
+            no such weights.
     """
     if not isinstance(path_or_name, str | Path):
         raise TypeError(f"path_or_name must be a string or a path, got {path_or_name!r}")
@@ -63,7 +63,7 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
     if os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
         return file_in(path, which)
     if which != "last":
-        raise ValueError(f"which is for run folders, got which={which!r} for {path}")
+        raise ValueError(f"which={which!r} needs a run folder, got {path}")
     if os.path.lexists(path):
         return path
     if str(path_or_name) in names:
@@ -78,7 +78,7 @@ def file_in(folder: Path, which: str) -> Path:
     """Return the weights file in a run folder, or in a folder of weights such as those of the package.
 
     Raises:
-        ValueError: If it is not there; the message says what is.
+        ValueError: If there is none; the message lists the files.
     """
     path = folder / f"{which}.safetensors"
     if which == "last" and not path.exists() and (folder / FILE).exists():

@@ -17,15 +17,15 @@ def train(
     resume: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train a model, test it once, and write everything down, as `cifarblocks train` does.
+    """Train a model, test it once, and write the results, as `cifarblocks train` does.
 
     Args:
         model: A name of `cifarblocks.list_models()`.
         data: A name of a data set, such as digits or cifar10, or the path of a folder of images.
         epochs: Passes over the training images. Default: the recipe's.
-        batch_size: Images of a step, over all processes. Default: the recipe's.
+        batch_size: Images per step, over all processes. Default: the recipe's.
         lr: Peak learning rate per 256 images. Default: the recipe's.
-        seed: Draws initial weights, order and augmentation.
+        seed: Seed of initial weights, order and augmentation.
         output: The run is written to OUTPUT/MODEL/NAME.
         name: Name of the run. Default: the date and time.
         resume: Go on with the run of that name, or begin it.
@@ -33,10 +33,10 @@ def train(
             model_argument={"kernel_size": 5}`; None leaves one open.
 
     Returns:
-        What the run's summary.json says; nothing with `no_test=True`.
+        Content of the run's summary.json; empty with `no_test=True`.
 
     Raises:
-        UserError: If an option is unknown, has a value that it refuses, or does not go with the others.
+        UserError: If an option is unknown, has a bad value, or contradicts another.
         RunError: If the run fails; StoppedError, a kind of it, after SIGINT, SIGTERM or SIGUSR1.
     """
     from cifarblocks.training import loop

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all."""
 
 import io
 import os
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
-    """Write to a temporary file, flush it to the disk, and rename it: a reader of `path` sees the old file or the new.
+    """Write to a temporary file, flush it to the disk, and rename it: a reader of `path` sees the old or the new file.
 
     Args:
         path: the file.
         data: its content.
-        previous: where to keep the old file, in the same folder; killed between two renames, there is only this one.
+        previous: path in the same folder that keeps the old file; after a kill between the two renames only it exists.
 
     Raises:
-        OSError: if the disk is full or the folder cannot be written; what was at `path` is still there.
+        OSError: if the disk is full or the folder cannot be written; the old file stays.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -33,7 +33,7 @@ def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None
             path.replace(previous)
         temporary.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # what cannot be deleted is left to `remove_leftovers`
+        with suppress(OSError):  # `remove_leftovers` deletes it later
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error

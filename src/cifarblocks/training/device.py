@@ -8,10 +8,10 @@ DEVICES = ("cpu", "cuda")
 
 
 def find_device(kind: str | None = None) -> torch.device:
-    """Return the device of a kind, "cpu" or "cuda"; by default a GPU where there is one.
+    """Return the device of a kind, "cpu" or "cuda". Default: a GPU if there is one.
 
     Raises:
-        UserError: If a GPU is asked for, and there is none.
+        UserError: If the kind is "cuda" and there is no GPU.
     """
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here")

@@ -18,15 +18,15 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, logits and targets 
 
 @dataclass(frozen=True)
 class Distillation:
-    """Loss of a student: its labels' and the divergence from its teacher's softened probabilities (section 2).
+    """Loss of a student: the loss on the labels, and the divergence from the teacher's probabilities (section 2).
 
     loss = (1 - share) · labels' loss + share · T² · KL(softmax(teacher / T) ‖ softmax(student / T))
 
     Attributes:
         teacher: (b, c, h, w) → (b, classes), on the images that the student sees.
-        labels_loss: What the labels alone would be learnt by.
+        labels_loss: Loss on the labels.
         share: Share of the teacher, from 0 to 1.
-        temperature: What the logits of both are divided by, T.
+        temperature: T, which divides the logits of both.
     """
 
     teacher: nn.Module
@@ -47,12 +47,12 @@ class Distillation:
 
 
 class Renormalised(nn.Module):
-    """A network on images that were normalised otherwise than those it was trained on.
+    """A network for images with another normalisation than in its own training.
 
     Args:
         model: The network.
-        own: Card of the network, with the mean and standard deviation that it knows.
-        given: Card with those of the images.
+        own: Card of the network, with the mean and standard deviation of its training.
+        given: Card with the mean and standard deviation of the images.
     """
 
     scale: Tensor
@@ -87,7 +87,7 @@ def load_teacher(path_or_name: str, student: Card) -> nn.Module:
 
     Args:
         path_or_name: Its weights: a file of `cifarblocks train`, or a name of `list_weights`.
-        student: What the student's weights files say of its classes and images.
+        student: Card of the student, with its classes and images.
 
     Raises:
         UserError: If it cannot be read, or was trained on other classes, channels or sizes of images.
@@ -96,10 +96,10 @@ def load_teacher(path_or_name: str, student: Card) -> nn.Module:
         model, card = load_weights(find_weights(path_or_name))
     if card.image_size != student.image_size:
         own, given = ("x".join(map(str, each.image_size)) for each in (card, student))
-        raise UserError(f"--teacher {path_or_name} is for images of {own}, and those of the run are {given}")
+        raise UserError(f"--teacher {path_or_name} expects images of {own}, and the images of the run are {given}")
     if card.classes != student.classes:
         own, given = (f"{len(each.classes)} classes {shortened(each.classes)}" for each in (card, student))
-        raise UserError(f"--teacher {path_or_name} is for the {own}, and the data have the {given}, in this order")
+        raise UserError(f"--teacher {path_or_name} must have the classes of the data, {given}, got {own}")
     if card.channels != student.channels:
         raise UserError(f"--teacher {path_or_name} has {card.channels} channels, and the student {student.channels}")
     return Renormalised(model, card, student).eval()

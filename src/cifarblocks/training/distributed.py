@@ -1,4 +1,4 @@
-"""One process or many: who this process is, and what all of them say to each other."""
+"""One process or many: the rank of this process, and the communication between all of them."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,9 +24,9 @@ class Processes:
     """The processes that train together; without torchrun, one.
 
     Attributes:
-        rank: number of this process; 0 alone writes and prints.
-        world_size: how many there are.
-        device: where this process computes: a GPU of its own where there is one, else the CPU.
+        rank: number of this process; only process 0 writes and prints.
+        world_size: number of processes.
+        device: device of this process: a GPU of its own if there is one, else the CPU.
     """
 
     rank: int
@@ -39,7 +39,7 @@ class Processes:
         return self.rank == 0
 
     def print(self, *what: object, sep: str = " ") -> None:
-        """Print, in process 0 alone, at once."""
+        """Print and flush, only in process 0."""
         if self.first:
             print(*what, sep=sep, flush=True)
 
@@ -82,9 +82,9 @@ class Processes:
         return result
 
     def one_at_a_time(self, read: Callable[[], T]) -> T:
-        """Call `read` in each process; the first of a machine before the others, which find its files.
+        """Call `read` in each process, first in one process of each machine; the others find its files.
 
-        What it raises in one of them, all of them raise.
+        An error in one process is raised in all.
         """
         late = from_launcher("LOCAL_RANK", 0) > 0
         result: T | None = None
@@ -102,7 +102,7 @@ class Processes:
         return cast("T", result)
 
     def distributed(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Wrap a model so that its gradients are averaged over all processes; one process leaves it as it is."""
+        """Wrap a model so that its gradients are averaged over all processes; do nothing in a single process."""
         if self.world_size == 1:
             return model
         network = DistributedDataParallel(model)
@@ -111,24 +111,24 @@ class Processes:
         return network
 
     def share_buffers(self, model: torch.nn.Module) -> None:
-        """Give every process the buffers of process 0, so that what is evaluated is what is saved."""
+        """Give every process the buffers of process 0, so that the evaluated model is the saved one."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
 
-ALONE = Processes(0, 1, torch.device("cpu"))  # a Python process that nobody launched with others
+ALONE = Processes(0, 1, torch.device("cpu"))  # a process without torchrun
 
 
 def average_in_order(
     world_size: int,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
-    """Average a bucket's gradients, added up in the order of the processes.
+    """Average the gradients of a bucket, added in the order of the processes.
 
-    An all_reduce adds in an order that depends on where in its bucket a gradient lies, and DistributedDataParallel
-    arranges the buckets anew after its first step: a run that is resumed would differ in the last bit from one that is
-    not, with three processes or more.
+    An all_reduce adds in an order that depends on the place of a gradient in its bucket. DistributedDataParallel
+    rearranges the buckets after its first step. So with three or more processes a resumed run would differ in the last
+    bit from an uninterrupted one.
     """
     rows = [torch.empty_like(bucket.buffer()) for _ in range(world_size)]
     gathered = dist.all_gather(rows, bucket.buffer(), async_op=True).get_future()
@@ -143,7 +143,7 @@ def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def from_launcher(name: str, alone: int) -> int:
-    """Return a number that torchrun puts into the environment; `alone` in a process that nobody launched with others.
+    """Return a number that torchrun sets in the environment; `alone` in a process without torchrun.
 
     Raises:
         UserError: If it is no number.
@@ -156,13 +156,13 @@ def from_launcher(name: str, alone: int) -> int:
 
 @contextmanager
 def joined_processes(kind: str | None = None) -> Iterator[Processes]:
-    """Meet the other processes that torchrun has started, on NCCL or gloo, and part from them at the end.
+    """Join the processes that torchrun has started, by NCCL or gloo, and leave the group at the end.
 
     Args:
-        kind: "cpu" or "cuda". Default: "cuda" where there is a GPU.
+        kind: "cpu" or "cuda". Default: "cuda" if there is a GPU.
 
     Raises:
-        UserError: If there is no such device, or the processes cannot meet.
+        UserError: If there is no such device, or the processes cannot connect.
     """
     rank, world_size = from_launcher("RANK", 0), from_launcher("WORLD_SIZE", 1)
     device = find_device(kind)
@@ -177,11 +177,11 @@ def joined_processes(kind: str | None = None) -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(0, 1, device)
         return
-    # The others wait while one of them decodes or downloads.
+    # long, because the others wait while one process decodes or downloads
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     except ValueError as error:
-        raise UserError(f"WORLD_SIZE is {world_size}, but the processes cannot meet: {first_line(error)}") from error
+        raise UserError(f"WORLD_SIZE is {world_size}, but the processes cannot connect: {first_line(error)}") from error
     try:
         yield Processes(rank, world_size, device)
     finally:

@@ -1,4 +1,4 @@
-"""Errors that are told in one clear sentence, without a traceback."""
+"""Errors that a command reports in one sentence, without a traceback."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class StoppedError(RunError):
 
     Args:
         number: Number of the signal.
-        sentence: Where the run stands, and how to go on.
+        sentence: The step reached, and how to go on.
     """
 
     def __init__(self, number: int, sentence: str) -> None:
@@ -35,7 +35,7 @@ class StoppedError(RunError):
 
 @contextmanager
 def refusing(before: str = "") -> Iterator[None]:
-    """Turn a ValueError inside the block into a UserError, with what stands before its sentence."""
+    """Turn a ValueError inside the block into a UserError, with text in front of its message."""
     try:
         yield
     except ValueError as error:
@@ -45,7 +45,7 @@ def refusing(before: str = "") -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if the memory of the machine or of a GPU did not suffice.
 
-    Torch says it by the message alone: the one type that it has is for GPUs, under two names.
+    Only the message of torch's error tells it on a CPU: its error type is for GPUs, under two names.
 
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
     (True, True)
@@ -55,10 +55,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(arguments: Sequence[str], *, training: bool) -> str:
-    """Return what to say of too little memory: the options that take it, as they were typed.
+    """Return a message about too little memory: the options given that need memory.
 
     Args:
-        arguments: What was typed after the command.
+        arguments: Arguments after the command.
         training: True for a command that has all of these options.
 
     >>> out_of_memory(["--evaluate", "--image-size=2000"], training=False)

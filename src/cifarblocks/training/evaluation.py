@@ -1,4 +1,4 @@
-"""Scores of a model: mean loss, top-1 and top-5, exact at any number of processes."""
+"""Scores of a model: mean loss, top-1 and top-5, exact for any number of processes."""
 
 import math
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ from cifarblocks.training.distributed import ALONE, Processes
 
 
 class Scores(NamedTuple):
-    """Mean cross-entropy without label smoothing, accuracies in percent, and over how many images.
+    """Mean cross-entropy without label smoothing, accuracies in percent, and number of images.
 
-    `top5` is None below 6 classes, where it says nothing.
+    `top5` is None below 6 classes, where it has no meaning.
     """
 
     loss: float
@@ -45,11 +45,11 @@ def evaluate(
 
     Args:
         model: (b, 3, h, w) → (b, classes); it is left in eval mode.
-        batches: this process's share, on the model's device.
-        processes: those that have the other shares; by default this one has all images.
-        autocast: the precision to compute in; by default that of model and batches.
-        outcomes: where to append, for each of this process's batches, the class found, its probability and that of the
-            true class, (b, 3).
+        batches: the batches of this process, on the model's device.
+        processes: the processes that share the images; by default this one has all of them.
+        autocast: the precision to compute in; by default the precision of model and batches.
+        outcomes: list that gets, for each batch of this process, (b, 3): the predicted class, its probability and the
+            true class's probability.
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=processes.device)  # loss, top-1, top-5, images
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def all_outcomes(outcomes: list[Tensor], images: int, processes: Processes) -> Tensor:
-    """Gather every image's outcome, (images, 3), in the images' order, from the shares of `evaluation_batches`."""
+    """Gather the outcomes of all images, (images, 3), in the order of the images, from all processes."""
     table = torch.zeros(images, 3, dtype=torch.float64, device=processes.device)
     if outcomes:
         table[processes.rank :: processes.world_size] = torch.cat(outcomes)

@@ -1,4 +1,4 @@
-"""The hardware of a run: its names for the record, bfloat16, and memory that is freed."""
+"""The hardware of a run: its names for the record, bfloat16 support, and memory."""
 
 import ctypes
 import math
@@ -17,8 +17,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Keep freed memory in the process (glibc mallopt): returning it costs much of a training step on a CPU.
 
-    A step frees and allocates the same maps again and again. Returned to the kernel, each page faults anew. Other C
-    libraries are left as they are.
+    Each step frees and allocates maps of the same sizes. Memory returned to the kernel costs a page fault at each
+    reuse. Other C libraries are left as they are.
     """
     if os.name == "nt":
         return  # CDLL(None) is the C library elsewhere
@@ -29,7 +29,7 @@ def keep_freed_memory() -> None:
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Return True if bfloat16 is fast there: a GPU that has it, or a CPU with AMX or AVX512-BF16."""
+    """Return True if the device computes fast in bfloat16: a GPU that has it, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
@@ -41,7 +41,7 @@ def supports_bfloat16(device: torch.device) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
+    """Return the versions of Python and of the libraries."""
     import torchvision  # here: images are scored without it
 
     return {
@@ -61,7 +61,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def available_memory() -> float:
-    """Return the bytes of main memory that are free, or used for what can be read again; infinite if not on Linux."""
+    """Return the bytes of main memory that are free or used for caches; infinite if not on Linux."""
     try:
         with open("/proc/meminfo") as file:
             return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
@@ -70,13 +70,13 @@ def available_memory() -> float:
 
 
 def check_memory(images: int, height: int, width: int, option: str) -> None:
-    """Refuse images whose pixels do not fit in memory: Linux would kill the process without a word.
+    """Refuse images whose pixels do not fit in memory: Linux would kill the process without a message.
 
     Args:
         images: Number of the images.
-        height: Of each.
-        width: Of each.
-        option: What made them so large, as it was typed.
+        height: Height of each image.
+        width: Width of each image.
+        option: Option that makes them large, for the message.
 
     Raises:
         UserError: If they do not fit.
@@ -90,7 +90,7 @@ def check_memory(images: int, height: int, width: int, option: str) -> None:
 
 
 def cpu_name() -> str:
-    """Return the processor's name as Linux has it, or the architecture elsewhere."""
+    """Return the processor's name on Linux, and the architecture elsewhere."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))

@@ -33,7 +33,7 @@ def fit(run: Run) -> Iterator[dict[str, Any]]:
             name = f"epoch {epoch + 1}/{run.schedule.epochs}"
             bar = processes.progress(batches.of_epoch(epoch, state.step), name, batches.steps, state.step)
             for batch in state.timed(bar):
-                # What dropout and drop path draw depends on the step, not on where a run began.
+                # Dropout and drop path depend only on the step, so that a resumed run draws the same.
                 key = ("dropout", batches.seed, epoch, state.step, processes.rank)
                 torch.manual_seed(random_stream(*key).initial_seed())
                 rate = run.schedule.rate(epoch * batches.steps + state.step)
@@ -48,7 +48,8 @@ def fit(run: Run) -> Iterator[dict[str, Any]]:
                         with run.autocast:
                             logits = network(images)
                             loss = run.loss(images, logits, targets)  # summed over the images
-                        # It averages over processes: so this is the mean over the images of the global batch.
+                        # DistributedDataParallel averages over the processes: together the mean over the images of the
+                        # global batch.
                         (loss * processes.world_size / batches.batch_size).backward()
                     state.count(loss, logits, targets)
 
@@ -69,7 +70,7 @@ def fit(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def measure(run: Run, epoch: int) -> dict[str, Any]:
-    """Return the line of an epoch: how training went, and the scores on the validation images."""
+    """Return the line of metrics.jsonl of an epoch: training scores and validation scores."""
     state, processes, trained = run.state, run.processes, run.state.elapsed()
     loss, top1, images = processes.sum(state.sums.clone()).tolist()
     line = {"epoch": epoch + 1, "train_loss": loss / images, "train_top1": 100 * top1 / images}
@@ -89,16 +90,16 @@ def measure(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def score(run: Run, model: nn.Module, images: Sized, outcomes: list[Tensor] | None = None) -> Scores:
-    """Score a model, or the part of it that is trained, on some images of the run's batches.
+    """Score a model, or its last layer with --freeze, on images of the run.
 
     Raises:
-        RunError: If the loss is not finite: what training has seen may be finite all the same.
+        RunError: If the loss is not finite, which training need not have noticed.
     """
     scores = evaluate(run.trained(model), run.batches.of_images(images), run.processes, run.autocast, outcomes)
     if not math.isfinite(scores.loss):
         raise RunError(
             f"the loss on validation or test images is {scores.loss}; try a smaller --lr than {run.schedule.lr:g}; "
-            "what was written before is whole"
+            "files written before are complete"
         )
     return scores
 
@@ -120,7 +121,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 
 def write_results(run: Run, result: dict[str, Any], outcomes: Tensor) -> None:
-    """Draw the curves and the mistakes and, last, write the summary, which says that the run is finished."""
+    """Draw the curves and the mistakes and, last, write the summary, which marks the run as finished."""
     title = f"{result['model']} on {run.data.name}"
     draw_curves(run.folder / "curves.png", title, run.state.history, result["test_top1"])
     draw_mistakes(run.folder / "mistakes.png", title, run.data.test, outcomes, run.data.classes)
@@ -130,15 +131,15 @@ def write_results(run: Run, result: dict[str, Any], outcomes: Tensor) -> None:
 def train(
     options: Options, processes: Processes, prepared: Callable[[Options, Processes], Run] = prepare
 ) -> dict[str, Any]:
-    """Train a model, test it once, and write everything down.
+    """Train a model, test it once, and write the results.
 
     Args:
         options: The configuration.
-        processes: Those that train together.
-        prepared: Turns both into the parts of the run.
+        processes: Processes of the run.
+        prepared: Function from both to the parts of the run.
 
     Returns:
-        What summary.json says; nothing yet with --no-test.
+        Content of summary.json; empty with --no-test.
     """
     run = prepared(options, processes)
     with run.opened():

@@ -1,4 +1,4 @@
-"""Output of a command: errors in one line, on any terminal, and what to do where it cannot be written."""
+"""Output of a command: one-line errors on any terminal, and a fallback where the output cannot be written."""
 
 import io
 import os
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def is_first() -> bool:
-    """Return True for process 0, before the processes have met; also where its number is none."""
+    """Return True for process 0, before the processes have connected; also if RANK is no number."""
     rank = os.environ.get("RANK", "0")
     return not rank.isdecimal() or int(rank) == 0
 
@@ -21,7 +21,8 @@ def is_first() -> bool:
 def open_streams() -> None:
     """Give stdin, stdout and stderr a file where they are closed, and escape what a terminal cannot show.
 
-    The file takes the number of the closed one, so that no file of a run gets what libraries write to stderr.
+    The file takes the number of the closed one. Otherwise a file of the run could get it, and the messages of
+    libraries.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
@@ -32,7 +33,7 @@ def open_streams() -> None:
 
 
 def escaped(text: str) -> str:
-    r"""Return a text without what UTF-8 lacks: bytes of a file name that are not UTF-8.
+    r"""Escape the parts of a text that UTF-8 cannot encode: bytes of a file name that are not UTF-8.
 
     >>> escaped("caf\udcff")
     'caf\\udcff'
@@ -41,7 +42,7 @@ def escaped(text: str) -> str:
 
 
 def one_line(text: object) -> str:
-    r"""Return a text from a file with nothing in it that moves the cursor, colours the terminal or ends the line.
+    r"""Escape the characters of a text that move the cursor, colour the terminal or end the line.
 
     >>> one_line("red\x1b[31m\ncat")
     'red\\x1b[31m\\ncat'
@@ -56,10 +57,10 @@ def progress(
 
     Args:
         items: The items.
-        name: What is done with them.
+        name: Name of the work.
         unit: Name of one item.
         length: Number of all of them. Default: `len(items)`.
-        done: Number of those that were done before.
+        done: Number of items finished earlier.
     """
     try:
         from tqdm import tqdm
@@ -69,12 +70,12 @@ def progress(
 
 
 def tell(program: str, sentence: str, *, once: bool = True) -> None:
-    """Print an error on stderr in one line; a stderr that cannot be written is left alone.
+    """Print an error on stderr in one line; do nothing if stderr cannot be written.
 
     Args:
         program: The command.
-        sentence: What is wrong, and what to do.
-        once: Let process 0 alone say it, for all of those that train together.
+        sentence: The error and its remedy.
+        once: Print it only in process 0.
     """
     if once and not is_first():
         return
@@ -85,15 +86,15 @@ def tell(program: str, sentence: str, *, once: bool = True) -> None:
 
 
 def tell_unwritten(program: str, error: OSError) -> None:
-    """Say which file could not be written, or nothing where the reader of the output has gone, as after `| head`."""
+    """Print which file could not be written, or nothing if the reader of the output has ended, as after `| head`."""
     if error.filename is None:
         discard(sys.stdout)
     if not isinstance(error, BrokenPipeError):
         reason = error.strerror or first_line(error)
-        tell(program, f"{error.filename or 'output'}: {reason}; what was written before is whole")
+        tell(program, f"{error.filename or 'output'}: {reason}; files written before are complete")
 
 
 def discard(stream: TextIO) -> None:
-    """Send a stream nowhere; Python writes what is left in it when it ends, and would fail once more."""
-    with suppress(OSError):  # a stream of Python alone, as in a notebook, has no number
+    """Redirect a stream to nowhere: Python flushes it at its end and would fail again."""
+    with suppress(OSError):  # a stream without a file, as in a notebook, has no number
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""The parts of a run, made of its options once, before it begins."""
+"""The parts of a run, made from its options once, before it begins."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -39,14 +39,14 @@ class Run:
     """The parts of a run.
 
     Attributes:
-        options: The whole configuration, to be written down.
+        options: The whole configuration, for the records.
         processes: Those that train together.
         data: The data set.
-        batches: The batches to train on, to select with and to test with.
-        card: What the weights files say of themselves, but for the epoch.
-        record: What is written down of all this.
-        folder: Where it is written.
-        state: What changes.
+        batches: The training, validation and test batches.
+        card: Card of the weights files, without the epoch.
+        record: Configuration as it is written to files.
+        folder: Folder of the run.
+        state: State of the training, which changes with each step.
         schedule: The learning rate of each step.
         autocast: The precision to compute in.
         loss: The loss of a batch, summed over its images.
@@ -75,13 +75,13 @@ class Run:
     trained: Callable[..., nn.Module]
 
     def network(self) -> nn.Module:
-        """Return the network as it is trained: in step with other processes, compiled."""
+        """Return the network for training: wrapped for other processes, and compiled with --compile."""
         network = self.processes.distributed(self.trained(self.state.model))
         return torch.compile(network) if self.compiled else network  # type: ignore[return-value]
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Keep other processes out of the folder of the run, and write what the run is made of, or check it.
+        """Keep other processes out of the folder of the run, and write its configuration, or check it.
 
         Raises:
             InUseError: If another process trains the run.
@@ -96,12 +96,12 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
     """Read the data, build the model, make the folder of the run, and turn the options into parts.
 
     Args:
-        options: The configuration; what is still open in it is filled in.
+        options: The configuration; options that depend on the data are filled in.
         processes: Those that train together.
         build: Called as build(model, arguments, data) for the model with its first weights, and its arguments.
 
     Raises:
-        UserError: If these options cannot work with these data.
+        UserError: If the options cannot work with the data.
     """
     device = processes.device
     data = processes.one_at_a_time(lambda: load_data(options.data, options.data_dir, options.image_size))
@@ -149,7 +149,7 @@ def prepare(options: Options, processes: Processes, build: Build = build_model) 
 
 
 def describe_weights(options: Options, arguments: dict[str, Any], data: DataSet) -> Card:
-    """Return what the weights files of a run say of themselves, before its first epoch."""
+    """Return the card of the weights files of a run, before its first epoch."""
     with refusing(f"--data {options.data}: "):
         return Card(
             model=options.model,
@@ -186,7 +186,7 @@ def build_loss(options: Options, card: Card, device: torch.device, dtype: torch.
 
 
 def place(model: Classifier, options: Options, device: torch.device, dtype: torch.dtype) -> Classifier:
-    """Return the model as it is trained: on the device, in the precision and with the layers that the options say."""
+    """Return the model on the device, in the precision and with the layers of the options."""
     model.set_gradient_checkpointing(options.gradient_checkpointing)
     if options.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -212,9 +212,9 @@ def resolve(options: Options, data: DataSet, images: int, processes: Processes) 
 
 
 def fitting_batch_size(options: Options, images: int, processes: int) -> int:
-    """Return the batch size: a smaller one if it was not typed and is more than the training images.
+    """Return the batch size, reduced if it is the recipe's and exceeds the number of training images.
 
-    That is the largest power of two that leaves four batches, but at least 2 images for each part in each process.
+    The reduced size is the largest power of two that gives four batches, and at least 2 images per part and process.
     """
     if "batch_size" in options.typed or options.batch_size <= images:
         return options.batch_size
@@ -225,7 +225,7 @@ def fitting_batch_size(options: Options, images: int, processes: int) -> int:
 def image_batches(
     options: Options, data: DataSet, training: Images, validation: Images, processes: Processes, dtype: torch.dtype
 ) -> ImageBatches:
-    """Say what is done to the training images."""
+    """Return the batches of the run, with the augmentation of its options."""
     mixing = Mixing(options.mixup, options.cutmix, options.mix_probability, len(data.classes))
     augmentation = Augmentation(
         bool(options.mirror),
@@ -248,7 +248,7 @@ def image_batches(
 
 
 def split(images: Images, *, final: bool, share: float) -> tuple[Images, Images]:
-    """Return a share of the images to train on, and those to select with: none if all are for training."""
+    """Return a share of the training images, and the validation images, which are none with --final."""
     none = images[torch.arange(0)]
     training, validation = (images, none) if final else hold_out(images, random_stream("hold out"))
     return share_of(training, share, random_stream("share")), validation
@@ -275,11 +275,11 @@ def build_state(options: Options, model: Classifier, trained: nn.Module) -> Stat
 
 
 def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Classifier, processes: Processes) -> None:
-    """Refuse splits of the images or of a batch that leave too little, and options that would do nothing."""
+    """Refuse splits of the images or of a batch that are too small, and options that would have no effect."""
     images = len(batches.training)
     if not (options.final or len(batches.validation)):
         n = len(data.train)
-        raise UserError(f"{n} training images are too few to hold a tenth out to select with; --final takes all")
+        raise UserError(f"{n} training images are too few to hold out validation images; --final trains on all of them")
     if not images:
         raise UserError(f"--share {options.share:g} is too small: it leaves no training image")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size
@@ -294,8 +294,8 @@ def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Cl
     if batch_size < 2 * shares * parts and normed and not options.freeze:
         raise UserError(f"--batch-size {batch_size} leaves a process 1 image, and the BatchNorm of the model needs 2")
     if options.gradient_checkpointing and not model.stages:
-        raise UserError(f"--gradient-checkpointing: {options.model} has no stages of blocks to compute again")
+        raise UserError(f"--gradient-checkpointing needs stages of blocks, and {options.model} has none")
     if options.sync_batchnorm and not normed:
-        raise UserError(f"--sync-batchnorm: {options.model} has no BatchNorm")
+        raise UserError(f"--sync-batchnorm needs BatchNorm, and {options.model} has none")
     if options.sync_batchnorm and processes.device.type != "cuda":
         raise UserError("--sync-batchnorm needs a GPU")

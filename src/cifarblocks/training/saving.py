@@ -1,4 +1,4 @@
-"""Saving of a run: weights and metrics each epoch, and checkpoints to go on from."""
+"""Saving of a run: weights and metrics each epoch, and checkpoints."""
 
 from collections import OrderedDict
 from dataclasses import replace
@@ -27,10 +27,10 @@ SHAPE: Shape = {  # of a checkpoint
 
 
 def resume(run: Run) -> None:
-    """Go on from the last checkpoint, where there is one, and make metrics.jsonl what it says.
+    """Go on from the last checkpoint, if there is one, and write its epochs to metrics.jsonl.
 
     Raises:
-        UserError: If no checkpoint is whole, or it is of another model or run, or its parts do not fit together.
+        UserError: If every checkpoint is damaged, or it is of another model or run, or is inconsistent.
     """
     processes, state = run.processes, run.state
     checkpoint = processes.first_decides(lambda: read_checkpoint(run.folder, decisive(run.record)))
@@ -41,14 +41,14 @@ def resume(run: Run) -> None:
         state.load_state_dict(checkpoint, processes)
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         path = run.folder / CHECKPOINT
-        raise UserError(f"--resume: {path} is not what a run of this model wrote: {first_line(error)}") from error
+        raise UserError(f"--resume: {path} was not written by a run of this model: {first_line(error)}") from error
     processes.first_decides(lambda: write_metrics(run.folder, state.history))
     step = f", step {state.step}" if state.step else ""
     processes.print(f"going on with run {run.folder} after epoch {len(state.history)}{step}")
 
 
 def check_progress(checkpoint: dict[str, Any], epochs: int, steps: int) -> None:
-    """Refuse a checkpoint of a moment that a run of so many epochs, each of so many steps, does not have.
+    """Refuse a checkpoint whose step or epoch is out of the range of the run.
 
     Raises:
         ValueError: If it lacks something, or its parts do not fit together.
@@ -68,20 +68,20 @@ def check_finite(run: Run) -> None:
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write what is needed to go on from this step."""
+    """Write a checkpoint of this step."""
     check_finite(run)
     content = checkpoint_content(run)
     run.processes.first_decides(lambda: write_checkpoint(run.folder, content))
 
 
 def save_epoch(run: Run) -> None:
-    """Write the weights, the metrics and, last, the checkpoint to go on from."""
+    """Write the weights, the metrics and, last, the checkpoint."""
     content = checkpoint_content(run)
     run.processes.first_decides(partial(_write_epoch, run, content))
 
 
 def checkpoint_content(run: Run) -> dict[str, Any]:
-    """Return all that is needed to go on, and which run it is of; every process must call it."""
+    """Return the content of a checkpoint, with the identity of its run; every process must call it."""
     return {"run": decisive(run.record), **run.state.state_dict(run.processes)}
 
 

@@ -1,4 +1,4 @@
-"""The state of training: all that changes, and all that a checkpoint holds."""
+"""The state of training: everything that changes, which is the content of a checkpoint."""
 
 import math
 import time
@@ -22,17 +22,17 @@ from cifarblocks.training.optim.groups import memory_names
 
 @dataclass
 class State:
-    """A model on its way.
+    """A model in training.
 
     Attributes:
-        model: the model itself, not what wraps it.
-        optimizer: with what it remembers of earlier steps.
-        average: the moving average of the model's weights and buffers, where there is one.
-        history: a line of metrics.jsonl for each epoch that is over.
-        step: how many steps of the present epoch are taken.
-        sums: over the images that this process has seen in this epoch: loss, top-1, images.
-        seconds: of this epoch, until `resumed`.
-        waited: seconds of this epoch in which the model waited for data.
+        model: the model itself, not a wrapper of it.
+        optimizer: the optimizer, with its momenta.
+        average: the moving average of the model's weights and buffers; None without --ema.
+        history: a line of metrics.jsonl for each finished epoch.
+        step: number of steps taken in this epoch.
+        sums: loss, top-1 and number of images, summed over this process's images of this epoch.
+        seconds: seconds of this epoch before `resumed`.
+        waited: seconds of this epoch spent waiting for data.
     """
 
     model: Classifier
@@ -46,7 +46,7 @@ class State:
     resumed: float = field(default_factory=time.perf_counter)
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches, and add up how long each was waited for."""
+        """Yield the batches, and add up the time spent waiting for them."""
         iterator = iter(batches)
         while True:
             began = time.perf_counter()
@@ -57,7 +57,7 @@ class State:
             yield batch
 
     def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Add the loss, summed over a batch, and what was right: the class of most weight where images are mixed."""
+        """Add the loss of a batch and its correct predictions; the class of a mixed image is the one of most weight."""
         labels = targets if targets.ndim == 1 else targets.argmax(1)
         hits = (logits.argmax(1) == labels).sum()
         self.sums += torch.stack([loss.detach(), hits, torch.full_like(hits, len(labels))])
@@ -73,7 +73,7 @@ class State:
         self.sums.zero_()
 
     def check_finite(self, loss: float, learning_rate: float) -> None:
-        """Refuse to go on, or to be saved, with numbers that say nothing.
+        """Refuse to go on, or to save, with numbers that are not finite.
 
         Raises:
             RunError: if the loss, or a weight, is not finite.
@@ -84,11 +84,11 @@ class State:
         what = "a weight is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         raise RunError(
             f"{what} in epoch {len(self.history) + 1}, step {self.step}; try a smaller --lr than {learning_rate:g}; "
-            "what was written before is whole"
+            "files written before are complete"
         )
 
     def state_dict(self, processes: Processes) -> dict[str, Any]:
-        """Return all that is needed to go on, for `torch.save`; every process must call it."""
+        """Return the content of a checkpoint, for `torch.save`; every process must call it."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -101,10 +101,10 @@ class State:
         }
 
     def load_state_dict(self, content: dict[str, Any], processes: Processes) -> None:
-        """Bring everything to where `state_dict` was called, by as many processes or by others.
+        """Restore everything that `state_dict` returned, also with another number of processes.
 
         Raises:
-            ValueError: If the weights, the optimizer's memory or the sums are not of this state.
+            ValueError: If the weights, the optimizer's state or the sums are of another run.
         """
         check_alike("the model", content["model"], self.model.state_dict())
         self.model.load_state_dict(content["model"])
@@ -119,12 +119,12 @@ class State:
             raise ValueError(f"sums are of shape {tuple(sums.shape)}")
         if unusable(sums, self.sums) or (sums < 0).any():
             raise ValueError(f"sums must be finite and at least 0, got {sums.tolist()}")
-        if len(sums) != processes.world_size:  # what others have seen is counted by the first process
+        if len(sums) != processes.world_size:  # the first process counts the images that the others have seen
             sums = torch.zeros(processes.world_size, 3, dtype=sums.dtype).index_put((torch.tensor(0),), sums.sum(0))
         self.sums.copy_(sums[processes.rank])
 
     def _load_optimizer(self, content: dict[str, Any], *, begun: bool) -> None:
-        """Load what the optimizer remembers of each parameter, and its last rates; how it learns the options say.
+        """Load the optimizer's momenta of each parameter and its last rates; its settings come from the options.
 
         A run that was stopped after the last step of an epoch takes no step before it is saved again.
         """
@@ -147,10 +147,10 @@ class State:
 
 
 def check_alike(subject: str, tensors: Any, own: Mapping[str, Tensor]) -> None:
-    """Refuse all but tensors of the same names and shapes as those that they replace, of finite numbers.
+    """Refuse tensors whose names or shapes differ from those that they replace, or whose numbers are not finite.
 
     Raises:
-        ValueError: Naming the first that is not.
+        ValueError: If there is one; the message names the first.
 
     >>> check_alike("it", {"a": torch.ones(2)}, {"a": torch.zeros(3)})
     Traceback (most recent call last):

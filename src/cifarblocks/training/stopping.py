@@ -1,8 +1,8 @@
-"""The end of a command: SIGINT, SIGTERM and SIGUSR1, the processes' agreement to stop, and the exit status.
+"""End of a command: SIGINT, SIGTERM and SIGUSR1, the processes' agreement to stop, and the exit status.
 
-SIGINT (Ctrl-C), SIGTERM or SIGUSR1 (Slurm's notice) in any process ends training after its step: the processes agree, a
-checkpoint is written, and the exit status is 128 and the signal's number. A second SIGINT or SIGTERM ends the process
-at once, as does any of the three outside of training. Before a command has begun, `leaving.py` answers.
+SIGINT (Ctrl-C), SIGTERM or SIGUSR1 (Slurm's notice) in any process ends training after the step. The processes agree, a
+checkpoint is written, and the exit status is 128 plus the signal's number. A second SIGINT or SIGTERM ends the process
+at once, as does any of the three outside of training. Before a command begins, `leaving.py` handles signals.
 """
 
 import os
@@ -37,7 +37,7 @@ class StopRequest:
     def note(self, number: int, _: FrameType | None) -> None:
         """Remember the signal; a second SIGINT or SIGTERM stops at once.
 
-        SIGUSR1 counts as none of the two: Slurm may send it to a process that a sweep has just sent SIGTERM.
+        SIGUSR1 does not count as a second signal: Slurm may send it just after a sweep has sent SIGTERM.
         """
         self.number = self.number or number
         if number in INSISTING:
@@ -46,13 +46,13 @@ class StopRequest:
 
 
 def interrupt(number: int, _: FrameType | None) -> None:
-    """Stop like Ctrl-C, but with the number of the signal for the exit status."""
+    """Stop as Ctrl-C does, with the signal's number in the exit status."""
     raise KeyboardInterrupt(number)
 
 
 @contextmanager
 def handled(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
-    """Handle signals until the end of the block; where Python allows it, which is in the main thread."""
+    """Handle signals until the end of the block, in the main thread, where Python allows it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -66,16 +66,16 @@ def handled(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
 
 @contextmanager
 def noted_signals() -> Iterator[StopRequest]:
-    """Note signals instead of being stopped by them."""
+    """Record signals instead of ending at them."""
     request = StopRequest()
     with handled(dict.fromkeys([*INSISTING, *NOTICE], request.note)):
         yield request
 
 
 def interrupting_signals() -> AbstractContextManager[None]:
-    """Let SIGTERM, SIGUSR1 and the end of the terminal do what Ctrl-C does, unless ignored, as nohup has it.
+    """Treat SIGTERM, SIGUSR1 and SIGHUP as Ctrl-C, except those that are ignored, as under nohup.
 
-    Processes that train together wait for each other in C++, where Python hears no signal: these end there at once.
+    Processes of one run wait for each other in C++, where Python handles no signal: there they end at once.
     """
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     return handled(
@@ -90,7 +90,7 @@ def interrupting_signals() -> AbstractContextManager[None]:
 def between_steps(run: Run, stop: StopRequest) -> None:
     """Write a checkpoint if one is due, and end the run if a process was asked to stop or its loss is not finite.
 
-    All processes look at the same time: after every step on CPUs, after every 20th on GPUs, which would be waited for.
+    All processes check at the same step: each step on CPUs, every 20th on GPUs, because a check waits for the GPU.
 
     Raises:
         StoppedError: After a signal.
@@ -119,17 +119,17 @@ def after_epoch(run: Run, stop: StopRequest) -> None:
 
 
 def how_to_go_on(run: Run) -> str:
-    """Return what to type after a stop."""
+    """Return the options that go on with the run."""
     return f"--name {run.folder.name} --resume goes on from there"
 
 
 def run_command(program: str, work: Callable[[Processes], object], device: str | None = None) -> int:
-    """Do the work of a command that trains in one process or many, as `exit_status` does.
+    """Run a command that trains in one process or many, as `exit_status` does.
 
     Args:
-        program: The command, for the sentence that says what is wrong.
+        program: The command, for error messages.
         work: Called as work(processes).
-        device: "cpu" or "cuda". Default: "cuda" where there is a GPU.
+        device: "cpu" or "cuda". Default: "cuda" if there is a GPU.
     """
 
     def joined() -> None:
@@ -140,12 +140,12 @@ def run_command(program: str, work: Callable[[Processes], object], device: str |
 
 
 def exit_status(program: str, work: Callable[[], int | None], after_interruption: str) -> int:
-    """Do the work of a command; return 0, 1 if it failed, 2 if it cannot work, or 128 and the signal.
+    """Run a command; return 0, 1 if it failed, 2 if it cannot work, or 128 plus the signal.
 
     Args:
-        program: The command, for the sentence that says what is wrong.
-        work: Called without arguments; a number that it returns is the status.
-        after_interruption: What to know after Ctrl-C.
+        program: The command, for error messages.
+        work: Called without arguments; an integer that it returns is the status.
+        after_interruption: Advice to print after Ctrl-C.
     """
     keep_freed_memory()
     try:

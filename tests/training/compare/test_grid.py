@@ -1,4 +1,4 @@
-"""Grid files of others: what is no grid is refused in one sentence, at once."""
+"""Grid files: a file that is not a grid is refused at once in one sentence."""
 
 from argparse import ArgumentTypeError
 

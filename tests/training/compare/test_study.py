@@ -1,4 +1,4 @@
-"""A study that is damaged is refused in one sentence, and one that no search wrote is not gone on with."""
+"""A damaged study is refused in one sentence, and so is a study that no search wrote."""
 
 import random
 import sqlite3

@@ -1,4 +1,4 @@
-"""cifarblocks finetune: what is frozen stays, and what is kept on disk is what would be computed."""
+"""cifarblocks finetune: frozen layers do not change, and cached features equal computed ones."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The recipes: what the file says, what is typed, and that nothing in it is left unread."""
+"""The recipes: values of the file, values of the command line, and no value without effect."""
 
 import pytest
 import torch
@@ -268,7 +268,7 @@ def test_true_and_false_become_switches():
 
 
 def test_layers_are_accelerated_on_a_cpu_unless_told_otherwise_and_a_resumed_run_stays_so(prepared):
-    for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "the layers of torch")):
+    for name, arguments, words in (("a", (), "accelerated layers"), ("b", ("--no-accelerate",), "plain torch layers")):
         run = prepared("--name", name, *arguments)
         assert any(isinstance(part, NativeBatchNorm2d) for part in run.state.model.modules()) is (name == "a")
         assert words in describe_run(run.options, run.data, run.state.model, len(run.batches.training), run.processes)

@@ -1,4 +1,4 @@
-"""Two checkpoints: what is kept, what is found damaged, and what is refused."""
+"""Two checkpoints: the kept one, damaged ones, and refused ones."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Claims of runs: sweeps and searches, on any machines, take runs from each other by locks on a disk."""
+"""Claims of runs: locks on a disk divide runs between sweeps and searches, on any machines."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,19 +6,19 @@ from pathlib import Path
 
 from cifarblocks.training.run_folder.locks import InUseError, is_locked, locked
 
-POLL = 2.0  # seconds between two looks at what other processes train
+POLL = 2.0  # seconds between two checks of the runs of other processes
 
 
 @contextmanager
 def claimed(claim: Path, locks: Iterable[Path]) -> Iterator[None]:
-    """Keep other sweeps and searches from a run while this process starts and watches it.
+    """Keep other sweeps and searches away from a run while this process starts and watches it.
 
     The process that trains the run locks it only once its data are read, and it may outlive the sweep that started it.
-    So a run is free when neither is held: the claim of a sweep, and the lock of the run itself.
+    So a run is free if neither the claim of a sweep nor the lock of the run is held.
 
     Args:
         claim: The file of the claim.
-        locks: Those of the run itself.
+        locks: Locks of the run itself.
 
     Raises:
         InUseError: If another process watches the run, or trains it.

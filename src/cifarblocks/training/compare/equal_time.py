@@ -1,4 +1,4 @@
-"""The same training time for every network: how many epochs each gets follows from its measured images/s."""
+"""Equal training time for every network: the measured images/s of each gives its number of epochs."""
 
 import tempfile
 import time
@@ -16,12 +16,12 @@ from cifarblocks.training.hardware import machine, versions
 from cifarblocks.training.run_folder.folder import NUMBER, Shape, read_json, read_metrics, write_json
 
 SLOWEST, FASTEST = 0.1, 1e9  # images/s that can be measured
-IMAGES, SECONDS = 2000, 10.0  # train on so many, again and again, for so long
+IMAGES, SECONDS = 2000, 10.0  # images per measurement, and its seconds
 SHAPE: Shape = {"machine": {}, "versions": {}, "speeds": {}}
 
 
 def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs: int) -> int:
-    """Return how many epochs take as long at one speed as the reference's at its own, at least 1.
+    """Return the number of epochs, at least 1, that take as long as those of the reference.
 
     >>> epochs_in_equal_time(500, 1000, 6), epochs_in_equal_time(100, 1000, 4)
     (3, 1)
@@ -30,7 +30,7 @@ def epochs_in_equal_time(speed: float, reference_speed: float, reference_epochs:
 
 
 def measured_speeds(folder: Path, all_settings: list[Settings]) -> dict[str, float]:
-    """Return the images per second of these runs by `speed_key`, measured where speeds.json lacks them."""
+    """Return the images per second of runs by `speed_key`, measured if speeds.json lacks them."""
     path = folder / "speeds.json"
     here = {"machine": machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "versions": versions()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def read_speeds(path: Path) -> dict[str, Any]:
     """Read speeds.json.
 
     Raises:
-        UserError: If it cannot be read, or is not what a sweep wrote.
+        UserError: If it cannot be read, or was not written by a sweep.
     """
     record = read_json(path, SHAPE, "read as the speeds of a sweep (move it, or give another --output)")
     for key, speed in record["speeds"].items():
@@ -61,7 +61,7 @@ def read_speeds(path: Path) -> dict[str, Any]:
 
 
 def speed_key(settings: Settings) -> str:
-    """Return the options that decide how fast a run is, as they are typed."""
+    """Return the options that decide the speed of a run, as on the command line."""
     return " ".join(command_line({key: value for key, value in settings.items() if key not in ("seed", "epochs")}))
 
 
@@ -88,7 +88,7 @@ def measure_speed(folder: Path, settings: Settings) -> float:
 
 
 def few_images(settings: Settings) -> float:
-    """Return the share of the training images that a speed is measured on: at least two batches."""
+    """Return the share of the training images for a measurement: at least two batches."""
     options = parse(command_line(settings), "[equal-time]: ")
     images = len(load_data(options.data, options.data_dir, options.image_size).train)
     return min(1.0, max(IMAGES, 2 * options.batch_size) / images)

@@ -1,4 +1,4 @@
-"""A grid of runs: a TOML file whose keys are options of `cifarblocks train`, and whose lists are what is compared."""
+"""A grid of runs: a TOML file with options of `cifarblocks train`, where a list stands for several runs."""
 
 import math
 import re
@@ -26,8 +26,8 @@ class GridRun:
 
     Attributes:
         settings: every option that the grid gives it.
-        name: of its folder, from what the grid's blocks and lists give it.
-        label: what sets it apart from the others, but for the seed.
+        name: name of its folder, made from the values of its block and lists.
+        label: the values that differ between runs, without the seed.
     """
 
     settings: Settings
@@ -40,8 +40,8 @@ class Grid:
     """The runs of a grid file.
 
     Attributes:
-        runs: in the file's order, those that differ by the seed alone beside each other.
-        reference: settings of the run whose time all runs get; None where the epochs are given.
+        runs: in the order of the file; runs that differ only in the seed are neighbours.
+        reference: settings of the run whose time all runs get; None if the epochs are given.
     """
 
     runs: list[GridRun]
@@ -67,10 +67,10 @@ def read_grid(path: Path, changes: Settings) -> Grid:
     Args:
         path: the file: a table [options] for all runs, and a table [[runs]] for each block of them. A list stands for
             one run for each of its values, several lists for each combination.
-        changes: what is given instead of what the file says.
+        changes: values that override those of the file.
 
     Raises:
-        UserError: if the file cannot be read or says what no grid may.
+        UserError: if the file cannot be read, or is not a grid.
     """
     content = read_toml(path)
     for key in content:
@@ -88,7 +88,7 @@ def read_grid(path: Path, changes: Settings) -> Grid:
 
 
 def pop_times(settings: Settings) -> Settings:
-    """Take what is said of [equal-time] out of the settings."""
+    """Remove the values of [equal-time] from the settings, and return them."""
     return {key: settings.pop(key) for key in list(settings) if key.startswith("equal-time.")}
 
 
@@ -100,7 +100,7 @@ def read_reference(path: Path, given: Settings, runs: list[GridRun]) -> Settings
     if type(epochs) is not int or epochs < 1:
         raise UserError(f"{path}: [equal-time] epochs must be a whole number of at least 1, got {epochs!r}")
     if any("epochs" in run.settings for run in runs):
-        raise UserError(f"{path}: epochs follow from [equal-time] and cannot be given beside it")
+        raise UserError(f"{path}: epochs follow from [equal-time] and cannot be given with it")
     own = {key: value for key, value in runs[0].settings.items() if not key.startswith("model-argument.")}
     return {**own, "model": given["equal-time.model"], "epochs": epochs}
 
@@ -127,7 +127,7 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
         if not all(isinstance(one, str | int | float) for one in values):
             found = shortened(value)
             raise UserError(f"{path}: {key} must be a text, a number, true, false or a list of these, got {found}")
-        if any(isinstance(one, str) and "\0" in one for one in values):  # it ends there on a command line
+        if any(isinstance(one, str) and "\0" in one for one in values):  # it would end an argument of a command line
             raise UserError(f"{path}: {key} must not hold a null character, got {value!r}")
         if any(isinstance(one, int) and one.bit_length() > 63 for one in values):
             raise UserError(f"{path}: {key} must be a number of at most 64 bits")
@@ -137,7 +137,7 @@ def flatten(path: Path, table: dict[str, Any]) -> Settings:
 
 
 def read_value(text: str) -> tuple[str, Any]:
-    """Read KEY=VALUE; the value is TOML if it reads as such, else a text.
+    """Read KEY=VALUE; a value that is not TOML is a text.
 
     >>> read_value("seed=[0, 1]"), read_value("weight_decay=1e-4"), read_value("data=folder:flowers")
     (('seed', [0, 1]), ('weight-decay', 0.0001), ('data', 'folder:flowers'))
@@ -152,7 +152,7 @@ def read_value(text: str) -> tuple[str, Any]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list as it is, and another value as a list of one."""
+    """Return a list unchanged, and another value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 
@@ -189,7 +189,7 @@ def varying_keys(all_settings: list[Settings]) -> set[str]:
 
 
 def file_name(values: Settings) -> str:
-    """Return the name of a run's folder, made of its values.
+    """Return the name of a run's folder, made from its values.
 
     >>> file_name({"model-argument.ratio": 3, "data": "folder:my flowers", "seed": 0})
     'ratio-3_data-folder+my+flowers_seed-0'

@@ -1,4 +1,4 @@
-"""Runs as processes of their own: their command lines, their logs, and how they are watched and stopped."""
+"""Runs in processes of their own: command lines, logs, watching and stopping."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ Settings = dict[str, Any]
 
 
 def tidy(key: str) -> str:
-    """Return the name of an option with dashes; an argument of the model stays as it is.
+    """Return the name of an option with dashes; an argument of the model does not change.
 
     >>> tidy("weight_decay"), tidy("model_argument.drop_path")
     ('weight-decay', 'model-argument.drop_path')
@@ -74,21 +74,21 @@ def command_line(settings: Settings) -> list[str]:
 
 
 def is_flag(option: str) -> bool:
-    """Return True for an option without a `--no-` form: leaving it out is what false means."""
+    """Return True for an option without a `--no-` form, which is left out for false."""
     told = DECLARED.get(option.replace("-", "_"))
     return told is not None and FLAG.items() <= told["arguments"].items()
 
 
 def reads_otherwise(value: Any) -> bool:
-    """Return True for a text that would read as a number or the like without quotes."""
+    """Return True for a text that would be read as a number or another literal without quotes."""
     return isinstance(value, str) and (not value.isidentifier() or value in ("True", "False", "None"))
 
 
 def parse(arguments: list[str], where: str = "") -> Options:
-    """Return the options that `cifarblocks train` makes of a command line.
+    """Return the options that `cifarblocks train` reads from a command line.
 
     Raises:
-        UserError: If it makes none: what it says, after where the command line is from.
+        UserError: If it refuses them; its message follows the origin of the command line.
     """
     said = io.StringIO()
     try:
@@ -100,10 +100,10 @@ def parse(arguments: list[str], where: str = "") -> Options:
 
 
 def check_same_options(folder: Path, options: Options) -> None:
-    """Refuse a run that was begun with other options than these.
+    """Refuse a run that was begun with other options.
 
     Raises:
-        UserError: Naming the first that differs.
+        UserError: If an option differs; the message names the first.
     """
     path = folder / CONFIGURATION
     if not path.exists():
@@ -113,8 +113,8 @@ def check_same_options(folder: Path, options: Options) -> None:
     except UserError:
         if is_finished(folder):
             raise
-        return  # to the run itself its checkpoint says with which options it was begun
-    left_open = {"batch_size"} - options.typed  # few images may make it smaller than the recipe's
+        return  # the run itself reads its options from its checkpoint
+    left_open = {"batch_size"} - options.typed  # it may be smaller than the recipe's for few images
     for key, value in json.loads(json.dumps(shareable(options.recorded()))).items():
         if value not in (None, "auto") and key not in left_open and begun.get(key, value) != value:
             raise UserError(
@@ -124,11 +124,11 @@ def check_same_options(folder: Path, options: Options) -> None:
 
 
 class Process:
-    """A process that trains, in a session of its own: a Ctrl-C of the terminal does not reach it.
+    """A training process in a session of its own, which Ctrl-C in the terminal does not reach.
 
     Args:
         arguments: the command line after cifarblocks train.
-        log: the file that gets what it prints, after what is there.
+        log: the file that its output is appended to.
         environment: variables in addition to those of this process.
     """
 
@@ -161,7 +161,7 @@ class Process:
         self.asked = True
 
     def stop(self) -> None:
-        """Ask it to end, and wait until it has; a second Ctrl-C kills it."""
+        """Send SIGTERM and wait for the end; a second Ctrl-C kills it."""
         self.ask_to_stop()
         try:
             self.process.wait()
@@ -170,7 +170,7 @@ class Process:
             self.process.wait()
 
     def last_words(self) -> str:
-        """Return why it failed: the last line that it printed, or the signal that killed it."""
+        """Return the reason of its failure: the last line that it printed, or the signal that killed it."""
         if self.status is not None and self.status < 0:
             return f"killed by {signal.Signals(-self.status).name}"
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -181,7 +181,7 @@ def shared_machine(slot: int, jobs: int) -> dict[str, str]:
     """Return the environment of one of several processes side by side: its share of the threads, and a GPU."""
     environment: dict[str, str] = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        # torch counts the cores that this process may use, which a job of a cluster has fewer of than the machine.
+        # torch counts the cores that this process may use, which are fewer than the machine's in a job of a cluster.
         environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // jobs))
     if jobs > 1 and torch.cuda.device_count() > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))

@@ -1,4 +1,4 @@
-"""A search: trials of a study, begun by any number of processes until there are enough, and the best of them."""
+"""A search: trials of a study, started by any number of processes, and the best of them."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cifarblocks.training.pictures.study import draw_study
 
 @dataclass(frozen=True)
 class Plan:
-    """A search: what is searched, for how long, on how much, and where it is written."""
+    """Settings of a search: space, trials, share of the images, patience, seed and place."""
 
     space: Space
     trials: int
@@ -53,14 +53,14 @@ def search(plan: Plan, arguments: list[str]) -> list[str]:
                 draw_study(folder / "study.png", escaped(f"{trained.model}: {folder}"), ended, space)
             else:
                 if not told:
-                    print("waiting for the last trials, which other processes train", flush=True)
+                    print("waiting for the last trials of other processes", flush=True)
                 told = True
                 time.sleep(POLL)
     return [*arguments, *report_best(study, folder)]
 
 
 def report_best(study: Study, folder: Path) -> list[str]:
-    """Print what is best, and the command that trains with it: the arguments that say so."""
+    """Print the best values and the command that trains with them; return its arguments."""
     if not study.get_trials(states=[TrialState.COMPLETE]):
         raise RunError(f"no trial was completed; {folder} has their logs")
     best = study.best_trial

@@ -1,4 +1,4 @@
-"""Search space: ranges of options as they are typed, and values as they are shown."""
+"""Search space: ranges of options as given on the command line, and values as printed."""
 
 import math
 from argparse import ArgumentTypeError
@@ -11,7 +11,7 @@ from cifarblocks.training.errors import UserError
 from cifarblocks.training.options.declared import DECLARED, Options
 
 Space = dict[str, Any]  # an optuna distribution for each option
-ALSO_SEARCHED = ("recipe", "image_size")  # beside what a recipe sets
+ALSO_SEARCHED = ("recipe", "image_size")  # in addition to the options that a recipe sets
 SWITCHED = {"true": True, "false": False}
 
 
@@ -48,12 +48,12 @@ def read_range(text: str) -> tuple[str, BaseDistribution]:
 
 
 def check_space(space: Space, arguments: list[str]) -> Options:
-    """Return the options without what is searched; both ends of every range must be values that it takes."""
+    """Return the options that are not searched, after checking that both ends of every range are valid values."""
     if not space:
-        raise UserError("--search NAME=LOW..HIGH says what to search for; give one at least")
+        raise UserError("--search is missing: give at least one, such as --search lr=0.05..5")
     trained = parse(arguments)
     if trained.final:
-        raise UserError("--final holds no images out, and values are chosen on those")
+        raise UserError("--final leaves no validation images, and a search needs them")
     for key, distribution in space.items():
         check_key(key, trained)
         if (same := f"model-argument.{key.replace('-', '_')}") in space and key in ("drop-path", "dropout"):
@@ -65,14 +65,14 @@ def check_space(space: Space, arguments: list[str]) -> Options:
 
 
 def check_key(key: str, given: Options) -> None:
-    """Refuse to search for what does not change how the model is trained, or is given too."""
+    """Refuse to search for an option that does not change the training, or that is also given."""
     option, _, argument = key.partition(".")
     name = option.replace("-", "_")
     if not argument and name in DECLARED and DECLARED[name]["kind"] != "recipe" and name not in ALSO_SEARCHED:
-        searched = "what a recipe sets, recipe, image-size or model-argument.NAME"
-        raise UserError(f"--search {key}: give {searched}, which change the training of one model")
+        searched = "an option that a recipe sets, recipe, image-size or model-argument.NAME"
+        raise UserError(f"--search {key} cannot be searched: give {searched}")
     if argument in given.model_argument if argument else name in given.typed:
-        raise UserError(f"--search {key}: --{key} is given too")
+        raise UserError(f"--search {key} and --{key} are both given; give one of them")
 
 
 def typed(value: Any) -> Any:
@@ -81,7 +81,7 @@ def typed(value: Any) -> Any:
 
 
 def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]) -> BaseDistribution:
-    """Return a range of whole numbers alone, where the option takes no others."""
+    """Return a range of integers if the option takes only integers, else the range unchanged."""
     if not isinstance(distribution, FloatDistribution):
         return distribution
     low, high = typed(distribution.low), typed(distribution.high)
@@ -94,7 +94,7 @@ def whole_numbers(key: str, distribution: BaseDistribution, arguments: list[str]
 
 
 def describe_space(space: Space) -> str:
-    """Return what is searched, human-readable, a line an option."""
+    """Return the search space, human-readable, one line per option."""
     lines = []
     for key, distribution in space.items():
         scale = " on a logarithmic scale" if getattr(distribution, "log", False) else ""

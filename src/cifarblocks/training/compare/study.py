@@ -1,7 +1,7 @@
-"""A study of Optuna: where it is kept, and how processes on any machines share its trials.
+"""A study of Optuna: its storage, and the division of its trials between processes on any machines.
 
-All of them write to one folder. Each trial under way is claimed by the process that watches it. So a trial that the
-study says is running, and that no process claims or trains, was cut off: the next process goes on with it.
+All of them write to one folder. Each trial under way is claimed by the process that watches it. A trial that is running
+in the study, but that no process claims or trains, was interrupted. The next process goes on with it.
 """
 
 import json
@@ -27,18 +27,18 @@ from cifarblocks.training.errors import UserError
 from cifarblocks.training.run_folder.locks import LOCKS, InUseError, locked
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-STUDY = "study.lock"  # held for moments, while a process looks at all trials, begins one or tells how one ended
+STUDY = "study.lock"  # held briefly, while a process reads all trials, begins one or reports the end of one
 
 
 def open_study(folder: Path, storage: str | None, settings: dict[str, Any], space: Space, epochs: int) -> Study:
     """Begin a study, or go on with it.
 
     Args:
-        folder: Where its trials are written; its name is that of the study in a storage of several.
+        folder: Folder of its trials; the folder's name is the name of the study in the storage.
         storage: A database's URL, or the path of a journal file; None for an SQLite file in the folder.
-        settings: What decides its trials; those of before must be the same.
-        space: What is searched.
-        epochs: Of a trial, at most.
+        settings: Settings that decide its trials; they must equal those at its begin.
+        space: Ranges of the options that are searched.
+        epochs: Largest number of epochs of a trial.
 
     Raises:
         UserError: If it was begun with other settings or in another folder, or the storage cannot be used.
@@ -46,7 +46,7 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
     if storage is None and "?" in str(folder):  # SQLite's address would end there, and another file be written
         raise UserError(f"--output and --name of a search must not contain '?', got {str(folder)!r}")
     place = folder / "study.db"
-    # Learning rates that are good in the end look bad while they are high: a third of the epochs is waited for.
+    # Good learning rates look bad while they are high, so nothing is pruned in the first third of the epochs.
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 3)
     with locked(folder / LOCKS / STUDY):
         try:
@@ -68,10 +68,10 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
 
 
 def check_content(study: Study) -> None:
-    """Read all that a storage has of a study, and refuse what no search wrote there.
+    """Read a whole study from its storage, and refuse content that no search wrote.
 
     Raises:
-        Exception: Of whatever kind the storage raises where it is damaged.
+        Exception: Any kind that the storage raises if it is damaged.
         ValueError: If something has another shape.
     """
     if not isinstance(study.user_attrs.get("settings", {}), dict):
@@ -94,7 +94,7 @@ def check_content(study: Study) -> None:
 
 
 def open_storage(storage: str) -> str | BaseStorage:
-    """Return what Optuna keeps a study in: a database for a URL, a journal for the path of a file, as its tools do."""
+    """Return the storage of a study: a database for a URL, a journal for the path of a file, as in Optuna's tools."""
     if "://" in storage:
         return storage
     Path(storage).parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def without_password(storage: str) -> str:
 
 
 def check_settings(study: Study, folder: Path, now: dict[str, Any]) -> None:
-    """Write down what decides the trials of a new study, and refuse other settings for one of before."""
+    """Record the settings of a new study, and refuse other settings for an existing one."""
     begun = study.user_attrs.get("settings", now)
     for key in {**begun, **now}:
         if begun.get(key) != now.get(key):
@@ -125,7 +125,7 @@ def check_settings(study: Study, folder: Path, now: dict[str, Any]) -> None:
 
 
 def check_folder(study: Study, folder: Path) -> None:
-    """Refuse a folder that other processes of the study do not see: locks would not keep them apart."""
+    """Refuse a folder that other processes of the study do not see, because locks would have no effect there."""
     path = folder / "study.id"
     if "id" not in study.user_attrs:
         study.set_user_attr("id", secrets.token_hex(8))
@@ -139,10 +139,10 @@ def check_folder(study: Study, folder: Path) -> None:
 
 @contextmanager
 def next_trial(study: Study, space: Space, folder: Path, trials: int, seed: int) -> Iterator[Trial | None]:
-    """Begin a trial, or go on with one that was cut off, and claim it until the end of the block.
+    """Begin a trial, or go on with an interrupted one, and claim it until the end of the block.
 
     Yields:
-        The trial; None while as many as `trials` have ended or are under way elsewhere.
+        The trial; None if `trials` trials have ended or are running elsewhere.
     """
     with ExitStack() as claim:
         trial = None
@@ -150,8 +150,8 @@ def next_trial(study: Study, space: Space, folder: Path, trials: int, seed: int)
             queue_cut_trials(study, folder)
             begun = study.get_trials(deepcopy=False, states=(*ENDED, TrialState.RUNNING))
             if len(begun) < trials:
-                # Seeded anew for each trial, so that a study that was cut off goes on as it would have. Trials under
-                # way count as bad ones, so that two processes do not try the same values.
+                # Seeded for each trial, so that an interrupted study goes on as it would have. Running trials count as
+                # bad ones, so that two processes do not try the same values.
                 study.sampler = optuna.samplers.TPESampler(seed=seed + len(begun), constant_liar=True)
                 trial = study.ask(space)
                 name = trial.user_attrs.get("folder", folder_name(trial.number))
@@ -161,7 +161,7 @@ def next_trial(study: Study, space: Space, folder: Path, trials: int, seed: int)
 
 
 def queue_cut_trials(study: Study, folder: Path) -> None:
-    """Put trials that were cut off first in the queue, with their values and folders."""
+    """Put interrupted trials first in the queue, with their values and folders."""
     for cut in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         name = cut.user_attrs.get("folder", folder_name(cut.number))
         try:
@@ -173,13 +173,13 @@ def queue_cut_trials(study: Study, folder: Path) -> None:
 
 
 def tell(study: Study, trial: Trial, folder: Path, state: TrialState, value: float | None = None) -> None:
-    """Tell the study how a trial ended, while nobody looks for trials that were cut off."""
+    """Report the end of a trial to the study, while no process looks for interrupted trials."""
     with locked(folder / LOCKS / STUDY):
         study.tell(trial, value, state)
 
 
 def claimed_trial(folder: Path, name: str) -> AbstractContextManager[None]:
-    """Keep other searches of a study from a trial; whichever network it trains, its lock has the name."""
+    """Keep other searches of a study away from a trial; its lock does not depend on its network."""
     return claimed(folder / LOCKS / f"{name}.claim", (folder / LOCKS).glob(f"*/{name}.lock"))
 
 

@@ -1,4 +1,4 @@
-"""A sweep: the runs of a grid, each trained once by whichever sweep of that grid takes it first, and their table."""
+"""A sweep: the runs of a grid, divided between the sweeps of that grid, and their table."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ from cifarblocks.training.run_folder.locks import LOCKS, InUseError, is_locked, 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run: what sets it apart, what is typed for it, where it is written, and what cifarblocks train makes of it."""
+    """A run of the grid, its command line, its folder, and the options that cifarblocks train reads from it."""
 
     label: str
     arguments: list[str]
@@ -36,17 +36,17 @@ class Planned:
 
     @property
     def log(self) -> Path:
-        """File of what the run prints."""
+        """File of the run's output."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def lock(self) -> Path:
-        """File of the lock that the process holds which trains the run."""
+        """File of the run's lock, held by the process that trains it."""
         return run_lock(self.folder)
 
 
 class Job(NamedTuple):
-    """A run that this sweep trains, its process, when it began, and the claim that keeps other sweeps from it."""
+    """A run that this sweep trains, its process, its start time, and its claim against other sweeps."""
 
     run: Planned
     process: Process
@@ -63,14 +63,14 @@ def plan(run: GridRun, output: Path, epochs: int | None = None) -> Planned:
 
 
 def sweep(grid: Grid, title: str, output: Path, jobs: int, *, wait: bool = True) -> int:
-    """Train what is neither complete nor trained by another process, and compare: the exit status.
+    """Train the runs that are neither complete nor trained elsewhere, compare all, and return the exit status.
 
     Args:
         grid: The runs.
-        title: Of the table and the pictures.
-        output: Where all is written.
-        jobs: How many runs to train at a time.
-        wait: At the end, wait for the runs of other processes, and take over those that they leave.
+        title: Title of the table and the pictures.
+        output: Folder of the results.
+        jobs: Number of runs to train at a time.
+        wait: At the end, wait for the runs of other processes, and take over those that they abandon.
     """
     output.mkdir(parents=True, exist_ok=True)
     epochs = choose_epochs(grid, output)
@@ -87,17 +87,17 @@ def sweep(grid: Grid, title: str, output: Path, jobs: int, *, wait: bool = True)
 
 
 def choose_epochs(grid: Grid, output: Path) -> list[int | None]:
-    """Return the epochs of each run in the time of the grid's reference; None where the grid itself says them."""
+    """Return the epochs of each run in the time of the grid's reference; None if the grid gives the epochs."""
     if grid.reference is None:
         return [None] * len(grid.runs)
-    with locked(output / LOCKS / "speeds.lock"):  # one sweep measures, and the others read what it wrote
+    with locked(output / LOCKS / "speeds.lock"):  # one sweep measures, and the others read its speeds
         speeds = measured_speeds(output, [grid.reference, *(run.settings for run in grid.runs)])
     epochs, speed = grid.reference["epochs"], speeds[speed_key(grid.reference)]
     return [epochs_in_equal_time(speeds[speed_key(run.settings)], speed, epochs) for run in grid.runs]
 
 
 def train_all(waiting: list[Planned], jobs: int, *, wait: bool) -> dict[str, str]:
-    """Train the runs that no other process trains, in their order: why each of those failed that did."""
+    """Train the runs that no other process trains, in their order; return the reason of each failure."""
     total, look, told = len(waiting), 0.0, False
     failures: dict[str, str] = {}
     running: dict[int, Job] = {}
@@ -114,7 +114,7 @@ def train_all(waiting: list[Planned], jobs: int, *, wait: bool) -> dict[str, str
                 return failures
             if not running and not told:
                 names = ", ".join(run.name for run in waiting)
-                print(f"waiting for runs that other processes train: {names}", flush=True)
+                print(f"waiting for runs of other processes: {names}", flush=True)
                 told = True
             time.sleep(0.1)
             for slot, job in list(running.items()):
@@ -132,7 +132,7 @@ def train_all(waiting: list[Planned], jobs: int, *, wait: bool) -> dict[str, str
 
 
 def begin_next(waiting: list[Planned], environment: dict[str, str]) -> Job | None:
-    """Begin the first run that no other process trains; take it off the list, and those that are complete by now."""
+    """Begin the first run that no other process trains; remove it and the runs completed since from the list."""
     for run in list(waiting):
         with ExitStack() as claim:
             try:
@@ -147,7 +147,7 @@ def begin_next(waiting: list[Planned], environment: dict[str, str]) -> Job | Non
 
 
 def describe_end(job: Job, waiting: list[Planned], failures: dict[str, str]) -> str:
-    """Return how a run ended; a failure is noted, and a run that another process has locked waits again."""
+    """Return the outcome of a run; record a failure, and queue a run again that another process has locked."""
     run, process = job.run, job.process
     if process.status == 0 and (summary := read_summary(run.folder)) is not None:
         return f"ends with test top-1 {summary['test_top1']:.2f} %"
@@ -159,10 +159,10 @@ def describe_end(job: Job, waiting: list[Planned], failures: dict[str, str]) -> 
 
 
 def collect(runs: list[Planned]) -> list[Row]:
-    """Return the complete runs, those that differ by the seed alone in one row.
+    """Return the complete runs, in one row those that differ only in the seed.
 
     Raises:
-        UserError: If a file of a run is not what it wrote.
+        UserError: If a file of a run has changed since the run wrote it.
     """
     rows: dict[str, Row] = {}
     for run in runs:
@@ -177,7 +177,7 @@ def collect(runs: list[Planned]) -> list[Row]:
 
 
 def write_comparison(output: Path, title: str, runs: list[Planned]) -> None:
-    """Write the tables and the pictures of what is complete, and print the table."""
+    """Write the tables and the pictures of the complete runs, and print the table."""
     rows = collect(runs)
     if not rows:
         return

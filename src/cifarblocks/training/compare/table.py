@@ -1,4 +1,4 @@
-"""Tables of several runs, as Markdown and CSV: a row for those that differ by the seed alone."""
+"""Tables of several runs, as Markdown and CSV: one row for runs that differ only in the seed."""
 
 import csv
 import io
@@ -12,11 +12,11 @@ from cifarblocks import models
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ by the seed alone.
+    """Runs that differ only in the seed.
 
     Attributes:
-        label: what sets them apart from the others.
-        summaries: what summary.json says of each.
+        label: the values that differ from the other rows.
+        summaries: content of summary.json of each.
         histories: the lines of metrics.jsonl of each.
     """
 
@@ -25,7 +25,7 @@ class Row:
     histories: list[list[dict[str, Any]]]
 
     def values(self, key: str) -> list[float]:
-        """Return a number of each run's summary, where it has one."""
+        """Return a number from the summary of each run that has it."""
         return [summary[key] for summary in self.summaries if summary[key] is not None]
 
     @property
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def selecting(self) -> float:
-        """Top-1 to choose rows by: on the validation images, or on the test images where there are none."""
+        """Top-1 for choosing rows: on the validation images, or on the test images without validation images."""
         return mean(self.values("validation_top1") or self.values("test_top1"))
 
     @property
@@ -45,14 +45,14 @@ class Row:
 
     @property
     def family(self) -> str:
-        """File of cifarblocks.models that the model comes from; an ablation has that of its network."""
+        """Module of cifarblocks.models that defines the model; an ablation has that of its network."""
         module = getattr(getattr(models, self.summaries[0]["model"], None), "__module__", "")
         family = module.partition("cifarblocks.models.")[2] or "other"
         return "resnet" if family == "ablations" else family
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]:
-    """Return the mean and, from two values on, the standard deviation of a sample.
+    """Return the mean of a sample and, for at least two values, the standard deviation.
 
     >>> mean_and_deviation([1.0, 3.0]), mean_and_deviation([2.0]), mean_and_deviation([])
     ((2.0, 1.4142135623730951), (2.0, None), (None, None))
@@ -78,7 +78,7 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 
 
 def markdown_table(title: str, rows: list[Row], missing: list[str]) -> str:
-    """Return the table as Markdown, with the machine, the data and the runs that are missing."""
+    """Return the table as Markdown, with the machine, the data and the missing runs."""
     header = ["run", "test top-1", "validation top-1", "seeds", "epochs", "parameters", "multiply-adds", "seconds"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in ranked(rows):
@@ -120,7 +120,7 @@ def distinct(texts: Iterable[str]) -> str:
 
 
 def csv_table(rows: list[Row]) -> str:
-    """Return the same numbers as CSV, all digits kept."""
+    """Return the same numbers as CSV, with all digits."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     measured = ("test_top1", "validation_top1", "seconds")

@@ -1,4 +1,4 @@
-"""A trial of a study: training with the values that it chose, watched and cut short."""
+"""A trial of a study: training with its values, watched and pruned."""
 
 import math
 import time
@@ -20,10 +20,10 @@ WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse tha
 
 
 def try_values(study: Study, trial: Trial, folder: Path, arguments: list[str], patience: int) -> str:
-    """Train with the values of a trial, and tell the study what came out: the same in words.
+    """Train with the values of a trial, report the result to the study, and return it in words.
 
     Raises:
-        UserError: if cifarblocks train finds that it cannot work, but not because of how the values go together.
+        UserError: if cifarblocks train refuses the command line for another reason than a combination of values.
     """
     name = trial.user_attrs["folder"]
     values = {key: readable(value) for key, value in trial.params.items()}
@@ -54,7 +54,7 @@ def try_values(study: Study, trial: Trial, folder: Path, arguments: list[str], p
 
 
 def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
-    """Report each epoch to the study's pruner until the process has ended, or ought to: why it is over."""
+    """Report each epoch to the study's pruner until the process ends or should end; return the reason."""
     reported = 0
     while True:
         status = process.status  # before the metrics are read, so that none is missed
@@ -75,7 +75,7 @@ def validated(run: Path) -> list[dict[str, Any]]:
     """Return the epochs of a trial so far.
 
     Raises:
-        UserError: If one of them has no validation loss: training did not write that.
+        UserError: If one of them has no validation loss, which training always writes.
     """
     metrics = read_metrics(run)
     if any(line["validation_loss"] is None for line in metrics):
@@ -98,6 +98,6 @@ def finite_losses(metrics: list[dict[str, Any]]) -> list[float]:
 
 
 def remove_weights(run: Path) -> None:
-    """Remove the weights and checkpoints of a trial, which nobody needs; metrics and configuration stay."""
+    """Remove the weights and checkpoints of a trial; metrics and configuration stay."""
     for name in (CHECKPOINT, PREVIOUS, DAMAGED, *WEIGHTS):
         (run / name).unlink(missing_ok=True)

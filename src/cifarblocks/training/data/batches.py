@@ -1,7 +1,7 @@
 """From images to batches: cropped, mirrored, erased and normalised, all images of a batch at once.
 
-What is done to an image depends on (seed, epoch, index) alone: each epoch draws one table of random numbers, a row for
-each image, on the CPU. So one process and many, a CPU and a GPU, a first run and a resumed one see the same images.
+The augmentation of an image depends only on (seed, epoch, index). Each epoch draws one table of random numbers on the
+CPU, a row for each image. So a resumed run, other devices and other numbers of processes see the same images.
 """
 
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ class Augmentation:
     """Augmentation of training images.
 
     Attributes:
-        mirror: mirror one half of the images, in the next epoch the other half.
+        mirror: mirror one half of the images in an epoch, and the other half in the next.
         shift: crop from the image padded by reflection with this share of its height and width on each side.
         erasing: probability of erasing a rectangle.
-        policy: what is done to each image after that, such as RandAugment, and before it is erased.
-        mixing: how the images of a batch are mixed with each other, at last.
+        policy: augmentation of each image between the crop and the erasing, such as RandAugment.
+        mixing: mixing of the images of a batch, the last step.
     """
 
     mirror: bool
@@ -62,16 +62,16 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """All batches of a run, made of images: this process's share of each.
+    """All batches of a run, made of images: the share of this process.
 
     Attributes:
-        training: The images to train on, on the device.
-        validation: The images to select with, on the device; none where all are trained on.
-        test: The images to test with.
-        normalise: What turns pixels into numbers.
-        augmentation: What is done to a training image.
+        training: The training images, on the device.
+        validation: The validation images, on the device; none with --final.
+        test: The test images.
+        normalise: Normalisation of the pixels.
+        augmentation: Augmentation of the training images.
         batch_size: Images of the global batch.
-        seed: Of the run.
+        seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
     """
@@ -88,17 +88,17 @@ class ImageBatches:
 
     @property
     def steps(self) -> int:
-        """Whole batches in an epoch; what is left over after them waits for another epoch's order."""
+        """Number of whole batches in an epoch; the images left over are in other epochs, whose order differs."""
         return len(self.training) // self.batch_size
 
     def of_epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield the training batches of an epoch, from some step on."""
+        """Yield the training batches of an epoch, from a step on."""
         share = (self.rank, self.world_size, first_step)
         settings = (self.normalise, self.augmentation, self.batch_size, self.seed, epoch)
         return training_batches(self.training, *settings, *share)
 
     def of_images(self, images: Any) -> Iterator[Batch]:
-        """Yield some images as they are, each once over all processes."""
+        """Yield images without augmentation, each once over all processes."""
         images = images.to(self.training.labels.device)
         return evaluation_batches(images, self.normalise, self.rank, self.world_size)
 
@@ -108,7 +108,7 @@ class Features:
     """Inputs of the last layer for some images.
 
     Attributes:
-        values: (views, n, features): of the images as they are and, if there is a second view, mirrored.
+        values: (views, n, features): features of the images and, if there is a second view, of their mirror images.
         labels: (n,)
     """
 
@@ -128,11 +128,11 @@ class FeatureBatches:
     """All batches of a run, made of features.
 
     Attributes:
-        training: Features to train on.
-        validation: Features to select with; none where all are trained on.
-        test: Features to test with; none with --no-test.
+        training: Features of the training images.
+        validation: Features of the validation images; none with --final.
+        test: Features of the test images; none with --no-test.
         batch_size: Images of a batch.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     training: Features
@@ -156,7 +156,7 @@ class FeatureBatches:
             yield values[views[indices], indices], labels[indices]
 
     def of_images(self, images: Any) -> Iterator[Batch]:
-        """Yield the features of some images as they are, all at once."""
+        """Yield the features of images without augmentation, all in one batch."""
         yield images.values[0], images.labels
 
 
@@ -178,20 +178,20 @@ def training_batches(
 
     Args:
         images: the images, on the device.
-        normalise: what turns pixels into numbers.
-        augmentation: what is done to each image.
-        batch_size: of the global batch; process `rank` of `world_size` gets its share, the same to within one image.
-        seed: of the run.
+        normalise: normalisation of the pixels.
+        augmentation: augmentation of each image.
+        batch_size: size of the global batch; the shares of the processes differ by at most one image.
+        seed: seed of the run.
         epoch: number of the epoch.
         rank: number of this process.
         world_size: number of processes.
-        first_step: how many of the epoch's batches are left out, because they have been seen.
+        first_step: number of batches of the epoch to skip, because the run has seen them.
     """
     device = images.labels.device
     n, h, w, _ = images.pixels.shape
     order = torch.randperm(n, generator=random_stream("order", seed, epoch)).to(device)
     draws = torch.rand(n, 8, generator=random_stream("augmentation", seed, epoch))
-    # Each image is mirrored in every other epoch, beginning by chance: alternating flip, arXiv 2404.00498.
+    # Each image is mirrored in every other epoch, from a random one on: alternating flip, arXiv 2404.00498.
     draws[:, 2] = (torch.rand(n, generator=random_stream("mirror", seed)) + epoch / 2) % 1
     draws = draws.to(device)
     seeds = torch.randint(2**62, (n,), generator=random_stream("policy", seed, epoch))
@@ -213,12 +213,12 @@ def training_batches(
         indices = order[step * batch_size : (step + 1) * batch_size]
         batch = load(indices[rank::world_size])
         mix = augmentation.mixing and draw_mix(augmentation.mixing, batch_size, h, w, (seed, epoch, step))
-        # An image's partner may be in another process's share: it is loaded here once more.
+        # The partner of an image may be in another process's share, so it is loaded here again.
         yield mix(batch, load(indices[mix.partners.to(device)][rank::world_size])) if mix else batch
 
 
 def source_pixels(drawn: Tensor, augmentation: Augmentation, h: int, w: int) -> tuple[Tensor, Tensor]:
-    """Return the row (b, h) and the column (b, w) of the image that each of the crop is taken from."""
+    """Return the source row (b, h) and column (b, w) in the image of each row and column of the crop."""
     down, right, mirrored = drawn[:, 0:1], drawn[:, 1:2], drawn[:, 2:3] < 0.5
 
     def taken(draw: Tensor, places: Tensor, size: int) -> Tensor:
@@ -235,7 +235,8 @@ def source_pixels(drawn: Tensor, augmentation: Augmentation, h: int, w: int) -> 
 def erased_pixels(drawn: Tensor, probability: float, h: int, w: int) -> Tensor:
     """Return (b, h, w), true in a random rectangle of some images: random erasing, https://arxiv.org/abs/1708.04896.
 
-    Area from 2 to 33 % of the image and aspect ratio from 0.3 to 3.3, as there; a side is cut at the image's.
+    The area is 2 to 33 % of the image and the aspect ratio 0.3 to 3.3, as in the paper.
+    Each side is at most that of the image.
     """
     chosen, area, ratio, down, right = drawn[:, 3:8].T.unsqueeze(2)
     area = (0.02 + 0.31 * area) * (h * w)
@@ -253,7 +254,7 @@ def erased_pixels(drawn: Tensor, probability: float, h: int, w: int) -> Tensor:
 def evaluation_batches(
     images: Images, normalise: Normalisation, rank: int = 0, world_size: int = 1, batch_size: int = 500
 ) -> Iterator[Batch]:
-    """Yield every image once, as it is; process `rank` of `world_size` gets its share, equal to within one image."""
+    """Yield every image once, without augmentation; the shares of the processes differ by at most one image."""
     own = torch.arange(len(images), device=images.labels.device)[rank::world_size]
     for start in range(0, len(own), batch_size):
         indices = own[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""Tensors that were computed once: a file of them is what was written, or it is computed again."""
+"""Cache of computed tensors: a file is read unchanged, or computed again."""
 
 import hashlib
 import sys
@@ -16,9 +16,9 @@ from cifarblocks.training.output import one_line
 
 
 def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write the tensors, atomically, with a hash of them."""
+    """Write the tensors and their hash, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # An error of torch's here, because safetensors copies them twice and panics or aborts where memory ends.
+    # Allocated here for torch's error: safetensors copies the tensors twice and panics or aborts without memory.
     torch.empty(2 * sum(tensor.nbytes for tensor in tensors.values()), dtype=torch.uint8)
     write_atomically(path, save(tensors, metadata={"sha256": hash_tensors(tensors)}))
 
@@ -28,8 +28,8 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
 
     Args:
         path: the file.
-        names: of its tensors, in the order in which they were written.
-        remedy: what is done again where it cannot be used: decoding, computing.
+        names: names of its tensors, in the order of writing.
+        remedy: work that is repeated if the file cannot be used: decoding, computing.
     """
     if not path.exists():
         return None
@@ -37,7 +37,7 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
         with reading(path, f"used, {remedy} again"), safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in names}
             if hash_tensors(tensors) != (file.metadata() or {}).get("sha256"):
-                raise ValueError("its content is not what was written")
+                raise ValueError("its content has changed since it was written")
             return tensors
     except ValueError as error:
         print(one_line(f"cache {error}"), file=sys.stderr)
@@ -45,7 +45,7 @@ def read_cache(path: Path, names: Sequence[str], remedy: str) -> dict[str, Tenso
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
-    """Return a hash of names, shapes and every number, in their order."""
+    """Return a hash of names, shapes and numbers, in order."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""A data set of small images is uint8 tensors: the digits, those that torchvision reads, or a folder of image files."""
+"""Data sets of small images, as uint8 tensors: the digits, the sets that torchvision reads, folders of images."""
 
 import hashlib
 import math
@@ -28,7 +28,7 @@ class Images:
     """Images and their labels.
 
     Attributes:
-        pixels: (n, h, w, 3) uint8, one image after the other as they lie in a file.
+        pixels: (n, h, w, 3) uint8.
         labels: (n,) int64.
     """
 
@@ -51,7 +51,7 @@ class Images:
 
 @dataclass(frozen=True, repr=False)
 class DataSet:
-    """Training and test images, the names of the classes, and whether a mirrored image is still one of its class."""
+    """Training and test images, the names of the classes, and a flag: a mirrored image keeps its class."""
 
     name: str
     train: Images
@@ -76,7 +76,7 @@ class DataSet:
         n = self.train.pixels[..., 0].numel()
         means, deviations = [], []
         for channel in self.train.pixels.unbind(-1):
-            # In whole numbers, so that every processor gets the same bits: a run goes on where others rounded.
+            # In whole numbers, so that every processor gets the same bits and a run can be resumed on another machine.
             counts = list(enumerate(torch.bincount(channel.flatten().int()).tolist()))
             total = sum(value * count for value, count in counts)
             squares = sum(value**2 * count for value, count in counts)
@@ -105,12 +105,12 @@ def load_data(source: str, directory: Path, image_size: int | None = None) -> Da
 
     Args:
         source: A name of a data set, or the path of a folder.
-        directory: Where data sets are, or are downloaded to, and where decoded folders are cached.
+        directory: Folder of the data sets, of downloads, and of the cache of decoded folders.
         image_size: Height and width that every image is resized to. Default: as `load_folder` says; those of data sets
             stay as they are.
 
     Raises:
-        UserError: if there is no such source, or what it names cannot be used.
+        UserError: If there is no such source, or its files cannot be used.
     """
     source = find_source(source)
     path = source.removeprefix("folder:")
@@ -146,7 +146,7 @@ def resized(data: DataSet, image_size: int | None) -> DataSet:
 
 
 def load_digits() -> DataSet:
-    """Load the scanned digits of the package, enlarged from 8×8 to 32×32, their grey value in each channel."""
+    """Load the scanned digits of the package, enlarged from 8×8 to 32×32, the grey value in each channel."""
     tensors = load_file(DIGITS)
 
     def part(name: str) -> Images:
@@ -171,7 +171,7 @@ def load_torchvision(source: str, directory: Path) -> DataSet:
 
     published = TORCHVISION[source]
     reader, files = getattr(datasets, published.reader), [directory / file for file in published.files]
-    for path in (*files, *(file.with_suffix("") for file in files)):  # .gz, and what it is unpacked to
+    for path in (*files, *(file.with_suffix("") for file in files)):  # .gz, and the unpacked file
         if path.exists() and not path.is_file():  # torchvision would open it to write
             raise UserError(f"--data {source}: {path} is not a file; remove it")
     try:
@@ -194,12 +194,12 @@ def load_torchvision(source: str, directory: Path) -> DataSet:
 
 
 def count_held_out(images: int) -> int:
-    """Return how many of so many training images become validation images: 5,000, or a tenth of a small set."""
+    """Return the number of validation images to hold out of the training images: 5,000, or a tenth of a small set."""
     return min(5000, images // 10)
 
 
 def hold_out(images: Images, generator: torch.Generator) -> tuple[Images, Images]:
-    """Split images into those to train on and those to select with."""
+    """Split images into training images and validation images."""
     held_out = drawn(images.labels, count_held_out(len(images)), generator)
     return images[~held_out], images[held_out]
 
@@ -210,7 +210,7 @@ def share_of(images: Images, share: float, generator: torch.Generator) -> Images
 
 
 def drawn(labels: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-    """Draw so many images, the same share of each class up to one image: (n,), true for those."""
+    """Draw a number of images, the same share of each class up to one image: (n,), true for the images drawn."""
     order = torch.randperm(len(labels), generator=generator)
     # Walk through the classes, each in random order: every (n / wanted)-th image on that walk is drawn.
     walk = order[torch.argsort(labels[order], stable=True)]

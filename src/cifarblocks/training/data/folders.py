@@ -32,8 +32,8 @@ Part = tuple[Tensor, Tensor]  # (n, h, w, 3) uint8 pixels, (n,) int64 labels
 Files = dict[str, list[tuple[Path, int]]]  # image files of train and test with their labels
 TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 TEST = ("test", "val", "valid", "validation")  # names of the folder to test with; the first that is there is taken
-TEST_SHARE = 5  # one image of so many is for testing where there is no such folder
-RESIZED = 64  # height and width of images of several sizes, or with a side of more than
+TEST_SHARE = 5  # one image in this many is for testing if there is no such folder
+RESIZED = 64  # height and width that images of several sizes, or larger than LARGEST, are resized to
 LARGEST = 256
 NAMED = 10  # of the images that cannot be read
 
@@ -43,12 +43,12 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
 
     A class is a folder in `root`/train and in `root`/test, or in one of the other names of `TEST`. Without such a
     folder, a fifth of each class is split off for testing, the same at every call. Without `root`/train the classes are
-    the folders in `root`. What is hidden or is no image by its name is left out. Lines on stderr say what was left out,
-    split off and resized.
+    the folders in `root`. Hidden files and files not named as images are skipped. Lines on stderr report the files
+    skipped, the split and the resizing.
 
     Args:
         root: The folder.
-        cache: Where the decoded images are kept, under a name made of every file's path and content.
+        cache: Folder of the decoded images, in a file named by a hash of every path and content.
         image_size: Height and width of every image. Default: their own; 64 if they have several sizes, or a side of
             more than 256.
 
@@ -71,7 +71,7 @@ def load_folder(root: Path, cache: Path, image_size: int | None = None) -> tuple
 
 
 def _name_unreadable(files: Files, first: str) -> str:
-    """Return why an image cannot be used, with the other images that cannot be read: all are mended at once."""
+    """Return why an image cannot be used, and name the other unreadable images, so that all can be mended at once."""
     others = []
     for path, _ in progress(files["train"] + files["test"], "reading", "image"):
         try:
@@ -88,7 +88,7 @@ def _tell(sentence: str) -> None:
 
 
 def _list_files(root: Path, skipped: list[Path]) -> tuple[list[str], Files]:
-    """Return the classes and the image files of each part; add to `skipped` what else is there."""
+    """Return the classes and the image files of each part; add all other files to `skipped`."""
     train, test = _find_parts(root)
     classes = _list_classes(train, skipped)
     if test is not None:
@@ -111,9 +111,9 @@ def _list_files(root: Path, skipped: list[Path]) -> tuple[list[str], Files]:
 
 
 def _find_parts(root: Path) -> tuple[Path, Path | None]:
-    """Return the folders of the classes to train on and to test with; None to split the first.
+    """Return the folder of the training classes and that of the test classes, or None to split the first.
 
-    A folder train with images in it, beside other folders, is a class.
+    A folder "train" that holds images and has siblings is a class.
     """
     if not os.path.isdir(root):  # Path.is_dir raises an OSError for a name that is too long
         raise UserError(f"--data folder:{root}: there is no such folder{near_names(str(root))}")
@@ -122,7 +122,7 @@ def _find_parts(root: Path) -> tuple[Path, Path | None]:
     if "train" in names and (names <= parts or _folder_names(root / "train")):
         return root / "train", tests[0] if tests else None
     if tests and names <= parts:
-        raise UserError(f"--data folder:{root} must have a folder {root / 'train'} beside {tests[0]}")
+        raise UserError(f"--data folder:{root} needs a folder {root / 'train'} next to {tests[0]}")
     return root, None
 
 
@@ -131,9 +131,9 @@ def _folder_names(folder: Path) -> set[str]:
 
 
 def _split(folder: Path, images: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the images of a class to train on and to test with, whatever the seed of the run."""
+    """Split the images of a class into training and test images, independent of the run's seed."""
     if len(images) < 2:
-        raise UserError(f"class folder {folder} has 1 image and needs 2: one to train on and one to test with")
+        raise UserError(f"class folder {folder} has 1 image and needs 2, one for training and one for testing")
     order = torch.randperm(len(images), generator=random_stream("test images", folder.name))
     tested = set(order[: max(1, round(len(images) / TEST_SHARE))].tolist())
     return (
@@ -166,7 +166,7 @@ def _list_images(folder: Path, skipped: list[Path]) -> list[Path]:
 
 
 def _list_entries(folder: Path, skipped: list[Path]) -> list[Path]:
-    """Return the folders and the files named as images; add to `skipped` what else is there."""
+    """Return the folders and the files named as images; add all other files to `skipped`."""
     kept: list[Path] = []
     for entry in sorted(folder.iterdir()):
         (kept if not is_hidden(entry) and (is_named_as_image(entry) or entry.is_dir()) else skipped).append(entry)

@@ -1,6 +1,6 @@
 """Mixup and CutMix: each image mixed with another of its batch, https://arxiv.org/abs/1710.09412 and 1905.04899.
 
-What is drawn depends on (seed, epoch, step) alone and on the global batch, so any number of processes mixes the same.
+The draws depend only on (seed, epoch, step) and on the global batch, so any number of processes mixes the same images.
 """
 
 import random
@@ -38,8 +38,8 @@ class Mix:
 
     Attributes:
         partners: (b,) which image of the global batch each one is mixed with.
-        share: how much of each image stays, from 0 to 1.
-        box: top, bottom, left, right of what is cut from the partner; None to blend the images.
+        share: share of each image that stays, from 0 to 1.
+        box: top, bottom, left, right of the part cut from the partner; None to blend the images.
         classes: number of classes.
     """
 
@@ -62,7 +62,7 @@ class Mix:
 
 
 def draw_mix(mixing: Mixing, batch_size: int, h: int, w: int, key: tuple[int, int, int]) -> Mix | None:
-    """Draw how the global batch of that (seed, epoch, step) is mixed; None for one that stays as it is."""
+    """Draw the mix of the global batch of that (seed, epoch, step); None for a batch that is not mixed."""
     draw = random.Random(random_stream("mixing", *key).initial_seed())
     if draw.random() >= mixing.probability:
         return None

@@ -39,11 +39,11 @@ def build_policy(name: str) -> Policy | None:
 
 
 def augment_each(pixels: Tensor, policy: Policy, seeds: Tensor) -> Tensor:
-    """Augment each image as its seed says, and leave torch's global generator as it was.
+    """Augment each image by its seed, and restore torch's global generator.
 
     Args:
         pixels: (b, h, w, 3) uint8.
-        policy: what is done to one image.
+        policy: augmentation of one image.
         seeds: (b,) int64, on the CPU.
     """
     generator = torch.default_generator

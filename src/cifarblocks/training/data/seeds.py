@@ -1,4 +1,4 @@
-"""Streams of random numbers that depend on what they are for, and on nothing that was drawn before."""
+"""Streams of random numbers that depend on their purpose, and not on earlier draws."""
 
 import hashlib
 
@@ -6,6 +6,6 @@ import torch
 
 
 def random_stream(*key: object) -> torch.Generator:
-    """Return a generator of random numbers on the CPU that depends on the key alone."""
+    """Return a generator of random numbers on the CPU that depends only on the key."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

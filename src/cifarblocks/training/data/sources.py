@@ -21,10 +21,10 @@ class Published:
         layout: Axes of the pixels, as einops has them.
         labels: Attribute of the reader with the labels.
         classes: Names of the classes; None for those that the reader has.
-        mirror: True if a mirrored image is still one of its class.
-        url: Where the files are from.
+        mirror: True if a mirrored image keeps its class.
+        url: Address of the files.
         files: Paths of the downloaded files from --data-dir.
-        needs: Package beside torchvision that reads them.
+        needs: Further package that reads the files.
     """
 
     title: str
@@ -100,12 +100,12 @@ SOURCES = f"{', '.join(NAMES)} or the path of a folder"
 
 
 def find_source(text: str) -> str:
-    """Return the name of a data set, or folder:PATH for a folder that is there.
+    """Return the name of a data set, or folder:PATH for a folder that exists.
 
-    A name wins over a folder that is called so.
+    A name wins over a folder of that name.
 
     Args:
-        text: What was given as `--data`.
+        text: Value of `--data`.
 
     Raises:
         UserError: If it is neither; the message suggests near names.
@@ -122,7 +122,7 @@ def find_source(text: str) -> str:
 
 
 def near_names(text: str, names: tuple[str, ...] = ()) -> str:
-    """Return a suggestion of near names, and of near folders beside the path; empty if there are none."""
+    """Return a suggestion of similar names, and of similar folders next to the path; empty if there are none."""
     beside: list[str] = []
     parent = Path(text).parent
     with suppress(OSError, ValueError):

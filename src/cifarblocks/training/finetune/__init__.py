@@ -1,1 +1,1 @@
-"""Training from weights that are there: the whole network, or its last layer."""
+"""Training from existing weights: the whole network, or its last layer."""

@@ -1,8 +1,8 @@
-"""Features, the inputs of a frozen network's last layer: computed once for each image, and kept on disk.
+"""Features, the inputs of a frozen network's last layer: computed once per image and cached on disk.
 
-The images are taken in chunks. A chunk's file has a name made of all that its content depends on: every weight of the
-network, how it is built, how pixels become numbers, the precision, the versions, and the pixels themselves. So whatever
-changes, the old file is not found; and what was interrupted goes on from the last whole chunk.
+The images are taken in chunks. The name of a chunk's file is a hash of everything that its content depends on: weights,
+arguments, normalisation, precision, versions and pixels. So after any change the old file is not found. An interrupted
+computation goes on after the last whole chunk.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Backbone:
 
     Attributes:
         model: the classifier, in eval mode, its last layer taken away.
-        key: a hash of all that the features depend on but the pixels.
+        key: a hash of everything that the features depend on, except the pixels.
         normalise: what turns pixels into numbers.
         autocast: the precision to compute in.
     """
@@ -54,11 +54,11 @@ class Backbone:
 def frozen(
     model: Classifier, built: dict[str, Any], normalise: Normalisation, autocast: torch.autocast
 ) -> Iterator[Backbone]:
-    """Take the last layer away and freeze the rest, dropout and BatchNorm included; put it back at the end.
+    """Remove the last layer and freeze the rest, dropout and BatchNorm included; restore the layer at the end.
 
     Args:
         model: a classifier.
-        built: its name, arguments and precision: networks of the same weights may still compute something else.
+        built: its name, arguments and precision, because networks of the same weights may differ in them.
         normalise: what turns pixels into numbers.
         autocast: the precision to compute in.
     """
@@ -81,15 +81,15 @@ def frozen(
 def compute_features(
     backbone: Backbone, images: Images, directory: Path, name: str, processes: Processes, chunk: int = 2000
 ) -> Tensor:
-    """Return the features of some images, (n, features), from the disk where they are there.
+    """Return the features of images, (n, features), from the cache if they are in it.
 
     Args:
-        backbone: what computes them.
+        backbone: network that computes them.
         images: on the device.
-        directory: where they are kept.
-        name: of these images, for the progress bar.
-        processes: this one.
-        chunk: images in a file.
+        directory: folder of the cache.
+        name: name of the images, for the progress bar.
+        processes: this process.
+        chunk: number of images per file.
     """
     chunks = torch.arange(len(images), device=images.labels.device).split(chunk)
     parts = []

@@ -1,4 +1,4 @@
-"""The last layer alone, trained on features that were computed once: a run with other batches."""
+"""Training of the last layer alone, on features computed once: a run with other batches."""
 
 import time
 from dataclasses import replace
@@ -25,7 +25,7 @@ def prepare_frozen(options: Options, processes: Processes, build: Build) -> Run:
     """Prepare a run as `run.prepare` does, and freeze all but its last layer.
 
     Raises:
-        UserError: If there are several processes, or these options cannot work with these data.
+        UserError: If there are several processes, or the options cannot work with the data.
     """
     if processes.world_size > 1:
         raise UserError(f"--freeze trains one layer in one process, got {processes.world_size} of torchrun")
@@ -33,7 +33,7 @@ def prepare_frozen(options: Options, processes: Processes, build: Build) -> Run:
 
 
 def freeze(run: Run) -> Run:
-    """Return the run with features in place of images, and the last layer alone to train."""
+    """Return the run with features in place of images, which trains only the last layer."""
     assert isinstance(run.batches, ImageBatches)
     options, data, model, began = run.options, run.data, run.state.model, time.perf_counter()
     directory = options.data_dir / "cache" / "features"

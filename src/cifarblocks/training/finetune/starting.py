@@ -1,4 +1,4 @@
-"""First weights from a file: those of an earlier run, or what timm or torchvision published."""
+"""First weights from a file: of an earlier run, or published by timm or torchvision."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,9 @@ class Start:
     card: Card | None
 
     def arguments(self) -> list[str]:
-        """Return the options that build the same network and normalise images as it knows them.
+        """Return the options that build the same network with the same normalisation.
 
-        Published weights do not say how: the mean and standard deviation of their source are taken.
+        Published weights do not record a normalisation, so they get the mean and standard deviation of their source.
         """
         mean, std = (self.card.mean, self.card.std) if self.card else NORMALISATIONS[str(self.source)]
         thrice = 3 // len(mean)  # one number for grey images
@@ -59,8 +59,8 @@ class Start:
     def build(self, name: str, given: dict[str, Any], data: DataSet) -> tuple[Classifier, dict[str, Any]]:
         """Return the classifier for some data with these weights, and the arguments that it was built with.
 
-        The last layer is kept where the file names the same classes, and new where it does not. Positions and tables
-        made for images of another size are resized.
+        The last layer is kept if the file names the same classes, and new otherwise. Positions and tables for images of
+        another size are resized.
 
         Raises:
             UserError: If a tensor is missing, left over, of another shape or not finite; it names the first.
@@ -80,7 +80,7 @@ class Start:
         return self.card is not None and self.card.classes == data.classes
 
     def describe(self, data: DataSet) -> str:
-        """Return what a run starts from, human-readable."""
+        """Return a description of the weights that a run starts from, human-readable."""
         where = f"weights of {self.source}"
         if self.card:
             height, width = self.card.image_size
@@ -93,12 +93,12 @@ def read_start(path: Path, source: str | None = None) -> Start:
     """Read the weights to start from.
 
     Args:
-        path: A safetensors file, a run folder or a name of the package; for a source, a file of a state dict that
-            `torch.load` may read too.
+        path: A safetensors file, a run folder or a name of the package. With a source also a state dict of
+            `torch.save`.
         source: The source that published them, e.g. timm; None if cifarblocks train wrote them.
 
     Raises:
-        UserError: If the file cannot be read, or is not what it should be.
+        UserError: If the file cannot be read, or is of another kind.
     """
     if source is not None and is_own(path):
         raise UserError(f"--source {source}: cifarblocks train wrote --weights {path}; leave out --source and --model")

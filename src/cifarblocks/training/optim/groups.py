@@ -1,4 +1,4 @@
-"""The optimizer and its groups of parameters: what decays, and at which share of the learning rate each learns."""
+"""The optimizer and its groups of parameters, each with its weight decay and its share of the learning rate."""
 
 from collections.abc import Collection
 from typing import Any
@@ -8,7 +8,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from cifarblocks.training.optim.muon import MUON_SHARES, Muon, MuonAdamW
 
-# Parameters that say where something is, whatever their shape: weight decay would pull places together.
+# Parameters that encode positions, of any shape: weight decay would pull the positions together.
 UNDECAYED_NAMES = frozenset({"relative_bias", "positions", "token"})
 
 
@@ -23,14 +23,14 @@ def parameter_groups(
 
     Args:
         model: the model.
-        weight_decay: of what decays.
-        layer_decay: the share of the learning rate at which a block learns, of that of the block after it; the stem
-            stands before the first block, the head after the last (https://arxiv.org/abs/2106.08254).
-        orthogonal: names of parameters that Muon moves; they have groups of their own.
-        orthogonal_share: the share of the learning rate at which it moves them.
+        weight_decay: weight decay of convolutions and matrices.
+        layer_decay: learning rate of a block as a share of the next block's rate (https://arxiv.org/abs/2106.08254).
+            The stem counts as the block before the first, the head as the block after the last.
+        orthogonal: names of parameters that Muon updates; they have groups of their own.
+        orthogonal_share: their share of the learning rate.
 
     Returns:
-        Groups of an optimiser, each with the "scale" of its learning rate, and whether Muon moves it.
+        Groups of an optimizer, each with the "scale" of its learning rate, and "orthogonal" for Muon.
     """
     depths = block_depths(model) if layer_decay < 1 else {}
     deepest = max(depths.values(), default=0)
@@ -50,7 +50,7 @@ def parameter_groups(
 
 
 def filters_without_biases(model: nn.Module) -> list[str]:
-    """Names of what Muon moves: filters over all channels, without a bias beside them, for as a rule a norm follows."""
+    """Names of the parameters for Muon with SGD: filters over all channels without a bias, which a norm follows."""
     return [
         f"{name}.weight"
         for name, layer in model.named_modules()
@@ -59,7 +59,7 @@ def filters_without_biases(model: nn.Module) -> list[str]:
 
 
 def hidden_matrices(model: nn.Module) -> list[str]:
-    """Names of what Muon moves beside AdamW: matrices and filters over all channels, between the stem and the head."""
+    """Names of the parameters for Muon with AdamW: matrices and ungrouped filters between the stem and the head."""
     return [
         f"{name}.weight"
         for name, layer in model.named_modules()
@@ -80,7 +80,7 @@ def block_depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
-# What Muon moves beside SGD and beside AdamW.
+# The parameters that Muon updates, with SGD and with AdamW for the others.
 ORTHOGONAL = {"muon": filters_without_biases, "muon_adamw": hidden_matrices}
 
 
@@ -104,7 +104,7 @@ def build_optimizer(
 
 
 def memory_names(optimizer: Optimizer, group: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of what an optimizer remembers of each parameter of one of its groups."""
+    """Return the names of an optimizer's state for each parameter of a group."""
     if not isinstance(optimizer, AdamW):
         return ("momentum_buffer",)
     return ("momentum_buffer", "step") if group.get("orthogonal") else ("step", "exp_avg", "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""A command line: a parser and readers of values that say what is wrong in one sentence."""
+"""A command line: a parser and readers of values, with one-sentence errors."""
 
 import argparse
 import ast
@@ -23,17 +23,17 @@ OURS = {
     "--reprob": "--erasing",
 }
 WEIGHTS = "a file or run folder of `cifarblocks train`, or a name that `cifarblocks list --weights` prints"
-MOST = 1e6  # of a number without another bound: what is made of it in float32 stays finite
+MOST = 1e6  # bound of numbers without another, so that results in float32 stay finite
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser that says what is wrong in one sentence, once for all processes, and exits with status 2.
+    """Parser that prints a one-sentence error, once for all processes, and exits with status 2.
 
     Args:
         program: The command.
         description: The first paragraphs of the help.
-        about: What stands before each sentence.
-        usage: What follows the command in the first line of the help; by default every option.
+        about: Text in front of each error.
+        usage: Text after the command in the first line of the help; by default every option.
     """
 
     def __init__(self, program: str, description: str | None = None, about: str = "", usage: str | None = None) -> None:
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         self.typed: list[str] = []
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Read a command line; a value that is empty, such as a variable of a shell that is not set, is refused."""
+        """Read a command line; refuse an empty value, such as an unset variable of a shell."""
         self.typed = arguments = sys.argv[1:] if args is None else list(args)
         option = ""
         for argument in arguments:
@@ -69,11 +69,11 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print the help; argparse itself would pass over an output that cannot be written."""
+        """Print the help; argparse would ignore an output that cannot be written."""
         print(message, end="", file=file)
 
     def error(self, message: str) -> NoReturn:
-        """Print the sentence, with what may help, and leave."""
+        """Print the error with a suggestion, and exit."""
         _, unrecognized, rest = message.partition("unrecognized arguments: ")
         _, missing, required = message.partition("are required: ")
         hint = self._meant(rest.split(" ")[0]) if unrecognized else ""
@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def _meant(self, typed: str) -> str:
-        """Return what was meant by an argument that is unknown; empty if it is near to nothing."""
+        """Return a suggestion for an unknown argument; empty if none is near."""
         known = self._option_string_actions
         near = nearest(typed, known) if typed.startswith("-") else None
         if "--data" in known and os.path.isdir(typed):
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean {near}?" if near else ""
 
     def _explained(self, missing: Sequence[str]) -> str:
-        """Return which misspelt options are near to those that are missing or, without one, what these are."""
+        """Return suggestions of misspelt options for missing ones or, without any, the help of the missing ones."""
         unknown = [typed for typed in self.typed if typed.startswith("--") and typed not in self._option_string_actions]
         misspelt = [(near, typed) for typed in unknown if (near := nearest(typed, missing))]
         if misspelt:
@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def nearest(typed: str, options: Iterable[str]) -> str | None:
-    """Return the option that is nearest to what was typed: timm's word for it, one that begins alike or is similar.
+    """Return the option nearest to an argument: the one of timm's name, one with the same beginning or a similar one.
 
     >>> nearest("--lr-rate", ["--accelerate", "--lr"]), nearest("--optimiser", ["--optimizer"])
     ('--lr', '--optimizer')
@@ -119,7 +119,7 @@ def nearest(typed: str, options: Iterable[str]) -> str | None:
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; the value is a Python literal if it reads as one, else a string.
+    """Read NAME=VALUE; a value that is not a Python literal is a string.
 
     >>> named_value("kernel_size=5"), named_value("shortcut=A")
     (('kernel_size', 5), ('shortcut', 'A'))
@@ -134,13 +134,13 @@ def named_value(text: str) -> tuple[str, Any]:
 
 
 def new_path(text: str) -> Path:
-    r"""Read a path to write to: text, for libraries take no other bytes in the names of weights and metrics.
+    r"""Read a path to write to, which must be text: libraries accept no other bytes in the names of files.
 
     >>> new_path("caf\udcff")
     Traceback (most recent call last):
     argparse.ArgumentTypeError: must be utf-8, the encoding of the locale, got 'caf\udcff'
     """
-    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):  # what Python makes of bytes that it cannot decode
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):  # Python's stand-ins for bytes that it cannot decode
         raise argparse.ArgumentTypeError(
             f"must be {sys.getfilesystemencoding()}, the encoding of the locale, got {text!r}"
         )
@@ -148,7 +148,7 @@ def new_path(text: str) -> Path:
 
 
 def folder_name(text: str) -> str:
-    """Read the name of one folder, which cannot lead to another place.
+    """Read the name of one folder, without separators or "..".
 
     >>> folder_name("first")
     'first'

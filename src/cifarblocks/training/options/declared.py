@@ -1,4 +1,4 @@
-"""The options of a run: each is declared once, and the parser, the recipes and the records are made from that."""
+"""The options of a run, each declared once; the parser, the recipes and the records are made from them."""
 
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Collection
@@ -34,12 +34,12 @@ def option(
 
     Args:
         kind: run, data, recipe, begun, place or upkeep.
-        default: Its value if neither the command line nor the recipe says one; None if that is left open.
+        default: Its value without one on the command line or in the recipe; None if it depends on the data.
         help: A line of `--help`; the default follows it, unless the line says it.
-        read: Reader of the value that is typed.
-        group: The heading of `--help` that it stands under; that of the option before, if empty.
-        of_optimizer: True if a recipe's value is for the recipe's optimizer alone.
-        frozen: False if it changes nothing where the last layer is trained on features.
+        read: Reader of the value on the command line.
+        group: Its heading in `--help`. Default: the heading of the option before.
+        of_optimizer: True if a recipe's value is only for the recipe's optimizer.
+        frozen: False if it has no effect with --freeze.
         arguments: Further arguments of argparse's `add_argument`.
     """
     end = "" if "(default" in help or default is None or default is False or default == {} else f" (default: {default})"
@@ -65,52 +65,62 @@ RGB: dict[str, Any] = {"nargs": 3, "metavar": ("R", "G", "B")}
 # ruff: noqa: RUF009 - each default is an option, not a value
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The whole configuration of a run; `options.parse` makes it from a command line."""
+    """The whole configuration of a run, made by `options.parse` from a command line."""
 
     model: str = option("run", "eca_resnet_20", "a name that `cifarblocks list` prints", group="model and run")
     model_argument: dict[str, Any] = option(
         "run", {}, "an argument that `cifarblocks show MODEL` prints, repeatable", named_value, **REPEATED
     )
-    recipe: str = option("run", None, "a recipe of recipes.toml (default: that of the model's family)")
-    seed: int = option("run", 0, "draws initial weights, order and augmentation", integer(0, 2**63 - 1))
-    final: bool = option("run", False, "train on all training images, none are validation images", **FLAG)
+    recipe: str = option("run", None, "a recipe of recipes.toml (default: the one of the model's family)")
+    seed: int = option("run", 0, "seed of initial weights, order and augmentation", integer(0, 2**63 - 1))
+    final: bool = option("run", False, "train on all training images, without validation images", **FLAG)
     share: float = option("run", 1.0, "share of the training images, the same of each class", number(0, 1))
-    no_test: bool = option("place", False, "leave the test images alone; repeat without it to test", **FLAG)
+    no_test: bool = option("place", False, "do not score the test images yet; repeat without it to do so", **FLAG)
 
     data: str = option("data", "digits", f"{SOURCES}; a name wins over a folder", group="data")
-    data_dir: Path = option("upkeep", Path("data"), "holds downloads and decoded folders, not your images", new_path)
-    image_size: int | None = option("data", None, "height and width (default: own, 64 for photos)", integer(1, 4096))
-    mean: list[float] | None = option("run", None, "subtracted (default: of the images)", number(0, 1), **RGB)
-    std: list[float] | None = option("run", None, "divided by (default: of the images)", number(1 / 255, 1), **RGB)
+    data_dir: Path = option(
+        "upkeep", Path("data"), "folder for downloads and decoded images, not your images", new_path
+    )
+    image_size: int | None = option(
+        "data", None, "height and width (default: their own, 64 if they differ)", integer(1, 4096)
+    )
+    mean: list[float] | None = option("run", None, "mean of each channel (default: of the images)", number(0, 1), **RGB)
+    std: list[float] | None = option(
+        "run", None, "standard deviation of each channel (default: of the images)", number(1 / 255, 1), **RGB
+    )
 
     output: Path = option("place", Path("runs"), "the run is written to OUTPUT/MODEL/NAME", new_path, group="files")
     name: str | None = option("place", None, "name of the run (default: the date and time)", folder_name)
-    resume: bool = option("place", False, "go on with the run of that --name, or begin it", **FLAG)
-    checkpoint_steps: int = option("upkeep", 0, "steps between checkpoints (default: 0, one each epoch)", integer(0))
+    resume: bool = option("place", False, "go on with the run --name, or begin it", **FLAG)
+    checkpoint_steps: int = option("upkeep", 0, "steps between checkpoints (default: 0, one per epoch)", integer(0))
     tensorboard: bool = option("upkeep", False, "write the metrics for TensorBoard too", **FLAG)
 
     epochs: int = of_recipe(20, "passes over the training images", integer(1), group="optimization")
-    batch_size: int = of_recipe(64, "global batch size, over all processes; fewer if images are few", integer(1))
+    batch_size: int = of_recipe(64, "global batch size, over all processes; smaller for few images", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
     optimizer: str = of_recipe(
         "sgd", "muon is SGD with Muon for filters, muon_adamw is AdamW with Muon for matrices", choices=OPTIMIZERS
     )
     eps: float | None = of_optimizer(None, "epsilon of adamw (default: 1e-8)", number(0))
     lr: float = of_optimizer(
-        None, "peak per 256 images (default: 0.8, 0.08 without BatchNorm, adamw 0.001, muon_adamw 0.004)", number(0)
+        None,
+        "peak rate per 256 images (default: 0.8, 0.08 without BatchNorm, adamw 0.001, muon_adamw 0.004)",
+        number(0),
     )
-    muon_share: float | None = of_optimizer(None, "rate of orthogonal steps (default: 0.07, beside adamw 1)", number(0))
-    final_lr: float = of_recipe(0.0, "where the cosine ends, per 256 images", number(0))
-    schedule: str = of_recipe("cosine", "after the warm-up", choices=("cosine", "constant"))
-    warmup_epochs: float = of_recipe(None, "linear warm-up (default: 1, or a tenth of under 10 epochs)", number(0))
-    layer_decay: float = of_network(1.0, "rate of a block, as a share of that of the next", number(0, 1))
-    weight_decay: float = of_optimizer(None, "of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10))
+    muon_share: float | None = of_optimizer(None, "rate of orthogonal steps (default: 0.07, with adamw 1)", number(0))
+    final_lr: float = of_recipe(0.0, "rate at the end of the cosine, per 256 images", number(0))
+    schedule: str = of_recipe("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
+    warmup_epochs: float = of_recipe(None, "epochs of warm-up (default: 1, or a tenth of fewer than 10)", number(0))
+    layer_decay: float = of_network(1.0, "rate of a block, as a share of the next block's rate", number(0, 1))
+    weight_decay: float = of_optimizer(
+        None, "weight decay of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10)
+    )
     clip: float = of_recipe(0.0, "largest norm of the gradient (default: 0, not clipped)", number(0))
-    ema: float = of_recipe(0.0, "decay a step of an average of the weights (default: 0, none)", number(0, 1))
+    ema: float = of_recipe(0.0, "decay per step of an average of the weights (default: 0, none)", number(0, 1))
 
-    label_smoothing: float = of_recipe(0.0, "of the one-hot targets", number(0, 1), group="regularisation")
-    drop_path: float | None = of_network(None, "rate of the model (default: the model's)", number(0, 1))
-    dropout: float | None = of_network(None, "rate of the model (default: the model's)", number(0, 1))
+    label_smoothing: float = of_recipe(0.0, "smoothing of the one-hot targets", number(0, 1), group="regularisation")
+    drop_path: float | None = of_network(None, "drop path rate (default: the model's)", number(0, 1))
+    dropout: float | None = of_network(None, "dropout rate (default: the model's)", number(0, 1))
     mirror: bool | None = of_recipe(None, "mirror each image every other epoch (default: not for digits)", **SWITCH)
     shift: float = of_network(0.0, "largest shift of the crop, as a share of the side", number(0, 0.5))
     policy: str = of_network("none", "trivial (TrivialAugmentWide) or rand-N-M (RandAugment)", policy_name)
@@ -119,22 +129,24 @@ class Options:
     cutmix: float = of_network(0.0, "alpha of CutMix, in half of the batches with mixup (default: 0, none)", number(0))
     mix_probability: float = of_network(1.0, "share of the batches that are mixed", number(0, 1))
 
-    teacher: str | None = option("upkeep", None, "weights to learn from: a file or a name", **TEACHER)
+    teacher: str | None = option("upkeep", None, "trained weights to learn from: a file or a name", **TEACHER)
     teacher_weights: str | None = option("begun", None, "")  # a hash of the file, wherever it lies
     distillation: float | None = of_network(None, "share of the teacher in the loss (default: 0.9)", number(0, 1))
-    temperature: float | None = of_network(None, "divides the logits of both (default: 4)", number(0.01, 1000))
+    temperature: float | None = of_network(
+        None, "divides the logits of teacher and student (default: 4)", number(0.01, 1000)
+    )
 
     device: str | None = option(
         "upkeep",
         None,
-        "default: cuda where there is a GPU; CUDA_VISIBLE_DEVICES chooses which",
+        "device (default: cuda if there is a GPU); CUDA_VISIBLE_DEVICES chooses the GPU",
         choices=DEVICES,
         group="hardware",
     )
     precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS)
-    sync_batchnorm: bool = of_network(False, "BatchNorm over the batches of all GPUs", **SWITCH)
+    sync_batchnorm: bool = of_network(False, "compute BatchNorm over all GPUs", **SWITCH)
     gradient_checkpointing: bool = of_network(False, "compute blocks again to save memory", **SWITCH)
-    accelerate: bool | None = of_recipe(None, "cifarblocks.accelerate (default: on a CPU)", **SWITCH)
+    accelerate: bool | None = of_recipe(None, "faster layers with the same weights (default: on a CPU)", **SWITCH)
     compile: bool = of_network(False, "torch.compile, which takes a minute at first", **SWITCH)
 
     # What `cifarblocks finetune` begins from: a hash of the weights, and the library that published them.
@@ -142,7 +154,7 @@ class Options:
     source: str | None = option("begun", None, "")
     freeze: bool = option("begun", False, "")
 
-    # No option: the names of those that were typed. What else is set, the recipe or the defaults say.
+    # No option: the names of the options given. The recipe and the defaults set the others.
     typed: frozenset[str] = frozenset()
 
     @property
@@ -165,7 +177,7 @@ DECLARED = {each.name: each.metadata for each in fields(Options) if each.metadat
 
 
 def add_options(parser: ArgumentParser, kinds: Collection[str]) -> None:
-    """Add the options of some kinds to a parser; those that are not typed are left out of what it gives."""
+    """Add the options of some kinds to a parser; its result leaves out those that are not given."""
     title, groups = "", {}
     for name, told in DECLARED.items():
         title = told["group"] or title
@@ -192,7 +204,7 @@ def shown(name: str) -> dict[str, Any]:
 
 
 def flag(name: str) -> str:
-    """Return an option as it is typed.
+    """Return an option as it is written on the command line.
 
     >>> flag("weight_decay")
     '--weight-decay'

@@ -1,4 +1,4 @@
-"""From a command line to the options of a run: what is typed, what the recipe says, and the defaults."""
+"""From a command line to the options of a run: the values given, then those of the recipe, then the defaults."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,10 +24,10 @@ WEIGHT_DECAYS = {"sgd": 5e-4, "muon": 5e-4, "adamw": 0.05, "muon_adamw": 0.05}
 def read_options(
     arguments: Sequence[str] | None, program: str = "cifarblocks train", description: str | None = None
 ) -> Options:
-    """Read a command line, and fill in what it leaves open.
+    """Read a command line, and fill in the options that it does not give.
 
     Args:
-        arguments: What is typed after the command; None for what was typed.
+        arguments: Arguments after the command. Default: those of this process.
         program: The command, for its help and its errors.
         description: The first paragraphs of the help.
     """
@@ -40,14 +40,14 @@ def read_options(
 
 
 def option_parser(program: str = "cifarblocks train", description: str | None = None) -> Parser:
-    """Return a parser of all options that can be typed, which leaves out those that are not."""
+    """Return a parser of all options; its result leaves out those that are not given."""
     parser = Parser(program, description, usage="[options]")
     add_options(parser, ("run", "data", "recipe", "place", "upkeep"))
     return parser
 
 
 def complete(typed: dict[str, Any]) -> Options:
-    """Return all options, from those that are typed.
+    """Return all options, from those that are given.
 
     Raises:
         UserError: If there is no such recipe or model, or the values do not go together.
@@ -64,13 +64,13 @@ def complete(typed: dict[str, Any]) -> Options:
     )
     network = sketch_model(options.model, options.arguments)
     if options.optimizer in ORTHOGONAL and not ORTHOGONAL[options.optimizer](network):
-        moved = "filters without biases or groups" if options.optimizer == "muon" else "matrices of blocks"
-        raise UserError(f"--optimizer {options.optimizer} moves {moved}, and {options.model} has none")
+        needed = "filters without biases or groups" if options.optimizer == "muon" else "matrices in blocks"
+        raise UserError(f"--optimizer {options.optimizer} needs {needed}, and {options.model} has none")
     return replace(options, lr=default_rate(options.optimizer, network)) if values["lr"] is None else options
 
 
 def read_recipe(name: str | None, model: str, path: Path = RECIPES) -> dict[str, Any]:
-    """Return the values of the named recipe, or of that of the model's family, read as if they were typed."""
+    """Return the values of the named recipe, or of the recipe of the model's family, read as from a command line."""
     recipes, families = load_recipes(path)
     name = recipe_of_family(model, families) if name is None else name
     reader = Parser("cifarblocks train", about=f"recipe {name}: ")
@@ -80,7 +80,7 @@ def read_recipe(name: str | None, model: str, path: Path = RECIPES) -> dict[str,
 
 
 def combine(recipe: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
-    """Put what is typed before what the recipe says, and that before the defaults."""
+    """Merge the values: the command line overrides the recipe, and the recipe overrides the defaults."""
     if typed.get("optimizer", recipe.get("optimizer")) != recipe.get("optimizer"):
         recipe = {name: value for name, value in recipe.items() if not DECLARED[name]["of_optimizer"]}
     if "epochs" in typed and "epochs" in recipe and "warmup_epochs" in recipe:
@@ -97,36 +97,36 @@ def combine(recipe: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
         values["weight_decay"] = WEIGHT_DECAYS[values["optimizer"]]
     if values["warmup_epochs"] is None:
         values["warmup_epochs"] = min(1.0, values["epochs"] / 10)
-    for name in ("drop_path", "dropout"):  # the same thing said in two ways: what is typed wins over the recipe
+    for name in ("drop_path", "dropout"):  # two spellings of one setting: the command line overrides the recipe
         if name in values["model_argument"] and name not in typed:
             values[name] = None
     return values
 
 
 def check(options: Options) -> None:
-    """Refuse values that do not go together, so that there is none that nothing reads."""
+    """Refuse values that contradict each other, and values that would have no effect."""
     arguments = options.model_argument
     refusals = {
         f"--warmup-epochs must be below --epochs {options.epochs}, got {options.warmup_epochs}": (
             options.warmup_epochs >= options.epochs
         ),
         "--resume needs the --name of the run to go on with": options.resume and options.name is None,
-        f"--muon-share {options.muon_share} is of muon, and --optimizer is {options.optimizer}": (
+        f"--muon-share {options.muon_share} needs --optimizer muon or muon_adamw, got {options.optimizer}": (
             options.muon_share is not None and options.optimizer not in MUON_SHARES
         ),
-        f"--eps {options.eps} is of adamw, and --optimizer is {options.optimizer}": (
+        f"--eps {options.eps} needs --optimizer adamw or muon_adamw, got {options.optimizer}": (
             options.eps is not None and options.optimizer not in ("adamw", "muon_adamw")
         ),
-        f"--final-lr {options.final_lr} is where a cosine ends, and --schedule is constant": (
+        f"--final-lr {options.final_lr} needs --schedule cosine, got constant": (
             options.final_lr > 0 and options.schedule == "constant"
         ),
-        f"--mix-probability {options.mix_probability} is of --mixup or --cutmix, and neither is given": (
+        f"--mix-probability {options.mix_probability} needs --mixup or --cutmix": (
             options.mix_probability < 1 and not (options.mixup or options.cutmix)
         ),
-        f"--distillation {options.distillation} is of --teacher, and none is given": (
+        f"--distillation {options.distillation} needs --teacher": (
             options.distillation is not None and options.teacher is None
         ),
-        f"--temperature {options.temperature} is of --teacher, and none is given": (
+        f"--temperature {options.temperature} needs --teacher": (
             options.temperature is not None and options.teacher is None
         ),
         f"--share must be above 0, got {options.share}": options.share == 0,
@@ -146,7 +146,7 @@ def check(options: Options) -> None:
         refusals[sentence] = channels == 1 and len({*(values or ())}) > 1
     for argument in ("drop_path", "dropout"):
         if argument in arguments and getattr(options, argument) is not None:
-            refusals[f"{flag(argument)} and --model-argument {argument} are both given"] = True
+            refusals[f"{flag(argument)} and --model-argument {argument} are both given; give one of them"] = True
     for sentence, refused in refusals.items():
         if refused:
             raise UserError(sentence)

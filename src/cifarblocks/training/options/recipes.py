@@ -17,7 +17,7 @@ def load_recipes(path: Path = RECIPES) -> tuple[dict[str, dict[str, Any]], dict[
     """Load the recipes by their names, and the name of a recipe for each pattern of models' names.
 
     Raises:
-        UserError: if the file cannot be read or has other tables, or a pattern names a recipe that is not there.
+        UserError: if the file cannot be read or has other tables, or a pattern names an unknown recipe.
     """
     content = read_toml(path)
     recipes, families = content.pop("recipes", {}), content.pop("families", {})
@@ -52,14 +52,14 @@ def recipe_of_family(model: str, families: dict[str, str]) -> str:
     for pattern, name in families.items():
         if fnmatchcase(model, pattern):
             return name
-    raise UserError(f"--model {model}: no pattern of [families] in {RECIPES.name} fits it; give a --recipe")
+    raise UserError(f"--model {model}: no pattern of [families] in {RECIPES.name} matches it; give a --recipe")
 
 
 def as_arguments(name: str, recipe: dict[str, Any], options: Collection[str]) -> list[str]:
-    """Return the values of a recipe as they would be typed.
+    """Return the values of a recipe as arguments of a command line.
 
     Args:
-        name: of the recipe.
+        name: name of the recipe.
         recipe: its values.
         options: names of the options that a recipe may set.
 

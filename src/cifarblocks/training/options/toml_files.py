@@ -1,4 +1,4 @@
-"""TOML, from the standard library where that has it."""
+"""TOML, read by the standard library if it can."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ else:
 
 
 def toml_value(text: str) -> Any:
-    """Return one value, as it stands behind `key =`.
+    """Return one value, the text after `key =`.
 
     Raises:
         ValueError: If it is not TOML.

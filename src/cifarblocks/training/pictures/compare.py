@@ -1,4 +1,4 @@
-"""Pictures of what came out of several runs: accuracy against multiply-adds, learning curves, a bar a family."""
+"""Pictures of the results of several runs: accuracy against multiply-adds, learning curves, a bar per family."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -17,7 +17,7 @@ from cifarblocks.training.atomic import save_figure
 from cifarblocks.training.compare.table import Row, mean_and_deviation, ranked
 from cifarblocks.training.pictures.text import TITLE, drawable
 
-MANY = 10  # rows that can be told apart by colours
+MANY = 10  # number of rows with distinguishable colours
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # so that no line crosses a label
 GREY, TEST = "#8a8f98", "test top-1 of the last epoch (%)"
 
@@ -53,9 +53,9 @@ def draw_pareto_front(path: Path, title: str, rows: list[Row]) -> Figure:
 
 
 def label_points(axes: Axes, points: list[tuple[float, float]], labels: list[str]) -> None:
-    """Write each label near its point, none over another, and join both; the first find their places first."""
+    """Write each label near its point without overlap, joined by a line; earlier labels are placed first."""
     x, y = ([point[axis] for point in points] for axis in (0, 1))
-    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # the lines to the labels change them no more
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # before the lines are drawn, which would change them
     textalloc.allocate(
         axes, x, y, labels, x_scatter=x, y_scatter=y, textsize=7.5, bbox=PLAIN, margin=0.005, min_distance=0.01,
         max_distance=0.3, linecolor="black", linewidth=0.6, plot_kwargs={"zorder": 1},
@@ -63,7 +63,7 @@ def label_points(axes: Axes, points: list[tuple[float, float]], labels: list[str
 
 
 def pareto_front(rows: list[Row]) -> list[Row]:
-    """Return the rows that no other surpasses without more multiply-adds, by their multiply-adds."""
+    """Return the rows that no row with at most as many multiply-adds surpasses, sorted by multiply-adds."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda row: (row.multiply_adds, -row.top1)):
         if not front or row.top1 > front[-1].top1:
@@ -107,7 +107,7 @@ def means(lines: list[list[float]]) -> list[float]:
 def draw_bars(path: Path, title: str, rows: list[Row]) -> None:
     """Draw a bar for each row, and a dot for each seed.
 
-    Of many rows, a bar for each family's best on the validation images, and a dot for each of the others.
+    With many rows, draw a bar for the best of each family on the validation images, and a dot for each of the others.
     """
     palette = colors(row.family for row in ranked(rows))
     if len(rows) > MANY:
@@ -151,7 +151,7 @@ def colors(names: Iterable[str]) -> dict[str, Any]:
 
 
 def empty_figure(title: str, width: float, height: float) -> Figure:
-    """Make a figure of so many inches."""
+    """Make a figure of a size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     figure.suptitle(drawable(title, TITLE))
@@ -159,7 +159,7 @@ def empty_figure(title: str, width: float, height: float) -> Figure:
 
 
 def finish(figure: Figure, *panels: Axes) -> None:
-    """Add a grid and one legend for all panels, and take the frames away."""
+    """Add a grid and one legend for all panels, and remove the frames."""
     for axes in panels:
         axes.grid(alpha=0.25)
         axes.set_axisbelow(True)

@@ -13,11 +13,11 @@ TRAINING, VALIDATION, AVERAGE = "#8a8f98", "#1f5fbf", "#c8651b"
 
 
 def draw_curves(path: Path, title: str, history: list[dict[str, Any]], test_top1: float | None = None) -> Figure:
-    """Draw the lines of metrics.jsonl, and the test accuracy where it is known; return the figure.
+    """Draw the lines of metrics.jsonl, and the test accuracy if it is known; return the figure.
 
     Args:
         path: the PNG file.
-        title: what was trained on what.
+        title: names of the model and the data.
         history: a dictionary an epoch.
         test_top1: in percent.
     """

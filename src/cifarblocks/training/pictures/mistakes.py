@@ -1,4 +1,4 @@
-"""Picture of a model's mistakes: the confusion matrix, and the test images that it was most wrong about."""
+"""Picture of a model's mistakes: the confusion matrix, and the test images with the worst mistakes."""
 
 import math
 from itertools import zip_longest
@@ -27,7 +27,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 
 def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
-    """Return the images with a wrong predicted class, those first whose true class got the least probability.
+    """Return the images with a wrong predicted class, sorted by the probability of the true class, the lowest first.
 
     Args:
         labels: (n,) the true classes.
@@ -38,11 +38,11 @@ def worst_mistakes(labels: Tensor, outcomes: Tensor) -> list[int]:
 
 
 def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, classes: list[str]) -> Figure:
-    """Draw both, and return what was drawn.
+    """Draw both, and return the figure.
 
     Args:
         path: the PNG file.
-        title: what was trained on what.
+        title: names of the model and the data.
         images: the test images.
         outcomes: (n, 3), as `all_outcomes` gives them.
         classes: the names.
@@ -70,7 +70,7 @@ def draw_mistakes(path: Path, title: str, images: Images, outcomes: Tensor, clas
 
 
 def draw_confusion(axes: Axes, counts: Tensor, classes: list[str]) -> None:
-    """Draw the matrix in shares of each true class; counts and names where there is room for them."""
+    """Draw the matrix in shares of each true class, with counts and names if there is room for them."""
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="true class")

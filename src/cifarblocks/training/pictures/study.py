@@ -1,4 +1,4 @@
-"""The picture of a study: what each value led to, and how the trials went."""
+"""The picture of a study: the loss of each value, and the curves of the trials."""
 
 import math
 from pathlib import Path
@@ -79,7 +79,7 @@ def draw_curves(axes: Axes, trials: list[FrozenTrial], best: FrozenTrial | None)
 def add_legend(axes: Axes, best: FrozenTrial | None) -> None:
     """Add a legend of the marks."""
     axes.plot([], [], "o", color=OURS, label="trial")
-    axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="trial, cut short")
+    axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="pruned trial")
     if best is not None:
         values: Settings = best.user_attrs["values"]
         label = "\n".join(drawable(f"{key.rpartition('.')[2]} {value}", LONGEST) for key, value in values.items())

@@ -8,7 +8,7 @@ TITLE = 120  # characters that fit above a picture
 def drawable(text: str, most: int = 60) -> str:
     r"""Escape characters that the font lacks, which are drawn as boxes, and `$`, which begins a formula.
 
-    Of a long text, which would leave no room for the axes, the middle is left out.
+    A long text would leave no room for the axes, so its middle is left out.
 
     >>> print(drawable("猫, 5 $"), drawable("a very long name of a class", 14))
     \u732b, 5 \$ a very … class

@@ -1,4 +1,4 @@
-"""Checkpoint files of a run: the last and the one before, for the day when the last one is damaged."""
+"""Checkpoint files of a run: the last one, and the one before in case the last one is damaged."""
 
 import hashlib
 import io
@@ -17,14 +17,14 @@ from cifarblocks.training.run_folder.same import check_same
 
 CHECKPOINT, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint_before.pt", "checkpoint_damaged.pt"
 
-# torch.save writes a zip file, which ends in the length of a comment (two bytes) and the comment: there stands a digest
-# of all that is before it. Of the file itself zip has checksums of the contents alone, none of the names and sizes.
+# torch.save writes a zip file, which ends in the length of a comment (two bytes) and the comment. The comment is a
+# digest of all bytes before it: zip's own checksums cover the contents, but not the names and sizes.
 LABEL = b"sha256 "
 COMMENT = len(LABEL) + 64
 
 
 def write_checkpoint(folder: Path, content: dict[str, Any]) -> None:
-    """Write all that is needed to go on, atomically; what was the last checkpoint is kept as the one before."""
+    """Write a checkpoint atomically, and keep the old one as the checkpoint before."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with buffer.getbuffer() as view:
@@ -36,20 +36,20 @@ def write_checkpoint(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_checkpoint(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the last checkpoint that is whole, on the CPU, or None where there is none yet.
+    """Return the last undamaged checkpoint, on the CPU, or None if there is no checkpoint yet.
 
     Args:
         folder: The folder of the run.
-        run: What decides the result of the run, as `State` of it was saved with; older checkpoints do not say it.
+        run: Options and data that decide the result of the run; older checkpoints do not record them.
 
     Raises:
-        UserError: If there are checkpoints and none of them is whole, or the one that is whole is of another run.
+        UserError: If every checkpoint is damaged, or the undamaged one is of another run.
     """
     damaged: list[tuple[Path, str]] = []
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
         if not path.exists():
             continue
-        if not path.is_file():  # to open a pipe may never end
+        if not path.is_file():  # opening a pipe may never return
             damaged.append((path, "it is not a file"))
             continue
         with path.open("rb") as file:
@@ -60,19 +60,22 @@ def read_checkpoint(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
                 continue
         check_same(f"{path} is of a run", checkpoint.get("run", {}), run)
         for last, problem in damaged:
-            last.replace(folder / DAMAGED)  # so that it does not take the place of the whole one
-            print(f"{last} is damaged ({problem}) and is now {DAMAGED}; the one before it is used", flush=True)
+            last.replace(folder / DAMAGED)  # so that the next checkpoint does not replace the undamaged one by it
+            print(
+                f"{last} is damaged ({problem}) and is now {DAMAGED}; the checkpoint before is used",
+                flush=True,
+            )
         return checkpoint
     for path, problem in damaged:
-        raise UserError(f"--resume: {path} is not what a run wrote ({problem}), and there is no whole one before it")
+        raise UserError(f"--resume: {path} cannot be used ({problem}), and there is no undamaged checkpoint before it")
     return None
 
 
 def load_whole(file: BinaryIO) -> dict[str, Any]:
-    """Load a checkpoint, after making sure that its bytes are those that were written.
+    """Load a checkpoint after a check that no byte has changed.
 
     Raises:
-        Exception: Of whatever kind, if they are not.
+        Exception: Any kind, if a byte has changed.
 
     >>> load_whole(io.BytesIO(b"PK and then nothing"))
     Traceback (most recent call last):
@@ -84,7 +87,7 @@ def load_whole(file: BinaryIO) -> dict[str, Any]:
     if not end.startswith(LABEL):  # written before there were digests
         check_zip(file, end)
     elif end != LABEL + sha256_of(file, size - COMMENT).encode():
-        raise ValueError("its digest does not fit")
+        raise ValueError("its digest does not match")
     file.seek(0)
     checkpoint = unpickle(file)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("run", {}), dict):
@@ -96,9 +99,9 @@ def check_zip(file: BinaryIO, end: bytes) -> None:
     """Check what surrounds the contents of a zip file of torch; those have checksums, which `unpickle` checks.
 
     Raises:
-        Exception: Of whatever kind, if it is damaged.
+        Exception: Any kind, if it is damaged.
     """
     with zipfile.ZipFile(file) as archive:
         attributes = any(entry.external_attr for entry in archive.infolist())
         if end[-22:-18] != b"PK\5\6" or end[-2:] != b"\0\0" or attributes:
-            raise ValueError("it does not end, or has not the attributes, that torch writes")
+            raise ValueError("its end or its attributes are not those that torch writes")

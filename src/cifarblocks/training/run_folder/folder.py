@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, and what it leaves for people."""
+"""The folder of a run: its configuration, metrics and result."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ CONFIGURATION, METRICS, SUMMARY = "configuration.json", "metrics.jsonl", "summar
 WEIGHTS = ("last.safetensors", "best.safetensors", "average.safetensors")
 DIGEST = "sha256"  # of everything else in a summary
 
-# Shapes of what a run writes: the types that the value under a key may have, or the shape of the table there.
+# Shapes of a run's files: for each key, the types of its value, or the shape of its table.
 NUMBER, OPTIONAL = (int, float), (int, float, NoneType)
 ABSENT = type(...)  # of the value under a key that may be missing
 Shape = Mapping[str, Any]
@@ -46,12 +46,12 @@ def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool 
 
     Args:
         output: The folder of all runs.
-        model: What is trained.
+        model: Name of the model.
         name: The name of the run; None for the date and time.
         resume: Go on with the run if it is there.
 
     Raises:
-        UserError: If the run is there and not to be resumed, or the folder cannot be made.
+        UserError: If the run exists and `resume` is false, or the folder cannot be made.
     """
     parent = output / model
     try:
@@ -62,7 +62,7 @@ def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool 
         if not name or Path(error.filename) != parent / name:
             raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
         raise UserError(
-            f"--name {name}: run {error.filename} is there already; choose another name, or go on with it by --resume"
+            f"--name {name}: run {error.filename} already exists; give another name, or go on with --resume"
         ) from None
     except OSError as error:
         raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
@@ -71,11 +71,11 @@ def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool 
 
 @contextmanager
 def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
-    """Keep other processes out of a run's folder, and write what the run is made of, or check it.
+    """Keep other processes out of a run's folder, and write the configuration, or check it.
 
     Args:
         folder: The folder of the run.
-        configuration: What the run is made of; under "options" and "data" what decides its result.
+        configuration: Configuration of the run; "options" and "data" decide its result.
 
     Raises:
         InUseError: If another process trains the run.
@@ -99,9 +99,9 @@ def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
 
 
 def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other options, or other images wherever they lie.
+    """Refuse to go on with a run that was begun with other options or other images.
 
-    A damaged configuration is written anew where the checkpoint is of the same run.
+    A damaged configuration is written again if the checkpoint is of the same run.
     """
     path, now = folder / CONFIGURATION, decisive(configuration)
     try:
@@ -109,7 +109,7 @@ def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
     except UserError as error:
         if "run" not in (read_checkpoint(folder, now) or {}):
             raise UserError(f"--resume: {error}; if these are the options of the run, remove that file") from error
-        print(f"{error}; the checkpoint is of the same run, and the file is written anew", flush=True)
+        print(f"{error}; the checkpoint is of the same run, so the file is written again", flush=True)
         write_json(path, configuration)
     else:
         check_same(f"run {folder} was begun", decisive(begun), now)
@@ -143,8 +143,8 @@ def read_json(path: Path, shape: Shape | None = None, done: str = "read as what 
 
     Args:
         path: The file.
-        shape: What it must hold.
-        done: What cannot be done with it, in error messages.
+        shape: Keys and types that the file must have.
+        done: Verb phrase of the error message "cannot be ...".
 
     Raises:
         UserError: If it cannot be read, or is something else.
@@ -156,7 +156,7 @@ def read_json(path: Path, shape: Shape | None = None, done: str = "read as what 
 
 
 def check_shape(content: Any, shape: Shape) -> None:
-    """Refuse what lacks a key of a shape, or has a value of another type, or a number not from 0 to 1e300, there.
+    """Refuse content that lacks a key of the shape, or has a value of another type or a number not from 0 to 1e300.
 
     Raises:
         ValueError: Naming the first.
@@ -174,7 +174,7 @@ def check_shape(content: Any, shape: Shape) -> None:
 
 
 def write_summary(folder: Path, content: dict[str, Any]) -> None:
-    """Write the result of a run with a digest, which says that the run is finished."""
+    """Write the result of a run with a digest; the file marks the run as finished."""
     write_json(folder / SUMMARY, {**content, DIGEST: _digest(content)})
 
 
@@ -182,9 +182,9 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     """Return the result of a run; None while it is not finished.
 
     Raises:
-        UserError: If it cannot be read, or is not what the run wrote.
+        UserError: If it cannot be read, or has changed since the run wrote it.
     """
-    path, done = folder / SUMMARY, "read as the result of a run (once it is removed, --resume writes it anew)"
+    path, done = folder / SUMMARY, "read as the result of a run (remove it, and --resume writes it again)"
     if not path.exists():
         return None
     with refusing(), reading(path, done):
@@ -192,7 +192,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
         check_shape(content, SUMMARY_SHAPE)
         older = DIGEST not in content and list(content)[-1] == "configuration"  # from before there were digests
         if not older and content.pop(DIGEST, None) != _digest(content):
-            raise ValueError("its digest does not fit, so a value in it is not what the run wrote")
+            raise ValueError("its digest does not match: a value has changed since the run wrote it")
         return content
 
 
@@ -201,10 +201,10 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the epochs that a run has written down so far.
+    """Return the epochs that a run has recorded so far.
 
     Raises:
-        UserError: If that is not what a run writes.
+        UserError: If the file was not written by a run.
     """
     path = folder / METRICS
     if not path.exists():
@@ -216,7 +216,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def check_history(history: list[Any]) -> None:
-    """Refuse what are not the lines of metrics.jsonl, one for each epoch.
+    """Refuse content that is not one line of metrics for each epoch.
 
     Raises:
         ValueError: Naming the first that is none.
@@ -224,7 +224,7 @@ def check_history(history: list[Any]) -> None:
     for number, line in enumerate(history, start=1):
         check_shape(line, LINE_SHAPE)
         if line["epoch"] != number:
-            raise ValueError(f"epoch {number} is called {line['epoch']}")
+            raise ValueError(f"epoch {number} has the number {line['epoch']}")
         for key in ("validation_loss", "validation_top1"):
             if (line[key] is None) != (history[0][key] is None):
                 raise ValueError(f"{key!r} is {line[key]} in epoch {number}, unlike in epoch 1")

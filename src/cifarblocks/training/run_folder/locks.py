@@ -1,6 +1,6 @@
 """Locks between processes, on any machines that share a disk, in the folder OUTPUT/.locks.
 
-The operating system lets go of a lock when its process ends, however it ends. The files stay: removing one could let
+The operating system releases a lock when its process ends in any way. The files stay: removing one could let
 two processes in. While no process runs, the folder may be removed.
 """
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from cifarblocks.training.errors import UserError
 
 LOCKS = ".locks"
-LOCK_TIMEOUT = 0.5  # seconds to wait for the lock of a run: `is_locked` elsewhere holds it for some milliseconds
+LOCK_TIMEOUT = 0.5  # seconds to wait for a run's lock, because `is_locked` elsewhere holds it for milliseconds
 
 
 class InUseError(UserError):

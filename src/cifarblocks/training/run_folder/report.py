@@ -1,4 +1,4 @@
-"""Records of a run, so that a number can be traced to what made it."""
+"""Records of a run, which trace each number to the run that made it."""
 
 import os
 import shlex
@@ -20,9 +20,9 @@ from cifarblocks.training.run_folder.sharing import shareable, without_folders
 
 
 def configuration(options: dict[str, Any], data: DataSet, processes: Processes) -> dict[str, Any]:
-    """Return everything that a run is made of: options that decide it, data, versions, machine, command.
+    """Return the configuration of a run: its decisive options, data, versions, machine and command.
 
-    It names no folder, user or host, for it is shared with the results.
+    It names no folder, user or host, because it is shared with the results.
     """
     return {
         "options": shareable(options),
@@ -35,7 +35,7 @@ def configuration(options: dict[str, Any], data: DataSet, processes: Processes) 
 
 
 def command_typed() -> str:
-    """Return what was typed: `cifarblocks ...`, or a script by its path from the working folder."""
+    """Return the command line: `cifarblocks ...`, or a script by its path from the working folder."""
     arguments = map(without_folders, sys.argv[1:])
     if Path(sys.argv[0]).name in ("cifarblocks", "__main__.py"):
         return shlex.join(["cifarblocks", *arguments])
@@ -53,7 +53,7 @@ def summary(
     test: Scores,
     average_test: Scores | None = None,
 ) -> dict[str, Any]:
-    """Return the result of a run, and what it was made of."""
+    """Return the result of a run, and its configuration."""
     options = configuration["options"]
     validated = [line["validation_top1"] for line in history if line["validation_top1"] is not None]
     average = {} if average_test is None else {f"average_test_{k}": v for k, v in average_test._asdict().items()}
@@ -81,7 +81,7 @@ def summary(
 
 
 def describe_run(options: Options, data: DataSet, model: nn.Module, training_images: int, processes: Processes) -> str:
-    """Return what is about to be trained, human-readable."""
+    """Return a description of the run before it begins, human-readable."""
     validation_images = 0 if options.final else count_held_out(len(data.train))
     recipe = {name: value for name, value in options.recorded("recipe").items() if value is not None}
     teacher = f"\nteacher {one_line(options.teacher_name)} ({options.teacher_weights})" if options.teacher else ""
@@ -90,10 +90,10 @@ def describe_run(options: Options, data: DataSet, model: nn.Module, training_ima
         f"{textwrap.fill(f'recipe {options.recipe}: {values}', 120, subsequent_indent='  ', break_on_hyphens=False)}\n"
         f"{options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{cifarblocks.count_macs(model):,} multiply-adds\n"
-        f"{data.name}: {training_images:,} images to train, {validation_images:,} to select, "
-        f"{len(data.test):,} to test{'; of 1 class, so every answer is right' if len(data.classes) == 1 else ''}\n"
+        f"{data.name}: {training_images:,} training, {validation_images:,} validation and "
+        f"{len(data.test):,} test images{'; 1 class, so every prediction is right' if len(data.classes) == 1 else ''}\n"
         f"{processes.world_size} x {processes.device.type} in {options.precision}, "
-        f"{'accelerated layers' if options.accelerate else 'the layers of torch'}, batches of {options.batch_size}, "
+        f"{'accelerated' if options.accelerate else 'plain torch'} layers, batches of {options.batch_size}, "
         f"learning rate {options.lr * options.batch_size / 256:g} ({options.lr:g} per 256 images){teacher}"
     )
 

@@ -8,18 +8,18 @@ from cifarblocks.training.errors import UserError
 
 
 def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the result of a run, in plain values that JSON and a checkpoint can hold."""
+    """Return the options and data that decide the result of a run, as plain values for JSON and checkpoints."""
     data = configuration["data"]
-    untaught = {"teacher_weights": None}  # what runs from before there were teachers do not say
+    untaught = {"teacher_weights": None}  # runs of older releases do not record a teacher
     chosen = {**untaught, **configuration["options"], "data": data["fingerprint"], "classes": data["classes"]}
     return json.loads(json.dumps(chosen))
 
 
 def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run, or a checkpoint, of something else; older ones do not say what is newer than they.
+    """Refuse to go on with a run or checkpoint of other options or data; older ones do not record newer options.
 
     Raises:
-        UserError: naming the first value that differs.
+        UserError: If a value differs; the message names the first.
     """
     for key, value in now.items():
         if key in begun and not equal(begun[key], value):
@@ -27,7 +27,7 @@ def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Return True for equal values; numbers may differ by rounding, as means of pixels did between processors.
+    """Return True for equal values; numbers may differ by rounding, as means of pixels do between processors.
 
     >>> equal([0.1 + 0.2, "a"], [0.3, "a"]), equal([0.3], [0.3, 0.3]), equal(1, 2)
     (True, False, False)

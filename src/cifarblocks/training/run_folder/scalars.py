@@ -7,11 +7,11 @@ from cifarblocks.training.errors import UserError
 
 
 class ScalarLog:
-    """Writes lines of metrics.jsonl to the folder tensorboard/ of a run.
+    """Writer of lines of metrics.jsonl to the folder tensorboard/ of a run.
 
     Args:
-        folder: of the run.
-        epochs: how many are over; what an earlier process wrote of later ones is replaced.
+        folder: folder of the run.
+        epochs: number of finished epochs; records of later epochs by an earlier process are replaced.
 
     Raises:
         UserError: if TensorBoard is not installed.
@@ -25,7 +25,7 @@ class ScalarLog:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write each number of a line, at once."""
+        """Write each number of a line, and flush."""
         for name, value in line.items():
             if value is not None and name != "epoch":
                 self.writer.add_scalar(name, value, line["epoch"])

@@ -1,10 +1,10 @@
-"""Options and commands as they stand in files that people share: without the folders that name a user or a machine."""
+"""Options and commands for files that people share, without folders that name a user or a machine."""
 
 import hashlib
 import re
 from typing import Any
 
-BEGIN = r"(?<![^\s=:,'\"])"  # of a path: where the text, or a word of it, begins
+BEGIN = r"(?<![^\s=:,'\"])"  # beginning of a path, at the start of the text or of a word
 SERVER = r"://(?:\S*@)?[^\s/'\"]*"  # user, password and host of a URL
 HOME = BEGIN + r"(?:~|((?:\.\./)*\.\.)?/(?:home|Users)/)[^\s/=:,'\"]*"
 FOLDERS = BEGIN + r"(?:~|\.\.)?/(?:[^=:]*/)?(?=[^/=:])"
