@@ -52,14 +52,14 @@ def relinked(path: str, image: str, label: str, target: str) -> str:
 
 
 def breakable(code: str) -> str:
-    """Return inline code, as HTML, that breaks after brackets, commas and equals signs, and never within an option.
+    """Return inline code, as HTML, that breaks after brackets, commas and slashes, and never within an option.
 
     >>> breakable("f(x, y=model.reset_classifier(5))")
     'f(<wbr>x, y=<wbr>model.<wbr>reset_classifier(<wbr>5))'
     >>> breakable("train --label-smoothing 0.1")
     'train <span class="whole">--label-smoothing</span> 0.1'
     """
-    places = r"[(\[](?=[^)\]])|=(?=[\w&'])|,(?=\S)|(?<=[\w)])\.(?=\w{6,})(?!\.?safetensors)"
+    places = r"[(\[](?=[^)\]])|=(?=[\w&'])|/(?=\w)|,(?=\S)|(?<=[\w)])\.(?=\w{6,})(?!\.?safetensors)"
     code = re.sub(places, r"\g<0><wbr>", code)
     return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r'<span class="whole">\g<0></span>', code)
 
