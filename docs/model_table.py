@@ -24,7 +24,8 @@ Made by `python docs/model_table.py` from the registry, by families. Networks fo
 - **Multiply-adds** are those of one image of 32×32: one multiplication with its addition is one. Normalisation,
   activations, pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an
   `eca_resnet_20` for ten classes, where it is 40,814,192 here.
-- **Last map** is that of a 32×32 image. If it is 1×1, the network is made for large images: take its `_cifar` twin.
+- **Last map** is that of a 32×32 image. Networks with a last map of 1×1 are made for large images: take one of their
+  family whose name ends in `_cifar`.
 - **Accuracy** is that of the [trained weights](weights.md) in the package, top-1 on the test images.
 
 `create_model(name)` builds one, and `cifarblocks show NAME` prints its arguments and parts.

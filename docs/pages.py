@@ -1,7 +1,7 @@
 """Pages of the site that stand elsewhere in the repository, for `hooks` in mkdocs.yml.
 
 The gallery is made from docstrings; README.md, CONTRIBUTING.md, CHANGELOG.md and examples/README.md are copied. Their
-links to files that are no pages become plain text.
+links to files that are no pages become plain text. Inline code gets places where a narrow page may break it.
 """
 
 import posixpath
@@ -49,6 +49,28 @@ def relinked(path: str, image: str, label: str, target: str) -> str:
     inside = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
     page = inside.removeprefix("docs/") if inside.startswith("docs/") else PLACES.get(inside)
     return label if page is None else f"{image}[{label}]({page}{mark}{anchor})"
+
+
+def breakable(code: str) -> str:
+    """Return inline code, as HTML, that breaks after brackets, commas and slashes, and never within an option.
+
+    >>> breakable("f(x, y=model.reset_classifier(5))")
+    'f(<wbr>x, y=<wbr>model.<wbr>reset_classifier(<wbr>5))'
+    >>> breakable("train --label-smoothing 0.1")
+    'train <span class="whole">--label-smoothing</span> 0.1'
+    """
+    places = r"[(\[](?=[^)\]])|=(?=[\w&'])|/(?=\w)|,(?=\S)|(?<=[\w)])\.(?=\w{6,})(?!\.?safetensors)"
+    code = re.sub(places, r"\g<0><wbr>", code)
+    return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r'<span class="whole">\g<0></span>', code)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Make inline code breakable, and lead links of notebooks to pages."""
+    if page.file.src_uri.endswith(".ipynb"):
+        output = re.sub(r'(href="[\w/]+)\.md\b', r"\1.html", output)
+    parts = re.split(r"(<pre.*?</pre>)", output, flags=re.DOTALL)
+    parts[::2] = [re.sub(r"(?<=<code>)[^<]+", lambda code: breakable(code[0]), part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def on_files(files: Any, config: Any) -> Any:

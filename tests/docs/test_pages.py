@@ -140,6 +140,22 @@ def test_no_line_of_a_sentence_is_taken_for_a_list(page):
         last = number
 
 
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_code_in_tables_fits_a_narrow_page(page):
+    """A piece of code that cannot be broken is at most 40 characters wide."""
+    for line in re.findall(r"^\|(.*)\|$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE):
+        for cell in line.split("|"):
+            for code in re.findall(r"`([^`]+)`", cell):
+                shown = re.sub(r"</?span[^>]*>", "", pages.breakable(code))
+                assert max(map(len, re.split(r"<wbr>|\s", shown))) <= 40, code
+
+
+def test_options_and_file_names_are_not_broken():
+    assert pages.breakable("--policy rand-2-9") == '<span class="whole">--policy</span> rand-2-9'
+    assert pages.breakable("model.safetensors") == "model.safetensors"
+    assert pages.breakable("list_models()") == "list_models()"
+
+
 def test_the_readme_is_short_and_its_numbers_are_those_of_the_package():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 100
