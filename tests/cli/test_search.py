@@ -171,7 +171,7 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((), ["--search", "NAME=LOW..HIGH"]),
+        ((), ["--search", "lr=0.05..5"]),
         (("--search", "lr"), ["--search", "NAME=ONE,OTHER", "'lr'"]),
         (("--search", "lr=1,"), ["--search", "'lr=1,'", "empty"]),
         (("--search", "policy=none,none"), ["--search", "'policy=none,none'", "'none'", "twice"]),
