@@ -255,7 +255,7 @@ def block_and_input(build):
 
 
 def relus(block, x):
-    """How many ReLUs of torch stand in the graph of the output."""
+    """Count the ReLUs of torch in the graph of the output."""
     nodes = [block(x).grad_fn]
     for node in nodes:
         nodes += [after for after, _ in node.next_functions if after is not None and after not in nodes]

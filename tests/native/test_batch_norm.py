@@ -154,7 +154,7 @@ def test_with_a_relu_any_number_of_threads_gives_the_same_bits(added):
 
 
 def test_a_gradient_that_is_a_slice_of_channels_is_read_right(used):
-    """As a concatenation gives it."""
+    """Slices of a concatenation arrive."""
     outcomes, beside = [], maps(4, 3, 6, 5)
     for kind, norm in zip((Deferring, Rectified), pair(8), strict=True):
         x = beside[:, [0, 1, 2, 0, 1, 2, 0, 1]].contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -166,7 +166,7 @@ def test_a_gradient_that_is_a_slice_of_channels_is_read_right(used):
 
 
 def test_some_gradients_alone():
-    """Of a frozen weight, and of an input that needs none."""
+    """A frozen weight gets no gradient, nor an input that needs none."""
     for frozen in ("x", "other", "weight", "bias"):
         outcomes = []
         for kind, norm in zip((Deferring, Rectified), pair(8), strict=True):

@@ -49,7 +49,7 @@ def test_values_and_gradients_are_those_of_torch(channels, batch, h, w):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_factors_of_float32_give_float32(dtype, used):
-    """As the product of torch does."""
+    """Torch's product does the same."""
     ours, plain = pair(24, torch.float32)
     x = maps(4, 24, 5, 3, dtype=dtype)
     result, expected = gradients(ours, x), gradients(plain, x)

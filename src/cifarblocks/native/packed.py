@@ -29,7 +29,7 @@ class Packed(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """What a layer has packed: for which weight, and for each shape of the input."""
+    """Packed weights of a layer, by the shape of its input, and the weight that they were made from."""
 
     address: int
     version: int
