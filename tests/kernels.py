@@ -7,6 +7,7 @@ from ctypes import CDLL
 from functools import cache
 
 import pytest
+import torch
 
 from cifarblocks import native
 from cifarblocks.native import batch_norm, compiling, depthwise, layer_norm, scale
@@ -47,3 +48,14 @@ def kernels_on() -> Iterator[list[str]]:
             patch.setitem(scale.LEAST, dtype, 1)
         patch.setattr(depthwise, "are_faster", lambda *_: True)
         yield names
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch and the kernels use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import kernels_on
+from kernels import kernels_on, threads
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -144,12 +144,8 @@ def test_with_a_relu_any_number_of_threads_gives_the_same_bits(added):
     module, x = Deferring(pair(40, torch.float32)[0]), maps(33, 40, 9, 8, dtype=torch.float32)
     other = maps(33, 40, 9, 8, dtype=torch.float32) if added else None
     single = rectified_gradients(copy.deepcopy(module), x, other)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with threads(2):
         double = rectified_gradients(module, x, other)
-    finally:
-        torch.set_num_threads(threads)
     assert all(map(torch.equal, single, double))
 
 
@@ -257,12 +253,8 @@ def test_what_is_not_a_number_stays_so_in_its_channel():
 def test_any_number_of_threads_gives_the_same_bits():
     module, x = pair(40, torch.float32)[0], maps(33, 40, 9, 8, dtype=torch.float32)
     single = gradients(copy.deepcopy(module), x)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with threads(2):
         double = gradients(module, x)
-    finally:
-        torch.set_num_threads(threads)
     assert all(map(torch.equal, single, double))
 
 

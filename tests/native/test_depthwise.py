@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import kernels_on
+from kernels import kernels_on, threads
 from properties import GENERIC
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -96,12 +96,8 @@ def test_any_number_of_threads_gives_the_same_bits():
     module, x = fast(70, 5), torch.randn(33, 70, 9, 8)
     single = gradients(module, x)
     module.zero_grad()
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with threads(2):
         double = gradients(module, x)
-    finally:
-        torch.set_num_threads(threads)
     assert torch.equal(single[1], double[1])
 
 

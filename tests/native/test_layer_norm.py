@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import kernels_on
+from kernels import kernels_on, threads
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -83,12 +83,8 @@ def test_a_mean_far_from_zero_costs_no_accuracy():
 def test_any_number_of_threads_gives_the_same_bits():
     module, x = pair(40, dtype=torch.float32)[0], rows(333, 40, dtype=torch.float32)
     single = gradients(copy.deepcopy(module), x)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with threads(2):
         double = gradients(module, x)
-    finally:
-        torch.set_num_threads(threads)
     assert all(map(torch.equal, single, double))
 
 

@@ -66,7 +66,8 @@ class PackedLayer(nn.Module):
     def packing(self) -> Packing | None:
         """Return what is packed of the weight as it is now; None if it is not to be packed."""
         weight = self._parameters["weight"]
-        assert weight is not None
+        if weight is None:
+            return None
         known: Packing | None = vars(self).get("_packing")
         if known is not None and known.address == weight.data_ptr() and known.version == weight._version:
             return known
