@@ -6,8 +6,8 @@
 In one process, in turns: ours, the reference, another instance of the reference. A cell of the table is the median of
 ours divided by the reference over the turns. The bar is what the two instances differ by, the slower divided by the
 faster, in three of four turns. What is above it is built and measured again, in more turns, which count. Blocks without
-an installed reference are compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.json, after each
-pair, and blocks.md.
+an installed reference are compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.PROCESSOR.json,
+after each pair, and the table beside it.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from typing import Any
 import arrangements
 import timm.layers
 import torch
-from measuring import described, in_turns, peak_memory, renew, seconds, typed
+from measuring import described, in_turns, peak_memory, processor, renew, seconds, typed
 from timm.layers.grn import GlobalResponseNorm
 from timm.models import convnext, cspnet, ghostnet, maxxvit, mlp_mixer, resnest, vision_transformer
 from torch import Tensor, nn
@@ -266,4 +266,4 @@ Over all settings forward and backward takes {statistics.median(training):.2f} o
 if __name__ == "__main__":
     chosen = typed(__doc__, "BLOCK")
     keep_freed_memory()  # or else, by chance, one of two that do the same waits for new pages
-    sys.exit(renew("blocks", chosen, PAIRS, measure, table))
+    sys.exit(renew(f"blocks.{processor()}", chosen, PAIRS, measure, table))

@@ -1,12 +1,12 @@
-"""Images per second of inference: ours by `accelerate(fuse(model))`, in bfloat16, against the owners' networks.
+"""Images per second of inference: ours by `accelerate(fuse(model))`, in bfloat16, against the reference networks.
 
     python benchmarks/inference.py            # all networks: about 20 minutes on 2 CPU cores, nothing else running
     python benchmarks/inference.py ConvNeXt   # this one anew, the others as they were measured
 
-The owner's network runs eagerly at its defaults, float32 and contiguous. Ours is fused and accelerated, in bfloat16 and
-channels_last. Beside it run ours in float32, torch.compile of ours in bfloat16, without and with freezing, which packs
-weights, and ONNX Runtime of ours fused in float32. All have the same weights, see the same batch and take turns in one
-process. Writes benchmarks/results/inference.json, after each network, and inference.md.
+The reference network runs eagerly at its defaults, float32 and contiguous. Ours is fused and accelerated, in bfloat16
+and channels_last. Beside it run ours in float32, torch.compile of ours in bfloat16, without and with freezing, which
+packs weights, and ONNX Runtime of ours fused in float32. All have the same weights, see the same batch and take turns
+in one process. Writes benchmarks/results/inference.PROCESSOR.json, after each network, and the table beside it.
 """
 
 import statistics
@@ -20,13 +20,15 @@ from typing import Any
 import onnxruntime
 import peak
 import torch
-from measuring import described, in_turns, renew, seconds, spread, typed
+from measuring import described, in_turns, processor, renew, seconds, spread, typed
 from peers import INFERENCE_GOALS, PEERS, build
 from torch import Tensor, nn
 
 import cifarblocks
 
 TURNS, TURN_SECONDS = 9, 0.1
+COLUMNS = ["network", "ours", "goal", "speed-up", "quartiles", "float32", "compiled", "frozen", "ONNX", "images/s"]
+COLUMNS += ["share", "at goal", "error"]
 KINDS = ("ours", "float32", "compiled", "frozen", "onnx")
 
 
@@ -47,7 +49,7 @@ def compare(name: str) -> list[dict[str, Any]]:
         session = exported(fused, x)
         runs: dict[str, Callable[[], Any]] = {
             "ours": partial(fast, near),
-            "owner": partial(theirs, x),
+            "reference": partial(theirs, x),
             "float32": partial(in_float32, x.to(memory_format=torch.channels_last)),
             "compiled": partial(torch.compile(fast), near),
             "frozen": partial(torch.compile(fast, options={"freezing": True}), near),
@@ -57,11 +59,12 @@ def compare(name: str) -> list[dict[str, Any]]:
             for run in runs.values():
                 run()
             error = (fast(near).float() - theirs(x)).norm() / theirs(x).norm()
-            repetitions = max(1, round(TURN_SECONDS / seconds(runs["owner"])))
+            repetitions = max(1, round(TURN_SECONDS / seconds(runs["reference"])))
             times = in_turns(list(runs.values()), TURNS, repetitions)
         columns = dict(zip(runs, zip(*times, strict=True), strict=True))
         ratios = {
-            kind: [owner / own for owner, own in zip(columns["owner"], columns[kind], strict=True)] for kind in runs
+            kind: [reference / own for reference, own in zip(columns["reference"], columns[kind], strict=True)]
+            for kind in runs
         }
         row[str(batch)] = {
             **{kind: statistics.median(ratios[kind]) for kind in KINDS},
@@ -95,7 +98,7 @@ def exported(network: nn.Module, x: Tensor) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"])
 
 
-def line(row: dict[str, Any], batch: int) -> str:
+def line(row: dict[str, Any], batch: int, goal: float) -> str:
     """One network as a line of a table."""
     cell = row[str(batch)]
     first, _, third = cell["quartiles"]
@@ -104,12 +107,13 @@ def line(row: dict[str, Any], batch: int) -> str:
     cells = [
         row["name"],
         f"`{PEERS[row['name']].ours}`",
-        ours if cell["ours"] >= INFERENCE_GOALS[batch] else f"**{ours}**",
+        f"{goal:g}",
+        ours if cell["ours"] >= goal else f"**{ours}**",
         f"{first:.2f}–{third:.2f}",
         *[f"{cell[kind]:.2f}" if kind in cell else "–" for kind in KINDS[1:]],
         f"{cell['images_per_second']:,.0f}",
         f"{100 * share:.1f} %",
-        f"{100 * share * INFERENCE_GOALS[batch] / cell['ours']:.1f} %",
+        f"{100 * share * goal / cell['ours']:.1f} %",
         f"{100 * cell['error']:.2f} %",
     ]
     return f"| {' | '.join(cells)} |"
@@ -118,31 +122,32 @@ def line(row: dict[str, Any], batch: int) -> str:
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
     rows = record["rows"]
-    text = f"""# Inference against the owners' networks
+    text = f"""# Inference against the reference networks
 
-Made by `python benchmarks/inference.py`: time of the owner's network, eager, float32 and contiguous, divided by time of
-ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it the same in float32, torch.compile of ours in
+Made by `python benchmarks/inference.py`: time of the reference network, eager, float32 and contiguous, divided by time
+of ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it the same in float32, torch.compile of ours in
 bfloat16, without and with freezing, and ONNX Runtime of ours fused in float32; "–" was not measured. Medians and
 quartiles of {TURNS} alternating turns in one process, images of 32×32, on
-{described(record)}. Above 1 is faster than the owner's. The share is of the best bfloat16 matrix product of the same
+{described(record)}. Above 1 is faster than the reference. The share is of the best bfloat16 matrix product of the same
 run ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is
 more than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm,
 with random weights.
 """
-    for batch, goal in INFERENCE_GOALS.items():
-        below = sum(row[str(batch)]["ours"] < goal for row in rows)
+    for batch, kinds in INFERENCE_GOALS.items():
+        goals = kinds[record["processor"]]
+        below = sum(row[str(batch)]["ours"] < goals[row["name"]] for row in rows)
         text += f"""
 ## Batch {batch}
 
-The goal is {goal:g}; bold misses it: {below} of {len(rows)}.
+Bold misses its goal: {below} of {len(rows)}.
 
-| network | ours | speed-up | quartiles | float32 | compiled | frozen | ONNX | images/s | share | at goal | error |
-|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|
-{chr(10).join(line(row, batch) for row in rows)}
+| {" | ".join(COLUMNS)} |
+|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|
+{chr(10).join(line(row, batch, goals[row["name"]]) for row in rows)}
 """
     return text
 
 
 if __name__ == "__main__":
     chosen = typed(__doc__, "NETWORK")
-    sys.exit(renew("inference", chosen, PEERS, compare, table, lambda: {"rates": peak.measure()}))
+    sys.exit(renew(f"inference.{processor()}", chosen, PEERS, compare, table, lambda: {"rates": peak.measure()}))

@@ -1,10 +1,10 @@
-"""The loss of our networks and their owners' over 200 training steps, from the same weights on the same batches.
+"""The loss of our networks and of the reference networks over 200 training steps, from the same weights and batches.
 
     python benchmarks/loss_curves.py            # all networks: about 30 minutes on 2 CPU cores
     python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
 
-The owner's network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16. Ours, through
-`cifarblocks.accelerate` and in bfloat16, is to lie as near to the first. On the digits. Writes
+The reference network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16. Ours,
+through `cifarblocks.accelerate` and in bfloat16, is to lie as near to the first. On the digits. Writes
 benchmarks/results/loss_curves.json and .md.
 """
 
@@ -25,6 +25,7 @@ from cifarblocks.training.data.datasets import load_data
 from cifarblocks.training.data.seeds import random_stream
 
 STEPS, BATCH, LEARNING_RATE, WINDOW = 200, 32, 0.02, 20
+KINDS = ("reference", "reference_bfloat16", "ours")
 
 
 def losses(model: nn.Module, images: Tensor, labels: Tensor, as_ours: bool) -> list[float]:
@@ -49,7 +50,7 @@ def compare(name: str) -> list[dict[str, Any]]:
     data = load_data("digits", Path())
     images = Normalisation(*data.mean_and_std, torch.device("cpu"), torch.float32)(data.train.pixels)
     curves = {}
-    for kind, own, as_ours in (("ours", True, True), ("owner", False, False), ("owner_bfloat16", False, True)):
+    for kind, own, as_ours in (("ours", True, True), ("reference", False, False), ("reference_bfloat16", False, True)):
         torch.manual_seed(0)
         ours, theirs = build(name)
         curves[kind] = losses(cifarblocks.accelerate(ours) if own else theirs, images, data.train.labels, as_ours)
@@ -70,19 +71,19 @@ def table(record: dict[str, Any]) -> str:
     """The result for people."""
     rows = record["rows"]
     lines = [
-        f"| {row['name']} | {fmean(row['owner'][-WINDOW:]):.4f} | {fmean(row['owner_bfloat16'][-WINDOW:]):.4f} | "
-        f"{fmean(row['ours'][-WINDOW:]):.4f} | {distance(row['owner_bfloat16'], row['owner']):.4f} | "
-        f"{distance(row['ours'], row['owner']):.4f} |"
+        f"| {row['name']} | {' | '.join(f'{fmean(row[kind][-WINDOW:]):.4f}' for kind in KINDS)} | "
+        f"{distance(row['reference_bfloat16'], row['reference']):.4f} | "
+        f"{distance(row['ours'], row['reference']):.4f} |"
         for row in rows
     ]
-    return f"""# The loss over {STEPS} steps, ours and the owners'
+    return f"""# The loss over {STEPS} steps, ours and the reference networks'
 
 Made by `python benchmarks/loss_curves.py`: SGD with Nesterov's momentum at a learning rate of {LEARNING_RATE:g},
 batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. Ours goes
 through `accelerate`. The loss is the mean of the last {WINDOW} steps; a distance is the mean difference of two curves
-smoothed over {WINDOW} steps. The owner's network in bfloat16 tells how large the noise of bfloat16 is.
+smoothed over {WINDOW} steps. The reference network in bfloat16 tells how large the noise of bfloat16 is.
 
-| network | owner, float32 | owner, bfloat16 | ours, bfloat16 | distance of the owner's own | distance of ours |
+| network | reference, float32 | reference, bfloat16 | ours, bfloat16 | distance of the reference | distance of ours |
 |---|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}
 

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from cifarblocks.checkpoints.files import first_line
 from cifarblocks.training.errors import UserError
-from cifarblocks.training.hardware import machine, versions
+from cifarblocks.training.hardware import bfloat16_instructions, machine, versions
 from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.stopping import exit_status
 
@@ -64,7 +64,12 @@ def peak_memory(run: Run) -> int:
 def surroundings() -> dict[str, Any]:
     """Return the machine, the versions and how layers of ours are made fast, for the record."""
     about = {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
-    return about | {"fast_layers": "accelerate"}
+    return about | {"processor": processor(), "fast_layers": "accelerate"}
+
+
+def processor() -> str:
+    """Return the kind of this processor, by its instructions for bfloat16: a part of the names of records of speed."""
+    return bfloat16_instructions() or "float32"
 
 
 def described(record: dict[str, Any]) -> str:
@@ -89,6 +94,11 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def read_record(name: str) -> Any:
     """Return what `results/name.json` holds."""
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def read_records(name: str) -> list[Any]:
+    """Return what `results/name.KIND.json` hold, one for each kind of processor."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}.*.json"))]
 
 
 def write(name: str, record: Any, table: str) -> None:

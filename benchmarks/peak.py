@@ -3,14 +3,14 @@
     python benchmarks/peak.py
 
 Each rate is the best of many runs. The other benchmarks call `measure` in their own run, and quote shares of it. Takes
-20 seconds; writes benchmarks/results/peak.json and peak.md.
+20 seconds; writes benchmarks/results/peak.PROCESSOR.json and the table beside it.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import described, measure_all, seconds
+from measuring import described, measure_all, processor, seconds
 from torch import Tensor, nn
 
 RUNS, WIDTH, BATCH, CHANNELS, SIZE = 15, 2048, 128, 64, 32
@@ -73,4 +73,4 @@ Made by `python benchmarks/peak.py`: billions of floating-point operations a sec
 
 
 if __name__ == "__main__":
-    measure_all("peak", __doc__, lambda: {"rates": measure()}, table)
+    measure_all(f"peak.{processor()}", __doc__, lambda: {"rates": measure()}, table)

@@ -8,13 +8,14 @@ Takes some seconds.
 
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import sweeps
 from loss_curves import WINDOW, smoothed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measuring import PAGES, RESULTS, read_record, typed
-from peers import INFERENCE_GOALS, PEERS
+from measuring import PAGES, RESULTS, read_record, read_records, typed
+from peers import INFERENCE_GOALS, TRAINING_GOALS
 from scale import SIZES
 
 from cifarblocks.training.pictures.compare import draw_pareto_front
@@ -55,31 +56,35 @@ def tidy(axes: Axes) -> None:
 
 
 def train_step() -> Figure:
-    """Speed-ups of a training step."""
-    rows = read_record("train_step")["rows"]
-    figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=130)
-    axes = figure.subplots()
-    kinds: Bars = {
-        "at the owner's defaults: float32, contiguous": (
-            OURS, [row["speedup"] for row in rows], [row["quartiles"] for row in rows]
-        ),
-        "with the settings of ours": (
-            BESIDE, [row["speedup_alike"] for row in rows], [row["quartiles_alike"] for row in rows]
-        ),
-    }  # fmt: skip
-    names = [row["name"] for row in rows]
-    bars(axes, kinds, [PEERS[name].goal for name in names], names)
-    axes.set_title("A training step: ours against the owner's network", loc="left")
-    axes.set_xlabel("times as fast as the owner's network; black: quartiles")
-    axes.legend(frameon=False, loc="lower right")
+    """Speed-ups of a training step, a panel for each kind of processor."""
+    records = read_records("train_step")
+    figure = Figure(figsize=(12, 6.5), layout="constrained", dpi=130)
+    for axes, record in zip(figure.subplots(1, len(records), sharey=True, squeeze=False).flat, records, strict=True):
+        rows = record["rows"]
+        kinds: Bars = {
+            "the reference at its defaults: float32, contiguous": (
+                OURS, [row["speedup"] for row in rows], [row["quartiles"] for row in rows]
+            ),
+            "the reference with the settings of ours": (
+                BESIDE, [row["speedup_alike"] for row in rows], [row["quartiles_alike"] for row in rows]
+            ),
+        }  # fmt: skip
+        names = [row["name"] for row in rows]
+        bars(axes, kinds, [TRAINING_GOALS[record["processor"]][name] for name in names], names)
+        axes.set_title(where(record), loc="left")
+        axes.set_xlabel("times as fast as the reference network; black: quartiles")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
 def inference() -> Figure:
-    """Speed-ups of inference at both batch sizes."""
-    rows = read_record("inference")["rows"]
-    figure = Figure(figsize=(12, 7), layout="constrained", dpi=130)
-    for axes, (batch, goal) in zip(figure.subplots(1, 2, sharey=True), INFERENCE_GOALS.items(), strict=True):
+    """Speed-ups of inference, a column for each batch size and a row of panels for each kind of processor."""
+    records = read_records("inference")
+    panels = [(record, batch) for record in records for batch in INFERENCE_GOALS]
+    figure = Figure(figsize=(12, 7 * len(records)), layout="constrained", dpi=130)
+    grid = figure.subplots(len(records), len(INFERENCE_GOALS), sharey=True, squeeze=False)
+    for axes, (record, batch) in zip(grid.flat, panels, strict=True):
+        rows, goals = record["rows"], INFERENCE_GOALS[batch][record["processor"]]
         cells = [row[str(batch)] for row in rows]
         kinds: Bars = {
             "ours: fused, bfloat16, channels_last": (
@@ -88,11 +93,16 @@ def inference() -> Figure:
             "torch.compile of ours": (COMPILED, [cell["compiled"] for cell in cells], None),
             "ONNX Runtime, ours fused, float32": (BESIDE, [cell["onnx"] for cell in cells], None),
         }  # fmt: skip
-        bars(axes, kinds, [goal] * len(rows), [row["name"] for row in rows])
-        axes.set_title(f"Batch {batch}", loc="left")
-        axes.set_xlabel("times as fast as the owner's network, eager, float32; black: quartiles")
+        bars(axes, kinds, [goals[row["name"]] for row in rows], [row["name"] for row in rows])
+        axes.set_title(f"Batch {batch}, {where(record)}", loc="left")
+        axes.set_xlabel("times as fast as the reference network, eager, float32; black: quartiles")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
+
+
+def where(record: dict[str, Any]) -> str:
+    """Name the processor of a record."""
+    return f"{record['machine']['cpu'].replace('(R)', '').replace(' Processor', '')}, {record['processor']}"
 
 
 def scale() -> Figure:
@@ -131,8 +141,8 @@ def loss_curves() -> Figure:
     figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
     grid = figure.subplots(2, (len(rows) + 1) // 2, sharex=True, squeeze=False).flat
     kinds = {
-        "owner": (BESIDE, "-", 3.0, "owner, float32"),
-        "owner_bfloat16": ("black", ":", 1.2, "owner, bfloat16"),
+        "reference": (BESIDE, "-", 3.0, "reference, float32"),
+        "reference_bfloat16": ("black", ":", 1.2, "reference, bfloat16"),
         "ours": (OURS, "-", 1.2, "ours, bfloat16"),
     }
     for axes, row in zip(grid, rows, strict=False):
@@ -149,14 +159,14 @@ def loss_curves() -> Figure:
 
 
 def start() -> Figure:
-    """Draw how long a network takes to build, against the same class of its owner."""
+    """Draw how long a network takes to build, against the same class of timm or torchvision."""
     building = read_record("start")["building"]
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=130)
     axes = figure.subplots()
     ratios, quartiles = ([row[key] for row in building.values()] for key in ("ratio", "quartiles"))
     bars(axes, {"ours": (OURS, ratios, quartiles)}, [START_GOAL] * len(building), list(building))
     axes.set_title("create_model: time against the same class of timm or torchvision", loc="left")
-    axes.set_xlabel("times as long as the owner's; black: quartiles; red: the goal, at most")
+    axes.set_xlabel("times as long; black: quartiles; red: the goal, at most")
     return figure
 
 
@@ -179,7 +189,8 @@ def speedrun() -> Figure:
 
 def table(name: str) -> str:
     """Return the table of `results/name.json`, made by the script that writes that."""
-    return str(import_module(SCRIPTS.get(name, name)).table(read_record(name)))
+    script = name.partition(".")[0]
+    return str(import_module(SCRIPTS.get(script, script)).table(read_record(name)))
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 
 torch.profiler's own time of each operation, put together by kinds. A training step is that of train_step.py, through
 `cifarblocks.accelerate`; the inference is that of inference.py at batch 1, by `accelerate(fuse(model))`. Writes
-benchmarks/results/profiles.json and profiles.md.
+benchmarks/results/profiles.PROCESSOR.json and the table beside it.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from inference import settle
-from measuring import described, measure_all
+from measuring import described, measure_all, processor
 from peers import CLASSES, PEERS, build
 from torch.profiler import ProfilerActivity, profile
 from train_step import BATCH, prepared
@@ -96,4 +96,4 @@ cifarblocks, on {described(record)}. A convolution's time has its kernels and it
 
 
 if __name__ == "__main__":
-    measure_all("profiles", __doc__, lambda: {"rows": [measure(name) for name in PEERS]}, table)
+    measure_all(f"profiles.{processor()}", __doc__, lambda: {"rows": [measure(name) for name in PEERS]}, table)

@@ -1,12 +1,12 @@
-"""Images per second of a whole training step: ours against the same network as its owners have it.
+"""Images per second of a whole training step: ours against the reference network.
 
     python benchmarks/train_step.py            # all networks: about 15 minutes on 2 CPU cores, nothing else running
     python benchmarks/train_step.py ConvNeXt   # this one anew, the others as they were measured
 
-Ours is `accelerate(create_model(...))`, channels_last and bfloat16 autocast; the owner's runs at its defaults, float32
-and contiguous, and once more with the settings of ours. So does our network without `accelerate`, called plain. All
-have the same weights and see the same batch. A step is forward, loss, backward and SGD; steps alternate in one process.
-Writes benchmarks/results/train_step.json, after each network, and train_step.md.
+Ours is `accelerate(create_model(...))`, channels_last and bfloat16 autocast; the reference runs at its defaults,
+float32 and contiguous, and once more with the settings of ours. So does our network without `accelerate`, called plain.
+All have the same weights and see the same batch. A step is forward, loss, backward and SGD; steps alternate in one
+process. Writes benchmarks/results/train_step.PROCESSOR.json, after each network, and the table beside it.
 """
 
 import statistics
@@ -17,14 +17,14 @@ from typing import Any
 import peak
 import torch
 import torch.nn.functional as F
-from measuring import described, in_turns, peak_memory, renew, spread, typed
-from peers import CLASSES, PEERS, build
+from measuring import described, in_turns, peak_memory, processor, renew, spread, typed
+from peers import CLASSES, PEERS, TRAINING_GOALS, build
 from torch import Tensor, nn
 
 import cifarblocks
 
 BATCH, TURNS = 128, 9
-COLUMNS = ["network", "ours", "owner", "goal", "speed-up", "quartiles", "alike", "plain", "images/s", "conv."]
+COLUMNS = ["network", "ours", "reference", "goal", "speed-up", "quartiles", "alike", "plain", "images/s", "conv."]
 COLUMNS += ["product", "at goal", "memory", "memory, alike", "memory, plain"]
 
 
@@ -38,7 +38,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: 
 
 
 def prepared(model: nn.Module, x: Tensor, labels: Tensor, as_ours: bool) -> partial[None]:
-    """A step of a network, at its owner's defaults or with the settings of ours."""
+    """A step of a network, at its defaults or with the settings of ours."""
     layout = torch.channels_last if as_ours else torch.contiguous_format
     model = model.train().to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -82,7 +82,7 @@ def compare(name: str) -> list[dict[str, Any]]:
     return [row]
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any], goal: float) -> str:
     """One network as a line of the table."""
     peer = PEERS[row["name"]]
     first, _, third = row["quartiles"]
@@ -91,16 +91,16 @@ def line(row: dict[str, Any]) -> str:
     cells = [
         row["name"],
         f"`{peer.ours}`",
-        peer.owner,
-        f"{peer.goal:g}",
-        speedup if row["speedup"] >= peer.goal else f"**{speedup}**",
+        peer.origin,
+        f"{goal:g}",
+        speedup if row["speedup"] >= goal else f"**{speedup}**",
         f"{first:.2f}–{third:.2f}",
         f"{row['speedup_alike']:.2f}",
         f"{row['speedup_plain']:.2f}" if "speedup_plain" in row else "",
         f"{row['images_per_second']:,.0f}",
         f"{100 * row['operations_per_second'] / row['rates']['convolution_bfloat16']:.1f} %",
         f"{100 * share:.1f} %",
-        f"{100 * share * peer.goal / row['speedup']:.1f} %",
+        f"{100 * share * goal / row['speedup']:.1f} %",
         f"{row['memory']:.2f}",
         f"{row['memory_alike']:.2f}",
         f"{row['memory_plain']:.2f}" if "memory_plain" in row else "",
@@ -110,27 +110,27 @@ def line(row: dict[str, Any]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
-    rows = record["rows"]
-    below = [row["name"] for row in rows if row["speedup"] < PEERS[row["name"]].goal]
-    return f"""# A training step against the owners' networks
+    rows, goals = record["rows"], TRAINING_GOALS[record["processor"]]
+    below = [row["name"] for row in rows if row["speedup"] < goals[row["name"]]]
+    return f"""# A training step against the reference networks
 
-Made by `python benchmarks/train_step.py`: time of a step of the owner's network divided by time of ours, the same
+Made by `python benchmarks/train_step.py`: time of a step of the reference network divided by time of ours, the same
 network with the same weights; medians and quartiles of {TURNS} alternating steps in one process, batches of {BATCH} of
-32×32, on {described(record)}. Ours: `accelerate(create_model(...))`, channels_last, bfloat16 autocast. The owner's:
+32×32, on {described(record)}. Ours: `accelerate(create_model(...))`, channels_last, bfloat16 autocast. The reference:
 float32, contiguous; under "alike" with the settings of ours; under "plain" so, and ours without `accelerate`. Above 1
 ours is faster. Bold misses its goal: {len(below)} of {len(rows)}.
 Shares are of the best rates that the same run measured for a 3×3 convolution
 ({spread(rows, "convolution_bfloat16")} GFLOP/s in bfloat16) and a matrix product
 ({spread(rows, "product_bfloat16")}); "at goal" is the share of the product that the goal would take: above 100 % it is
-more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the owner's;
+more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the reference's;
 under "alike" and "plain" as above.
 
 | {" | ".join(COLUMNS)} |
 |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-{chr(10).join(line(row) for row in rows)}
+{chr(10).join(line(row, goals[row["name"]]) for row in rows)}
 """
 
 
 if __name__ == "__main__":
     chosen = typed(__doc__, "NETWORK")
-    sys.exit(renew("train_step", chosen, PEERS, compare, table, lambda: {"rates": peak.measure()}))
+    sys.exit(renew(f"train_step.{processor()}", chosen, PEERS, compare, table, lambda: {"rates": peak.measure()}))

@@ -32,12 +32,17 @@ def supports_bfloat16(device: torch.device) -> bool:
     """Return True if the device computes fast in bfloat16: a GPU that has it, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bfloat16_instructions() is not None
+
+
+def bfloat16_instructions() -> str | None:
+    """Return what the CPU multiplies bfloat16 with, "amx_bf16" or "avx512_bf16", or None."""
     try:
         with open("/proc/cpuinfo") as file:
             flags = next((line for line in file if line.startswith("flags")), "").split()
     except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+        return None
+    return next((name for name in ("amx_bf16", "avx512_bf16") if name in flags), None)
 
 
 def versions() -> dict[str, str]:
