@@ -23,7 +23,7 @@ from cifarblocks.cli import train
 from cifarblocks.training.data.batches import Normalisation
 from cifarblocks.training.data.datasets import load_digits, resized
 from cifarblocks.training.options.parse import read_options
-from cifarblocks.training.run import fitting_batch_size
+from cifarblocks.training.run import fit_to_few_images
 from cifarblocks.training.run_folder.checkpoints import read_checkpoint
 from cifarblocks.training.run_folder.locks import locked, run_lock
 
@@ -280,7 +280,8 @@ def test_a_network_of_one_channel_refuses_colours(command, image_folder, refused
 @pytest.mark.parametrize(
     ("typed", "images", "processes", "expected"),
     [
-        ((), 64, 1, 64),  # the recipe's, as long as there are so many
+        ((), 256, 1, 64),  # the recipe's, as long as there are four such batches
+        ((), 255, 1, 32),
         ((), 63, 1, 8),
         ((), 33, 1, 8),
         ((), 31, 1, 4),
@@ -296,7 +297,25 @@ def test_a_network_of_one_channel_refuses_colours(command, image_folder, refused
     ],
 )
 def test_few_images_make_smaller_batches(typed, images, processes, expected):
-    assert fitting_batch_size(read_options(["--model", "mlp", *typed]), images, processes) == expected
+    assert fit_to_few_images(read_options(["--model", "mlp", *typed]), images, processes).batch_size == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "images", "epochs", "lr"),
+    [
+        ((), 1280, 20, 0.08),  # 20 steps an epoch
+        ((), 640, 30, 0.08),
+        ((), 48, 50, 0.08),  # 6 batches of 8
+        ((), 1, 300, 0.08),
+        (("--epochs", "3"), 48, 3, 0.08),
+        (("--optimizer", "adamw", "--lr", "0.002"), 48, 50, 0.002),
+        (("--recipe", "fine_tuning_adamw"), 48, 50, 0.016),
+        (("--recipe", "fine_tuning_adamw"), 1280, 15, 0.002),
+    ],
+)
+def test_few_images_make_more_epochs_and_adamw_keeps_the_rate_of_a_step(typed, images, epochs, lr):
+    fitted = fit_to_few_images(read_options(["--model", "mlp", *typed]), images, 1)
+    assert (fitted.epochs, fitted.lr) == (epochs, lr)
 
 
 def test_a_batch_size_that_few_images_made_smaller_is_the_same_in_two_processes_and_on_resume(

@@ -31,6 +31,8 @@ from cifarblocks.training.run_folder.folder import make_run_folder, open_run
 from cifarblocks.training.run_folder.report import configuration
 from cifarblocks.training.state import State, moving_average
 
+LEAST_STEPS = 300  # of a recipe on few images
+
 Build = Callable[[str, dict[str, Any], DataSet], tuple[Classifier, dict[str, Any]]]
 
 
@@ -201,8 +203,7 @@ def resolve(options: Options, data: DataSet, images: int, processes: Processes) 
     mean, std = data.mean_and_std
     channels = options.arguments.get("in_channels", 3)
     return replace(
-        options,
-        batch_size=fitting_batch_size(options, images, processes.world_size),
+        fit_to_few_images(options, images, processes.world_size),
         precision=bfloat16 if options.precision == "auto" else options.precision,
         accelerate=device.type == "cpu" if options.accelerate is None else options.accelerate,
         mirror=data.mirror if options.mirror is None else options.mirror,
@@ -211,15 +212,22 @@ def resolve(options: Options, data: DataSet, images: int, processes: Processes) 
     )
 
 
-def fitting_batch_size(options: Options, images: int, processes: int) -> int:
-    """Return the batch size, reduced if it is the recipe's and exceeds the number of training images.
+def fit_to_few_images(options: Options, images: int, processes: int) -> Options:
+    """Fit a recipe to few images: smaller batches, and more epochs. Typed options stay.
 
-    The reduced size is the largest power of two that gives four batches, and at least 2 images per part and process.
+    A reduced batch is the largest power of two that gives four batches, and at least 2 images per part and process.
+    AdamW's steps keep their learning rate, because their size does not follow from the gradient's.
     """
-    if "batch_size" in options.typed or options.batch_size <= images:
-        return options.batch_size
-    least = 2 * processes * options.accumulate
-    return 2 ** max(math.floor(math.log2(max(images // 4, 1))), math.ceil(math.log2(least)))
+    batch_size, lr, epochs = options.batch_size, options.lr, options.epochs
+    if "batch_size" not in options.typed and images < 4 * batch_size:
+        least = 2 * processes * options.accumulate
+        fitting = 2 ** max(math.floor(math.log2(max(images // 4, 1))), math.ceil(math.log2(least)))
+        batch_size = min(fitting, batch_size)
+    if "lr" not in options.typed and options.optimizer in ("adamw", "muon_adamw"):
+        lr *= options.batch_size / batch_size
+    if "epochs" not in options.typed:
+        epochs = max(epochs, math.ceil(LEAST_STEPS / max(images // batch_size, 1)))
+    return replace(options, batch_size=batch_size, lr=lr, epochs=epochs)
 
 
 def image_batches(

@@ -114,7 +114,7 @@ def check_same_options(folder: Path, options: Options) -> None:
         if is_finished(folder):
             raise
         return  # the run itself reads its options from its checkpoint
-    left_open = {"batch_size"} - options.typed  # it may be smaller than the recipe's for few images
+    left_open = {"batch_size", "lr", "epochs"} - options.typed  # they may differ from the recipe's for few images
     for key, value in json.loads(json.dumps(shareable(options.recorded()))).items():
         if value not in (None, "auto") and key not in left_open and begun.get(key, value) != value:
             raise UserError(

@@ -95,7 +95,7 @@ class Options:
     checkpoint_steps: int = option("upkeep", 0, "steps between checkpoints (default: 0, one per epoch)", integer(0))
     tensorboard: bool = option("upkeep", False, "write the metrics for TensorBoard too", **FLAG)
 
-    epochs: int = of_recipe(20, "passes over the training images", integer(1), group="optimization")
+    epochs: int = of_recipe(20, "passes over the images; more for few images", integer(1), group="optimization")
     batch_size: int = of_recipe(64, "global batch size, over all processes; smaller for few images", integer(1))
     accumulate: int = of_recipe(1, "parts of a batch, computed one by one to save memory", integer(1))
     optimizer: str = of_recipe(
