@@ -16,6 +16,7 @@ from cifarblocks.blocks.split_attention import ResNeStBottleneck
 from cifarblocks.native.batch_norm import NativeBatchNorm2d
 from cifarblocks.native.depthwise import NativeDepthwiseConv2d
 from cifarblocks.native.layer_norm import NativeLayerNorm
+from cifarblocks.native.narrow import NarrowConv2d
 from cifarblocks.native.scale import ChannelScale, gains
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -109,23 +110,24 @@ class NativeResNeStBottleneck(Deferring, ResNeStBottleneck):
             yield norm, *after, self.drop_path, self.activation
 
 
-FASTER: dict[type[nn.Module], Any] = {
-    nn.BatchNorm2d: NativeBatchNorm2d,
-    nn.Conv2d: NativeDepthwiseConv2d,
-    nn.LayerNorm: NativeLayerNorm,
-    LayerNorm2d: NativeLayerNorm2d,
-    LayerScale: NativeLayerScale,
-    nn.Sequential: NativeSequential,
-    BasicBlock: NativeBasicBlock,
-    Bottleneck: NativeBottleneck,
-    PreActBlock: NativePreActBlock,
-    ResNeStBottleneck: NativeResNeStBottleneck,
-}
-PLAIN: dict[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster in FASTER.items()}
+FASTER: tuple[tuple[type[nn.Module], Any], ...] = (
+    (nn.BatchNorm2d, NativeBatchNorm2d),
+    (nn.Conv2d, NativeDepthwiseConv2d),
+    (nn.Conv2d, NarrowConv2d),
+    (nn.LayerNorm, NativeLayerNorm),
+    (LayerNorm2d, NativeLayerNorm2d),
+    (LayerScale, NativeLayerScale),
+    (nn.Sequential, NativeSequential),
+    (BasicBlock, NativeBasicBlock),
+    (Bottleneck, NativeBottleneck),
+    (PreActBlock, NativePreActBlock),
+    (ResNeStBottleneck, NativeResNeStBottleneck),
+)
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster in FASTER}
 
 
 def accelerate(model: Model) -> Model:
-    """Make norms, their ReLUs, LayerScale and depthwise convolutions faster on a CPU: the same model, changed in place.
+    """Make norms, their ReLUs, LayerScale and some convolutions faster on a CPU: the same model, changed in place.
 
     Only classes change, of layers (e.g. to `NativeBatchNorm2d`) and of blocks in which a ReLU follows a BatchNorm.
     Parameters, buffers and hooks stay the same objects, so an optimizer or DistributedDataParallel made before goes on.
@@ -141,9 +143,9 @@ def accelerate(model: Model) -> Model:
     """
     places = Counter(id(part) for module in model.modules() for part in module._modules.values())
     for module in reversed(list(model.modules())):  # layers before the blocks that hold them
-        faster = FASTER.get(type(module))
-        if faster is not None and places[id(module)] < 2 and "forward" not in vars(module) and faster.fits(module):
-            module.__class__ = faster
+        if places[id(module)] < 2 and "forward" not in vars(module):
+            fitting = (faster for plain, faster in FASTER if type(module) is plain and faster.fits(module))
+            module.__class__ = next(fitting, type(module))
     return model
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ctypes import Array, c_double, c_int64, c_void_p
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,18 @@ def is_plain(tensor: Tensor) -> bool:
         return False
     needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
     return tensor.untyped_storage().nbytes() >= needed
+
+
+def computed_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that autocast computes in; it leaves float64 alone."""
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
+
+
+@cache
+def amx() -> bool:
+    """Return True if this processor has AMX."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())  # torch 2.4 cannot tell
 
 
 def layout_of(x: Tensor) -> torch.memory_format:

@@ -1,7 +1,6 @@
 """Depthwise convolutions on CPUs: dilated ones on smaller maps, and gradients by our kernels."""
 
 from ctypes import c_int64
-from functools import cache
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from cifarblocks.native import call_kernel, call_module, layout_of, may_serve
+from cifarblocks.native import amx, call_kernel, call_module, computed_dtype, layout_of, may_serve
 from cifarblocks.native.compiling import library
 
 Pair = tuple[int, int]
@@ -60,12 +59,6 @@ class NativeDepthwiseConv2d(nn.Conv2d):
         )
 
 
-def computed_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that autocast computes in; it leaves float64 alone."""
-    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
-
-
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
     """Convolve by torch, with our gradients where they are faster and the kernels can be had."""
     trained = torch.is_grad_enabled() and weight.requires_grad and x.dtype == weight.dtype and x.dtype in DTYPES
@@ -83,12 +76,6 @@ def are_faster(dtype: torch.dtype, weight: Tensor, height: int, stride: tuple[in
     if stride != (1, 1):
         return dtype == torch.bfloat16
     return weight.shape[3] > 3 or weight.shape[2] > height or (dtype == torch.bfloat16 and len(weight) >= 32 and amx())
-
-
-@cache
-def amx() -> bool:
-    """Return True if this processor has AMX."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())  # torch 2.4 cannot tell
 
 
 def dilated(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: Pair) -> Tensor:

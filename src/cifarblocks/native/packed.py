@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from cifarblocks.native import call_module, is_plain, may_serve
+from cifarblocks.native.narrow import NarrowConv2d, apart, images_in_a_row, side_by_side
 
 SHAPES = 8  # of inputs, for which a layer keeps its packed weight
 # For more values torch's own GELU and SiLU are faster.
@@ -21,11 +22,12 @@ SMALL_MAP = 20480  # values of one float32 map up to which torch calls MKL, in h
 
 
 class Packed(NamedTuple):
-    """The packed weight for one shape of the input, and the shape of the output."""
+    """The packed weight for one shape of the input, the shape of the output, and how many images lie side by side."""
 
     weight: Tensor
     shape: torch.Size
     few: bool
+    images: int = 1
 
 
 class Packing(NamedTuple):
@@ -93,6 +95,10 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
         x = x.contiguous(memory_format=torch.channels_last)
         places = (packed.weight, self.bias, self.padding, self.stride, self.dilation, self.groups)
         operation, numbers, algorithm = operation_of(activation, packed.few)
+        if packed.images > 1:
+            row = side_by_side(x, packed.images, self.stride[0])
+            y = torch.ops.mkldnn._convolution_pointwise.default(row, *places, "none", [], "")
+            return finished(apart(y, packed.images, packed.shape[3]), plus, activation, inplace=True)
         if plus is None:
             y = torch.ops.mkldnn._convolution_pointwise.default(x, *places, operation, numbers, algorithm)
         elif self.groups == 1 and operation in ("none", "relu") and can_be_added(plus, x, packed):
@@ -125,8 +131,10 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
         shape = torch.Size((len(x), self.out_channels, *sizes))
         if x.shape[1] != self.in_channels or min(*shape, *x.shape) < 1:
             return None
-        weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *places, self.groups, x.shape)
-        return Packed(weight, shape, shape.numel() <= FEW_VALUES)
+        images = images_in_a_row(self, x) if NarrowConv2d.fits(self) else 1
+        size = x.shape if images == 1 else side_by_side(x, images, self.stride[0]).shape
+        weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *places, self.groups, size)
+        return Packed(weight, shape, shape.numel() <= FEW_VALUES, images)
 
     @staticmethod
     def fits(conv: Any) -> bool:
