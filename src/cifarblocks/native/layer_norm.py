@@ -22,7 +22,8 @@ class NativeLayerNorm(nn.LayerNorm):
             return call_module(self, x) if type(self) is NativeLayerNorm else super().forward(x)
         if not self.gains(x) or not library():
             return super().forward(x)
-        return LayerNormalisation.apply(x, self.weight, self.bias, self.eps)
+        weight, bias = (vector.to(PARAMETER_DTYPES[x.dtype]) for vector in (self.weight, self.bias))
+        return LayerNormalisation.apply(x, weight, bias, self.eps)
 
     def gains(self, x: Tensor) -> bool:
         """Return True if our kernels are faster than torch's and can read all that they are given."""
@@ -35,8 +36,13 @@ class NativeLayerNorm(nn.LayerNorm):
             and may_serve(x)
             and x.is_contiguous()
             and self.eps >= 0
-            and all(is_vector(vector, x.shape[-1], PARAMETER_DTYPES[x.dtype]) for vector in (self.weight, self.bias))
+            and all(self.can_read(vector, x) for vector in (self.weight, self.bias))
         )
+
+    @staticmethod
+    def can_read(vector: Tensor | None, x: Tensor) -> bool:
+        """Return True if a weight or bias fits the input; that of bfloat16 is converted first."""
+        return any(is_vector(vector, x.shape[-1], dtype) for dtype in (PARAMETER_DTYPES[x.dtype], x.dtype))
 
     @staticmethod
     def fits(norm: nn.Module) -> bool:
