@@ -20,7 +20,8 @@ from scale import SIZES
 
 from cifarblocks.training.pictures.compare import draw_pareto_front
 
-SCRIPTS = {"speedrun": "speedruns", "layer_scale": "sweeps", "leaderboard": "sweeps", "optimizer": "sweeps"}
+GRIDS = ("equal_epochs", "layer_scale", "leaderboard", "optimizer")
+SCRIPTS = {"speedrun": "speedruns"} | dict.fromkeys(GRIDS, "sweeps")
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
 START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # times as long; minutes and percent
