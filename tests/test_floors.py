@@ -134,7 +134,8 @@ def door_names() -> list[str]:
 def test_importing_the_door_costs_no_more_than_importing_torch():
     """In a process of its own, for this one has imported more."""
     code = "import sys, torch; before = set(sys.modules); import cifarblocks; print(*(sys.modules.keys() - before))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")  # no warning either
     new = result.stdout.split()
     assert {name.split(".")[0] for name in new} - set(sys.stdlib_module_names) - {"torch"} == {"cifarblocks", "einops"}
     assert len([name for name in new if name.startswith("torch.")]) <= 1  # torch.utils.checkpoint

@@ -133,6 +133,10 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
     ):
         with refuses(ValueError, "image", tuple(wrong.shape)):
             trained.predict(wrong)
+    for wrong, order in ((torch.zeros(8, 9, 3), (2, 0, 1)), (torch.zeros(2, 8, 9, 3), (0, 3, 1, 2))):
+        with refuses(ValueError, f"image.permute{order}"):
+            trained.predict(wrong)
+        assert trained.predict(wrong.permute(order))
     with refuses(ValueError, "image", (3, 8, 8)):
         trained.predict(np.zeros((3, 8, 8)))
     for wrong in (255.0, -0.5, float("nan")):

@@ -26,10 +26,16 @@ def test_options_are_the_fields_of_the_declaration(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"epoch": 1}, ["epoch", "epochs"]), ({"help": True}, ["help"]), ({"epochs": 0}, ["--epochs", 1, 0])],
+    [
+        ({"epoch": 1}, ["epoch", "epochs"]),
+        ({"help": True}, ["help"]),
+        ({"epochs": 0}, ["epochs", 1, 0]),
+        ({"resume": True}, ["resume=True", "name"]),
+    ],
 )
 def test_a_wrong_option_is_named(options, named, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with refuses(UserError, *named):
+    with refuses(UserError, *named) as caught:
         train("mlp", **options)
+    assert "--" not in str(caught.value)
     assert capsys.readouterr().out == ""

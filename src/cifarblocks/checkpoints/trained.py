@@ -213,7 +213,9 @@ def as_maps(image: Any) -> Tensor:
         pixels = pixels.permute(0, 3, 1, 2)
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3, 4) or 0 in pixels.shape[1:]:
         kind = "an array" if is_array else "a tensor"
-        raise ValueError(f"image must be {layout} with c of 1, 3 or 4 as {kind}, got the shape {shape}")
+        permuted = {3: "; did you mean image.permute(2, 0, 1)?", 4: "; did you mean image.permute(0, 3, 1, 2)?"}
+        hint = permuted.get(len(shape), "") if not is_array and shape[-1] in (1, 3, 4) else ""
+        raise ValueError(f"image must be {layout} with c of 1, 3 or 4 as {kind}, got the shape {shape}{hint}")
     if pixels.dtype == torch.uint8:
         pixels = pixels.float() / 255
     elif not (pixels >= -ROUNDING).all() or not (pixels <= 1 + ROUNDING).all():

@@ -1,5 +1,8 @@
 """The training system behind `cifarblocks train`; it needs `pip install "cifarblocks[train]"`."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,35 @@ def train(
 
     given = {"model": model, "data": data, "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
     settings = as_settings({**given, "output": str(output), "name": name, "resume": resume, **options})
-    parsed = parse(command_line(settings))
-    with joined_processes(parsed.device) as processes:
-        return loop.train(parsed, processes)
+    with naming_arguments():
+        parsed = parse(command_line(settings))
+        with joined_processes(parsed.device) as processes:
+            return loop.train(parsed, processes)
+
+
+@contextmanager
+def naming_arguments() -> Iterator[None]:
+    """Name arguments of `train` in the messages of errors inside the block, in place of options of the command."""
+    from cifarblocks.training.errors import RunError, UserError
+
+    try:
+        yield
+    except (UserError, RunError) as error:
+        error.args = (*error.args[:-1], as_arguments(str(error)))
+        raise
+
+
+def as_arguments(message: str) -> str:
+    """Return a message with the arguments of `train` in place of the options of the command.
+
+    >>> as_arguments("--batch-size 64 is more than the 54 training images")
+    'batch_size 64 is more than the 54 training images'
+    >>> as_arguments("run first already exists; give another name, or go on with --resume")
+    'run first already exists; give another name, or go on with resume=True'
+    """
+    from cifarblocks.training.compare.launch import is_flag
+
+    def argument(option: re.Match[str]) -> str:
+        return option[1].replace("-", "_") + ("=True" if is_flag(option[1]) else "")
+
+    return re.sub(r"(?<!\S)--([a-z-]+)", argument, message)

@@ -163,6 +163,7 @@ def joined_processes(kind: str | None = None) -> Iterator[Processes]:
 
     Raises:
         UserError: If there is no such device, or the processes cannot connect.
+        RunError: If the connection to another process is lost inside the block.
     """
     rank, world_size = from_launcher("RANK", 0), from_launcher("WORLD_SIZE", 1)
     device = find_device(kind)
@@ -184,5 +185,11 @@ def joined_processes(kind: str | None = None) -> Iterator[Processes]:
         raise UserError(f"WORLD_SIZE is {world_size}, but the processes cannot connect: {first_line(error)}") from error
     try:
         yield Processes(rank, world_size, device)
+    except RuntimeError as error:
+        if "gloo" not in str(error):  # its errors have no type of their own; NCCL ends the process itself
+            raise
+        raise RunError(
+            "another process has ended or hangs; with --name and --resume the run goes on from its last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cifarblocks.cli import export, finetune, list, predict, search, show, sweep, train
-from cifarblocks.training.options.command_line import Parser, integer, named_value, number
+from cifarblocks.training.options.command_line import Parser, integer, named_value, nearest, number
 from cifarblocks.training.options.declared import DECLARED, Options, flag
 from cifarblocks.training.options.parse import read_options
 
@@ -88,11 +88,16 @@ def test_the_ends_of_a_range_are_in_it():
         (train.main, "--lr-rate 2", ["--lr-rate", "did you mean --lr"]),
         (predict.main, "--wieghts a.safetensors a.png", ["--wieghts", "--weights"]),
         (train.main, "--model-ema --share 0.1", ["--model-ema", "did you mean --ema"]),
+        (train.main, "--learning-rate 2", ["did you mean --lr"]),
         (train.main, "-b 32", ["-b 32", "did you mean --batch-size"]),
     ],
 )
 def test_a_misspelt_option_is_answered_with_the_nearest(main, arguments, named, refused):
     refused(main, arguments.split(), *named)
+
+
+def test_an_option_that_only_shares_letters_is_not_suggested():
+    assert nearest("--version", ["--erasing"]) is None
 
 
 def test_a_missing_option_is_explained(refused):

@@ -146,7 +146,7 @@ def _list_classes(folder: Path, skipped: list[Path]) -> list[str]:
     entries = _list_entries(folder, skipped)
     for entry in entries:
         if not entry.is_dir():
-            raise UserError(f"{entry} is not in a class folder")
+            raise UserError(f"{entry} is not in a class folder: {folder} must have a folder for each class")
     if not entries:
         raise UserError(f"{folder} has no class folders")
     return [entry.name for entry in entries]

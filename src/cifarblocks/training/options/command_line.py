@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 
 from cifarblocks.training.output import tell
 
-# Words of timm's training script → ours, where they are not alike
+# Words of timm's training script and of others → ours, where they are not alike
 OURS = {
     "--aa": "--policy",
     "--amp": "--precision",
     "-b": "--batch-size",
+    "--learning-rate": "--lr",
     "--model-ema": "--ema",
     "--model-kwargs": "--model-argument",
     "--reprob": "--erasing",
@@ -115,7 +116,7 @@ def nearest(typed: str, options: Iterable[str]) -> str | None:
         return OURS[typed]
     word = typed.lstrip("-")
     alike = [option for option in known if word.startswith(option) or option.startswith(word)]
-    return next((known[option] for option in alike or get_close_matches(word, known, 1, 0.7)), None)
+    return next((known[option] for option in alike or get_close_matches(word, known, 1, 0.75)), None)
 
 
 def named_value(text: str) -> tuple[str, Any]:

@@ -82,7 +82,7 @@ class Options:
         "upkeep", Path("data"), "folder for downloads and decoded images, not your images", new_path
     )
     image_size: int | None = option(
-        "data", None, "height and width (default: their own, 64 if they differ)", integer(1, 4096)
+        "data", None, "height and width (default: their own, 64 if they differ or exceed 256)", integer(1, 4096)
     )
     mean: list[float] | None = option("run", None, "mean of each channel (default: of the images)", number(0, 1), **RGB)
     std: list[float] | None = option(
