@@ -108,7 +108,7 @@ def test_nobody_is_advised_to_load_what_may_run_code(tmp_path):
 
 def test_brackets_without_end_are_named(tmp_path):
     path = tmp_path / "a"
-    path.touch()
+    path.write_text("[")
     with refuses(ValueError, path, "brackets"), reading(path, "read"):
         raise RecursionError("maximum recursion depth exceeded")
 
