@@ -24,13 +24,6 @@ def test_what_is_no_file_is_refused_unopened(no_files, kind, read):
         read(no_files[kind])
 
 
-@pytest.mark.parametrize("read", [read_image, load_weights, load_timm])
-def test_an_empty_file_is_called_empty(tmp_path, read):
-    (tmp_path / "file").touch()
-    with refuses(ValueError, tmp_path / "file", "empty"):
-        read(tmp_path / "file")
-
-
 def test_the_block_is_not_entered_for_what_is_no_file(no_files):
     entered = []
     with refuses(ValueError, no_files["pipe"], "a pipe"), reading(no_files["pipe"], "read"):

@@ -39,6 +39,12 @@ def test_an_image_file_cannot_run_a_program(tmp_path, monkeypatch):
     assert not ran.exists()
 
 
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "image").touch()
+    with refuses(ValueError, tmp_path / "image", "empty"):
+        read_image(tmp_path / "image")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_each_format_is_read(tmp_path, kind):
     Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "image", format=kind)

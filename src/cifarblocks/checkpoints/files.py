@@ -28,13 +28,11 @@ KINDS = {
 def reading(path: Path, done: str) -> Iterator[None]:
     """Turn any error inside the block into a ValueError "FILE cannot be ...: reason".
 
-    The block is not entered for a folder, a pipe, a device or an empty file.
+    The block is not entered for a folder, pipe or device.
     """
     try:
         require_regular(path)
         path.open("rb").close()  # safetensors reports every file that it cannot open as missing
-        if not path.stat().st_size:
-            raise ValueError("it is empty")
         yield
     except Exception as error:  # torch, pickle, zipfile, safetensors and Pillow each raise several of their own
         raise ValueError(f"{path} cannot be {done}: {first_line(error)}") from error

@@ -101,7 +101,8 @@ def opened(path: Path) -> Iterator[ImageFile]:
             with Image.open(path, formats=FORMATS) as image:
                 yield image
         except UnidentifiedImageError:
-            raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
+            known = f"it is none of {', '.join(FORMATS)}"
+            raise ValueError(known if path.stat().st_size else "it is empty") from None
         except Image.DecompressionBombError:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise ValueError(f"it has more than {most:,} pixels, Pillow's limit; make it smaller first") from None
