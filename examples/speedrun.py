@@ -20,7 +20,7 @@ The parts of the recipe, in the order of the file, and the reason for each:
 - The network is three groups of two 3×3 convolutions, with pooling directly after the first. So norms and activations,
   which are slow for their few operations, process a quarter of the map. The activation is ReLU, because the gradient of
   GELU takes many times as long.
-- The first layer is computed, not trained. It whitens patches of 2×2 pixels, so the next layer gets uncorrelated inputs.
+- The first layer is computed, not trained. It whitens patches of 2×2 pixels: the inputs of the next are uncorrelated.
 - The first filters of each convolution start as the identity, so the image reaches the last layer from the first step.
 - Muon (optim/muon.py) updates the filters with orthogonal steps. SGD with Nesterov momentum updates the rest.
 - Labels are smoothed. Images are mirrored every other epoch and shifted by up to 2 pixels. Learning rates fall linearly
@@ -320,7 +320,9 @@ def check(options: Namespace, data: DataSet) -> None:
     """Refuse images that are not 32×32, and too few images."""
     if data.image_size != (SIZE, SIZE):
         height, width = data.image_size
-        raise UserError(f"--data {options.data} has images of {height}x{width}, not 32x32; --image-size 32 resizes those of a folder")
+        raise UserError(
+            f"--data {options.data} has images of {height}x{width}, not 32x32; pass --image-size 32 for a folder"
+        )
     if len(data.train) < 100:
         raise UserError(f"--data {options.data} has {len(data.train)} training images; speedrun.py needs at least 100")
 
@@ -366,7 +368,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     parser = Parser("speedrun.py", __doc__)
     add_data_options(parser)
     add = parser.add_argument
-    targets = "88: about 3 minutes on two cores; 7min: 7 minutes; 94: the size of the record for one GPU"
+    targets = "88: about 3 minutes on two cores; 7min: 7 minutes; 94: size of the record for one GPU"
     add("--target", choices=PLANS, default="7min", help=f"{targets} (default: %(default)s)")
     add("--seeds", type=integer(1), default=1, help="number of seeds 0, 1, ... to train (default: %(default)s)")
     add("--final", action="store_true", help="train on all training images and score on the test images")
@@ -380,7 +382,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse(arguments)
-    return exit_status("speedrun.py", lambda: run_all(options), "the same command continues after the last finished seed")
+    return exit_status(
+        "speedrun.py", lambda: run_all(options), "the same command continues after the last finished seed"
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def without_gpus(monkeypatch):
 
 @pytest.fixture
 def signals():
-    """Ctrl-C and the end of the terminal are heard where & or nohup ignores them; afterwards all is as it was."""
+    """Handle SIGINT and SIGHUP even if & or nohup ignores them; restore the handlers at the end."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     kept = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)

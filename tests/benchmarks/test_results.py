@@ -1,4 +1,4 @@
-"""Every table for people says what its record says."""
+"""Every page of results is the one that its script makes from the record."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The classifiers to walk: which take long, which cannot do what, and how to build them."""
+"""The classifiers under test: the slow ones, the limits of some, and functions that build them."""
 
 import re
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""A run killed at random moments, alone or one of two processes in step, is in the end the run that nobody touched."""
+"""A run of one or two processes that is killed at random moments ends like one that was never killed."""
 
 import os
 import random
