@@ -162,7 +162,7 @@ def measure(model: VAE, data: DataSet, components: Components, samples: int = 16
     dimensions = test.shape[1]
     return {
         "test_images": len(test),
-        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} numbers an image",
+        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} numbers of an image",
         "negative_elbo_nats_per_image": distortion + kl,
         "bits_per_dimension": bits_per_dimension(distortion + kl, dimensions),
         "distortion_nats_per_image": distortion,
@@ -184,7 +184,7 @@ def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
 def train_epoch(
     model: VAE, images: Images, schedule: torch.optim.lr_scheduler.LRScheduler, options: Namespace, epoch: int
 ) -> Iterator[Tensor]:
-    """Take a step for each batch, and yield the means of -log p(x | z) and of KL, in nats an image."""
+    """Take a step for each batch, and yield the means of -log p(x | z) and of KL, in nats per image."""
     model.train()
     device, noises = images.pixels.device, random_stream("noise", options.seed, epoch)
     for batch in shared.shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
@@ -245,7 +245,7 @@ def describe(result: dict[str, Any], latent: int) -> str:
     """Return the result, human-readable."""
     beaten = "below" if result["beats_pca"] else "not below"
     return (
-        f"test -ELBO {result['negative_elbo_nats_per_image']:.2f} nats an image on {result['test_images']:,} images, "
+        f"test -ELBO {result['negative_elbo_nats_per_image']:.2f} nats per image on {result['test_images']:,} images, "
         f"{result['bits_per_dimension']:.3f} bits per dimension "
         f"(independent pixels: {result['independent_pixels_nats_per_image']:.2f} nats)\n"
         f"test reconstructions: mean squared error {result['reconstruction_mean_squared_error']:.5f}, "
