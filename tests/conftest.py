@@ -132,7 +132,7 @@ def image_folder(tmp_path):
 
 @pytest.fixture
 def no_files(tmp_path, monkeypatch):
-    """A folder, a pipe, a socket and a device, by these words; whoever opens the pipe reads its end."""
+    """Return a folder, a pipe, a socket and a device by their names; a reader of the pipe gets its end at once."""
     kinds = {kind: tmp_path / str(number) for number, kind in enumerate(("folder", "pipe", "socket", "device"))}
     monkeypatch.chdir(tmp_path)
     kinds["folder"].mkdir()
