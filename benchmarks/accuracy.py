@@ -1,9 +1,9 @@
-"""Write the tables of accuracies: of the weights in the package, and of runs of cifarblocks train.
+"""Write the tables of accuracies of the weights in the package and of runs of cifarblocks train.
 
     python benchmarks/accuracy.py runs/MODEL/NAME...
 
-Adds each run's summary.json to benchmarks/results/accuracy.json, and writes accuracy.md from all that are in it and
-from the cards of the weights. Takes a few seconds.
+Adds each run's summary.json to benchmarks/results/accuracy.json. Writes accuracy.md from all runs in that file and from
+the cards of the weights. Takes a few seconds.
 """
 
 import sys
@@ -19,24 +19,32 @@ WEIGHTS = """# Accuracies
 
 ## Weights in the package
 
-Made by `python benchmarks/pretrained.py` from the card of each weight: accuracy on the test images, once, of the last
-epoch. `cifarblocks.load(name)` loads them. Hours are wall clock, with other work beside and pauses between.
+Made by `python benchmarks/pretrained.py` from the cards of the weights. `cifarblocks.load(name)` loads them.
+
+- Accuracy is that of the last epoch. It was measured once on the test images.
+- Hours are wall clock time on a machine with other work, with pauses between sessions.
 
 """
 RUNS = """
 ## Runs
 
-Made by `python benchmarks/accuracy.py` from the `summary.json` of each run, all of them in
-[accuracy.json](accuracy.json). Top-1 on the test images, once, with the weights of the last epoch; one seed unless
-several rows differ by it alone. The runs by SGD are older than Muon in the family's recipe: today their command needs
-`--recipe residual_networks_sgd` too. "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with
-halved colour resolution: a few points below the original files, and not to be compared with numbers on those. Of the
-default options, learning rate and batch size were chosen among five by how well runs of 1 and 5 epochs by SGD did on
-those test images, and the crop of 3 pixels because 4 did worse there in 5 epochs and 2 a little in 30, so its
-accuracies are a little too good; label smoothing, Muon and its rate were chosen on images held out, in runs that are
-not kept. Muon and SGD in 4 epochs of two networks are compared in [optimizer](optimizer.md). The same command chooses
-bfloat16 where the hardware has it; rows that differ by their seed alone show how much another seed changes, which for
-the others was not measured. Hours are wall clock, with other work beside and pauses between.
+Made by `python benchmarks/accuracy.py` from the `summary.json` of each run. [accuracy.json](accuracy.json) has all of
+them.
+
+- Top-1 is that of the weights of the last epoch. It was measured once on the test images.
+- A run has one seed. Rows that differ only in the seed show how much a seed changes; for the others it was not
+  measured.
+- "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour resolution. Accuracy is a
+  few points lower than on the original files, so the two cannot be compared.
+- `python examples/train.py` of these commands is `cifarblocks train` today. The runs with SGD also need
+  `--recipe residual_networks_sgd`, because the family's recipe has Muon now.
+- The accuracies are slightly too high, because some default options were chosen on these test images. Learning rate and
+  batch size were chosen among five values by runs of 1 and 5 epochs with SGD. A crop of 3 pixels was better than 4 in 5
+  epochs, and slightly better than 2 in 30.
+- Label smoothing, Muon and its rate were chosen on validation images, in runs that were not kept.
+  [Optimizers](optimizer.md) compares Muon and SGD in 4 epochs of two networks.
+- The same command uses bfloat16 if the hardware has it.
+- Hours are wall clock time on a machine with other work, with pauses between sessions.
 
 """
 WEIGHTS_COLUMNS = ["weights", "data", "epochs", "top-1", "top-5", "test images", "seeds", "size", "hours", "machine"]
@@ -46,7 +54,7 @@ COLUMNS += ["optimizer", "precision", "processes", "hours", "machine", "command"
 
 
 def cells(summary: dict[str, Any]) -> list[str]:
-    """One run as a line of the table."""
+    """Return one run as a line of the table."""
     configuration = summary["configuration"]
     machine = configuration["machine"]
     values = [
@@ -70,7 +78,7 @@ def cells(summary: dict[str, Any]) -> list[str]:
 
 
 def weights_cells(name: str) -> list[str]:
-    """Weights of the package as a line of the table."""
+    """Return weights of the package as a line of the table."""
     path = find_weights(name)
     card = cifarblocks.load(name).card
     accuracy: dict[str, Any] = card.accuracy or {}
@@ -91,7 +99,7 @@ def weights_cells(name: str) -> list[str]:
 
 
 def table(record: dict[str, dict[str, Any]]) -> str:
-    """The page, of the weights in the package and all the summaries that are kept."""
+    """Return the page of the weights in the package and of all runs of the record."""
     order = ("data", "model", "epochs", "seed")
     summaries = sorted(record.values(), key=lambda summary: [summary[key] for key in order])
     weights = markdown(WEIGHTS_COLUMNS, map(weights_cells, cifarblocks.list_weights()))

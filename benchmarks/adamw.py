@@ -1,11 +1,11 @@
-"""Train the grid `adamw` without a test, and compare AdamW and Muon beside it on the validation images.
+"""Train the grid `adamw` without a test, and compare AdamW with Muon on the validation images.
 
     python benchmarks/adamw.py
     python benchmarks/adamw.py --output runs/adamw --set "data=folder:CIFAR-10 (JPEG copies)"
 
-One run after the other, each by `cifarblocks train --no-test`; the same command goes on after a stop. Writes
-benchmarks/results/adamw.json, what each run was made of and its epochs, and adamw.md. Takes half an hour of one core of
-an Intel Xeon.
+Runs one `cifarblocks train --no-test` after the other. After a stop, the same command continues. Writes the
+configuration and the epochs of each run to benchmarks/results/adamw.json, and the table to adamw.md. Takes half an hour
+on one core of an Intel Xeon.
 """
 
 import os
@@ -50,19 +50,19 @@ def train(run: Planned) -> dict[str, Any]:
 
 
 def network(row: dict[str, Any]) -> str:
-    """The name of the model, and what it was given."""
+    """Return the name of the model with its arguments."""
     return " ".join([row["model"], *(f"{name}={value}" for name, value in row["model_argument"].items())])
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """One run as a line of the table."""
+    """Return one run as a line of the table."""
     last, seconds = row["history"][-1], sum(line["seconds"] for line in row["history"])
     settings = [network(row), row["optimizer"], f"{row['lr']:g}", str(row["epochs"]), f"{row['share']:g}"]
     return [*settings, f"{last['validation_top1']:.2f} %", f"{last['validation_loss']:.3f}", f"{seconds:,.0f}"]
 
 
 def table(record: dict[str, Any]) -> str:
-    """The runs, the lowest loss of each network and length first."""
+    """Return the page; the runs with the lowest loss of each network and length come first."""
     rows = record["rows"]
     networks = list(dict.fromkeys(map(network, rows)))
 
@@ -71,15 +71,16 @@ def table(record: dict[str, Any]) -> str:
 
     first = rows[0]
     machine, versions = first["machine"], first["versions"]
-    return f"""# AdamW, and Muon beside it
+    return f"""# AdamW and Muon
 
-Made by `python benchmarks/adamw.py`: one recipe with AdamW and with Muon for the matrices of blocks, at several
-learning rates per 256 images, in batches of {first["batch_size"]}, seed {first["seed"]}, n = 1 each.
-A share is that of the 45,000 training images. Accuracy and loss are of the last epoch on the 5,000 validation images.
-The test images were not looked at.
+Made by `python benchmarks/adamw.py`: one recipe with AdamW, and with Muon for the matrices of blocks.
 
-{first["data"]}; {machine["cpu"]}, {machine["threads"]} thread, {first["precision"]}; torch {versions["torch"]}.
-Seconds are wall clock on a machine with other work on it: they do not compare the optimizers.
+- Learning rates are per 256 images, in batches of {first["batch_size"]}. Each row is one run with seed {first["seed"]}
+  (n = 1).
+- "share" is the share of the 45,000 training images.
+- Accuracy and loss are of the last epoch, on the 5,000 validation images. The test images were not used.
+- Seconds are wall clock time on a machine with other work, so they do not compare the optimizers.
+- {first["data"]}; {machine["cpu"]}, {machine["threads"]} thread, {first["precision"]}; torch {versions["torch"]}.
 
 {markdown(COLUMNS, map(cells, sorted(rows, key=place)))}"""
 

@@ -1,7 +1,7 @@
-"""Blocks that no installed library has, arranged as in their papers, module by module: what ours are timed against.
+"""Reference blocks that no installed library has, written module by module as in their papers.
 
-Every step is a torch module or one tensor operation, nothing is computed twice, and nothing is fused by hand. What has
-another name in our block is in `OURS` of each class.
+Every step is a torch module or one tensor operation. Nothing is computed twice, and nothing is fused by hand. `OURS` of
+each class maps its names to those of our block.
 """
 
 from typing import ClassVar
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def our_name(module: nn.Module, name: str) -> str:
-    """Return our block's name of the parameter or buffer `name` of an arrangement."""
+    """Return the name in our block of the parameter or buffer `name` of a reference block."""
     ours = []
     for part in name.split("."):
         ours.append(getattr(module, "OURS", {}).get(part, part))
@@ -21,7 +21,7 @@ def our_name(module: nn.Module, name: str) -> str:
 
 
 def depthwise(channels: int, size: int | tuple[int, int], dilation: int = 1) -> nn.Conv2d:
-    """A depthwise convolution that keeps the map."""
+    """Build a depthwise convolution that keeps the size of the map."""
     height, width = (size, size) if isinstance(size, int) else size
     padding = (dilation * (height // 2), dilation * (width // 2))
     return nn.Conv2d(channels, channels, size, padding=padding, dilation=dilation, groups=channels)
@@ -88,7 +88,7 @@ class Unit(nn.Module):
 
 
 class UnitBlock(nn.Module):
-    """The block of SegNeXt and LSKNet, with an MLP of `ratio`."""
+    """The block of SegNeXt and LSKNet, with an MLP of `ratio` times the channels."""
 
     OURS: ClassVar = {"norm1": "attention_norm", "unit": "attention", "norm2": "mlp_norm"}
     OURS |= {"scale1": "attention_scale.gamma", "scale2": "mlp_scale.gamma"}
@@ -108,7 +108,7 @@ class UnitBlock(nn.Module):
 
 
 class ChannelsFirstNorm(nn.Module):
-    """LayerNorm over channels as HorNet's and ConvNeXt's code has it, by tensor operations on (b, c, h, w)."""
+    """LayerNorm over channels by tensor operations on (b, c, h, w), as in HorNet's and ConvNeXt's code."""
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class ChannelsFirstNorm(nn.Module):
 
 
 class GlobalFilter(nn.Module):
-    """HorNet's filter: half of the channels by 3×3, half through the spectrum."""
+    """HorNet's global filter: a 3×3 convolution of half the channels, a product of spectra of the other half."""
 
     def __init__(self, c: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class GnConv(nn.Module):
 
 
 class HorNetBlock(nn.Module):
-    """HorNet's block: its MLP is linear layers on (b, h, w, c)."""
+    """HorNet's block, whose MLP has linear layers on (b, h, w, c)."""
 
     OURS: ClassVar = {"norm1": "gnconv_norm", "norm2": "mlp_norm", "expand": "mlp.0", "project": "mlp.2"}
     OURS |= {"gamma1": "gnconv_scale.gamma", "gamma2": "mlp_scale.gamma"}
@@ -186,7 +186,7 @@ class HorNetBlock(nn.Module):
 
 
 class LSKMBConv(nn.Module):
-    """An inverted bottleneck with three depthwise branches, chosen as in SKNet."""
+    """Inverted bottleneck with three depthwise branches that are weighted as in SKNet."""
 
     OURS: ClassVar = {
         "reduce": "select.0",

@@ -3,8 +3,8 @@
     cifarblocks sweep attentions                      # writes runs/attentions
     python benchmarks/attentions.py runs/attentions
 
-FOLDER is the --output of that sweep, complete. The networks take turns at a training step, and at inference, in one
-process. Writes benchmarks/results/attentions.json and attentions.md. Takes 3 minutes on 1 CPU core.
+FOLDER is the --output of that sweep, which must be complete. Training steps and inference of all networks alternate in
+one process. Writes benchmarks/results/attentions.json and attentions.md. Takes 3 minutes on 1 CPU core.
 """
 
 import statistics
@@ -45,7 +45,7 @@ def infer(model: nn.Module, x: Tensor) -> None:
 
 
 def measure(gates: list[str]) -> dict[str, dict[str, Any]]:
-    """Return the times of a training step and of inference with each gate, and their ratios to those of none."""
+    """Return the times of a training step and of inference with each gate, and their ratios to those without one."""
     torch.manual_seed(0)
     x = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH,))
@@ -70,13 +70,13 @@ def measure(gates: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def standard_error(rows: list[Row]) -> float:
-    """Return the standard error of the difference of two means, by the mean variance over the seeds of all rows."""
+    """Return the standard error of a difference of two means, from the mean variance over the seeds of all rows."""
     variance = statistics.mean(statistics.variance(row.values("test_top1")) for row in rows)
     return (2 * variance / len(rows[0].summaries)) ** 0.5
 
 
 def paying(rows: list[Row], times: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the gates that are better than none by more than chance, and better than each gate with a shorter step."""
+    """Return the gates significantly better than none, and better than every gate with a shorter training step."""
     step = {gate(row): times[gate(row)]["training step"]["ratio"] for row in rows}
     none = next(row for row in rows if gate(row) == NONE)
     better = [row for row in rows if row.top1 - none.top1 > BAR * standard_error(rows)]
@@ -88,7 +88,7 @@ def paying(rows: list[Row], times: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def cells(row: Row, more: float, error: float, times: dict[str, Any]) -> list[str]:
-    """One gate as a line of the table."""
+    """Return one gate as a line of the table."""
     difference = f"{more:+.2f} ± {error:.2f}"
     line = [f"`{gate(row)}`", percent(row.values("test_top1"))]
     line.append("" if gate(row) == NONE else f"**{difference}**" if abs(more) > BAR * error else difference)
@@ -100,7 +100,7 @@ def cells(row: Row, more: float, error: float, times: dict[str, Any]) -> list[st
 
 
 def table(record: dict[str, Any]) -> str:
-    """The runs and times, the best on the test images first."""
+    """Return the page; the best on the test images comes first."""
     rows = sorted(sweeps.rows(record), key=lambda row: -row.top1)
     none, error = next(row for row in rows if gate(row) == NONE), standard_error(rows)
     lines = [cells(row, row.top1 - none.top1, error, record["times"][gate(row)]) for row in rows]
@@ -111,15 +111,16 @@ def table(record: dict[str, Any]) -> str:
 Made by `cifarblocks sweep attentions` and `python benchmarks/attentions.py`: `resnet_20` with each gate of
 `list_attentions()`, {first["epochs"]} epochs, {len(rows[0].summaries)} seeds.
 {circumstances(rows)}
-Top-1 is of the last epoch's weights on {first["test_images"]:,} test images, mean ± standard deviation over the seeds.
-"More than none" is the difference of means in points ± its standard error, from the variance over seeds of all rows.
-Bold is more than {BAR:g} standard errors: among ten gates that change nothing, one or more reach it with p = 0.05.
-Times are medians and quartiles of {TURNS} turns in one process, divided by those of none, in batches of {BATCH}.
-A training step has bfloat16 autocast, `accelerate` and channels_last; inference is fused besides, all in bfloat16.
-They were measured on {described(record)}, threads: {record["machine"]["threads"]}.
+
+- Top-1 is that of the last epoch on {first["test_images"]:,} test images: mean ± standard deviation over the seeds.
+- "more than none" is the difference of means in points ± its standard error, from the variance over seeds of all rows.
+- Bold is more than {BAR:g} standard errors. With p = 0.05, at least one of ten gates that change nothing reaches it.
+- Times are medians and quartiles of {TURNS} turns in one process with batches of {BATCH}, divided by those of none.
+- Training steps use bfloat16 autocast, `accelerate` and channels_last. Inference is also fused, all in bfloat16.
+- Times were measured on {described(record)}, threads: {record["machine"]["threads"]}.
 
 {markdown(COLUMNS, lines)}
-Bold in accuracy, and better than every gate with a shorter training step: {names}.
+Significantly better than none, and better than every gate with a shorter training step: {names}.
 """
 
 

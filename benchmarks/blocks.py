@@ -1,13 +1,13 @@
-"""Time and peak memory of every accelerated block against the class of timm or torchvision that computes the same.
+"""Compare time and peak memory of every accelerated block with those of its reference in timm or torchvision.
 
     python benchmarks/blocks.py              # all pairs: about 30 minutes on 2 CPU cores, nothing else running
-    python benchmarks/blocks.py ECA GnConv   # these anew, the others as they were measured
+    python benchmarks/blocks.py ECA GnConv   # only these; the others stay as measured
 
-In one process, in turns: ours, the reference, another instance of the reference. A cell of the table is the median of
-ours divided by the reference over the turns. The bar is what the two instances differ by, the slower divided by the
-faster, in three of four turns. What is above it is built and measured again, in more turns, which count. Blocks without
-an installed reference are compared with benchmarks/arrangements.py. Writes benchmarks/results/blocks.PROCESSOR.json,
-after each pair, and the table beside it.
+Three modules alternate in one process: ours, the reference, and a second instance of the reference. A cell of the table
+is the median over the turns of our time divided by the reference's. The bar is the noise: the third quartile of the
+slower of the two instances divided by the faster. A block above the bar is built and measured again in more turns, and
+the second measurement counts. Blocks without an installed reference are compared with benchmarks/arrangements.py.
+Writes benchmarks/results/blocks.PROCESSOR.json after each pair, and the table beside it.
 """
 
 import statistics
@@ -34,7 +34,7 @@ from cifarblocks.blocks.basic import LayerScale, depthwise_conv
 from cifarblocks.training.hardware import keep_freed_memory
 
 BATCH, TURN_SECONDS = 32, 0.03
-TURNS = (15, 45)  # the more where the fewer gave a ratio above the bar
+TURNS = (15, 45)  # the second number after a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
@@ -43,7 +43,7 @@ Build = Callable[[int, int], nn.Module]  # channels, height and width
 
 
 def relative(kind: Callable[..., nn.Module]) -> Build:
-    """Attention over maps as timm has it, with its table of relative positions."""
+    """Build timm's attention over maps with its table of relative positions."""
     return lambda c, s: kind(c, c, rel_pos_cls=partial(timm.layers.RelPosBias, window_size=(s, s)))
 
 
@@ -155,13 +155,13 @@ PAIRS: dict[str, tuple[Build, Build]] = {
 
 
 def forward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> None:
-    """One forward pass, as in use."""
+    """Run one forward pass in inference mode."""
     with torch.inference_mode(), autocast:
         module(x)
 
 
 def forward_backward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> None:
-    """One forward and backward pass, as in training."""
+    """Run one forward and backward pass, as in training."""
     with autocast:
         y = module(x)
     y.backward(torch.ones_like(y))
@@ -170,7 +170,7 @@ def forward_backward(module: nn.Module, x: Tensor, autocast: torch.autocast) -> 
 
 
 def timed(runs: Sequence[Callable[[], None]], turns: int) -> dict[str, Any]:
-    """Ours, the reference and another of it, in turns: ours divided by the reference, and what those two differ by."""
+    """Time ours and two instances of the reference in turns; return the ratio of ours and the bar."""
     repetitions = max(1, round(TURN_SECONDS / seconds(runs[1])))
     taken = in_turns(runs, turns, repetitions, held=2**24)
     ratios = [ours / theirs for ours, theirs, _ in taken]
@@ -184,19 +184,19 @@ def timed(runs: Sequence[Callable[[], None]], turns: int) -> dict[str, Any]:
 
 
 def above_the_bar(cell: dict[str, Any]) -> bool:
-    """Return True if ours took longer than the reference, by more than two of the reference often differ by."""
+    """Return True if ours was slower than the reference by more than the bar."""
     return bool(cell["ratio"] > cell["bar"])
 
 
 def instances(name: str, c: int, size: int, layout: str) -> list[nn.Module]:
-    """Ours, the reference, and another of it."""
+    """Build our module and two instances of the reference."""
     ours, theirs = PAIRS[name]
     built = [cifarblocks.accelerate(ours(c, size)), theirs(c, size), theirs(c, size)]
     return built if name in TOKENS else [module.to(memory_format=FORMATS[layout]) for module in built]
 
 
 def compare(name: str, c: int, size: int, dtype: torch.dtype, layout: str) -> dict[str, Any]:
-    """One pair in one setting: ratios of time, forward and with backward, and of memory."""
+    """Return the ratios of time and memory of one pair in one setting, for forward and for forward and backward."""
     if name in TOKENS:
         x = torch.randn(BATCH, size * size, c)
     else:
@@ -218,7 +218,7 @@ def compare(name: str, c: int, size: int, dtype: torch.dtype, layout: str) -> di
 
 
 def measure(name: str) -> list[dict[str, Any]]:
-    """One pair in all settings."""
+    """Measure one pair in all settings."""
     layouts = ["contiguous"] if name in TOKENS else list(FORMATS)
     rows = []
     for (c, size), dtype, layout in product(SHAPES, (torch.float32, torch.bfloat16), layouts):
@@ -228,7 +228,7 @@ def measure(name: str) -> list[dict[str, Any]]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """One setting as a line of the table."""
+    """Return one setting as a line of the table."""
     cells = [row["name"], f"{row['channels']}×{row['size']}×{row['size']}", row["dtype"], row["layout"]]
     for mode in ("forward", "forward and backward"):
         cell = row[mode]
@@ -239,7 +239,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     rows = result["rows"]
     cells = [row[mode] for row in rows for mode in ("forward", "forward and backward")]
     above = sum(map(above_the_bar, cells))
@@ -247,15 +247,18 @@ def table(result: dict[str, Any]) -> str:
     training = [row["forward and backward"]["ratio"] for row in rows]
     return f"""# Every block against its reference
 
-Made by `python benchmarks/blocks.py`: time of ours, through `accelerate`, divided by time of the class of timm
-or torchvision that computes the same (for blocks without one, by the arrangement in
-[arrangements.py](../arrangements.py)). Medians of {TURNS[0]}
-alternating turns in one process, or of {TURNS[1]} where fewer gave a ratio above the bar ({longer}
-cells); batches of {BATCH}, on {described(result)}. Below 1 is faster. bfloat16 is autocast; forward is in
-inference mode; freed memory stays in the process. The bar is what two instances of the reference differ by, the slower
-divided by the faster, in three of four turns; what is above it is bold: {above} of {len(cells)}. Memory is the peak of
-what is allocated, ours divided by the reference's.
-Over all settings forward and backward takes {statistics.median(training):.2f} of the reference's time in the median.
+Made by `python benchmarks/blocks.py`: our time, with `accelerate`, divided by the time of the reference. Below 1, ours
+is faster. Over all settings, the median of forward and backward is {statistics.median(training):.2f}.
+
+- The reference is the class of timm or torchvision that computes the same. For other blocks it is in
+  [arrangements.py](../arrangements.py).
+- Ratios are medians of {TURNS[0]} alternating turns in one process, in batches of {BATCH}. A ratio above the bar was
+  measured again in {TURNS[1]} turns ({longer} cells).
+- The bar is the noise: the third quartile of the slower of two instances of the reference divided by the faster.
+- Bold is above the bar: {above} of {len(cells)} cells.
+- bfloat16 is autocast. Forward is in inference mode. Freed memory stays in the process.
+- Memory is the peak of allocated memory, ours divided by the reference's.
+- {described(result)}.
 
 | block | map | dtype | layout | forward | bar | forward and backward | bar | memory | memory, with backward |
 |---|---|---|---|---:|---:|---:|---:|---:|---:|
@@ -265,5 +268,5 @@ Over all settings forward and backward takes {statistics.median(training):.2f} o
 
 if __name__ == "__main__":
     chosen = typed(__doc__, "BLOCK")
-    keep_freed_memory()  # or else, by chance, one of two that do the same waits for new pages
+    keep_freed_memory()  # otherwise one of two equal modules waits for new pages, by chance
     sys.exit(renew(f"blocks.{processor()}", chosen, PAIRS, measure, table))

@@ -1,12 +1,12 @@
-"""Compare runs of cifarblocks train with a teacher and without one, and write the table.
+"""Compare runs of cifarblocks train with and without a teacher, and write the table.
 
     cifarblocks train --data cifar10 --model resnet_20 --epochs 30 --seed 0 --name plain_0
     cifarblocks train --data cifar10 --model resnet_20 --epochs 30 --seed 0 --name taught_0 --teacher TEACHER
     python benchmarks/distillation.py runs/resnet_20/plain_? runs/resnet_20/taught_? runs/resnet_56/teacher
 
-A run with a teacher needs one without it, of the same options and seed; with several seeds the table has means and
-standard deviations. The teacher's own run may be given too, so that the table has its accuracy. Writes
-benchmarks/results/distillation.json, the summary.json of each run, and distillation.md. Takes a few seconds.
+Each run with a teacher needs a run without one, of the same options and seed. With several seeds the table has means
+and standard deviations. Pass the teacher's own run too, and the table has its accuracy. Writes the summary.json of each
+run to benchmarks/results/distillation.json, and the table to distillation.md. Takes a few seconds.
 """
 
 import sys
@@ -22,10 +22,12 @@ from cifarblocks.training.errors import UserError
 
 HEAD = """# Distillation
 
-Made by `python benchmarks/distillation.py` from the `summary.json` of each run, all of them in
-[distillation.json](distillation.json). Top-1 on the test images, once, with the weights of the last epoch; mean ±
-standard deviation over the seeds. A gain, in points, is that over the run without a teacher of the same options, epochs
-and seed.
+Made by `python benchmarks/distillation.py` from the `summary.json` of each run. [distillation.json](distillation.json)
+has all of them.
+
+- Top-1 is that of the weights of the last epoch: mean ± standard deviation over the seeds. It was measured once on the
+  test images.
+- "gain" is the difference in points from the run without a teacher of the same options, epochs and seed.
 
 """
 COLUMNS = ["network", "teacher", "distillation", "temperature", "test top-1", "gain", "gain of each seed", "seeds"]
@@ -35,19 +37,19 @@ Run = dict[str, Any]
 
 
 def option(run: Run, name: str) -> Any:
-    """Return an option of a run; None for one that is newer than the run."""
+    """Return an option of a run, or None if the run is older than the option."""
     return run["summary"]["configuration"]["options"].get(name)
 
 
 def decided(run: Run, *without: str) -> str:
-    """Return what decided a run, but for some options, to find others of the same."""
+    """Return a key of the data and options of a run, without some options, to find runs that are alike."""
     configuration = run["summary"]["configuration"]
     options = {name: value for name, value in configuration["options"].items() if name not in without}
     return repr((configuration["data"]["fingerprint"], sorted(options.items())))
 
 
 def rows(runs: list[Run]) -> list[list[Run]]:
-    """Return the runs that differ by their seeds alone, together, those without a teacher first."""
+    """Group the runs that differ only in the seed; runs without a teacher come first."""
     found: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: option(run, "seed")):
         found.setdefault(decided(run, "seed"), []).append(run)
@@ -55,26 +57,26 @@ def rows(runs: list[Run]) -> list[list[Run]]:
 
 
 def said(run: Run) -> list[str]:
-    """Return what a run was told of its teacher, in words that can be sorted."""
+    """Return the options of a run that concern its teacher, as text that can be sorted."""
     return [str(option(run, name) or "") for name in TAUGHT]
 
 
 def gain(run: Run, runs: list[Run]) -> float | None:
-    """Return how much better a run is than that without a teacher; None for one that has no teacher itself.
+    """Return the gain of a run over the run without a teacher, or None for a run without a teacher.
 
     Raises:
-        UserError: If the run without one is not among the runs.
+        UserError: If the run without a teacher is not among the runs.
     """
     if option(run, "teacher_weights") is None:
         return None
     for other in runs:
         if option(other, "teacher_weights") is None and decided(other, *TAUGHT) == decided(run, *TAUGHT):
             return float(run["summary"]["test_top1"] - other["summary"]["test_top1"])
-    raise UserError(f"RUN {run['name']} has a teacher, and no RUN without one has its options and its seed")
+    raise UserError(f"RUN {run['name']} has a teacher; give also the RUN without one of the same options and seed")
 
 
 def teacher(run: Run, runs: list[Run]) -> str:
-    """Return the teacher: the network and accuracy of its run, if that is among the runs, else its name."""
+    """Return the network and accuracy of the teacher if its run is among the runs, else its name."""
     digest = option(run, "teacher_weights")
     if digest is None:
         return "none"
@@ -85,7 +87,7 @@ def teacher(run: Run, runs: list[Run]) -> str:
 
 
 def cells(row: list[Run], taught_by: str, gains: list[float]) -> list[str]:
-    """Return runs that differ by their seeds as a line of the table."""
+    """Return runs that differ only in the seed as a line of the table."""
     summary = row[0]["summary"]
     machine = summary["configuration"]["machine"]
     values = [
@@ -105,7 +107,7 @@ def cells(row: list[Run], taught_by: str, gains: list[float]) -> list[str]:
 
 
 def table(record: list[Run]) -> str:
-    """Return the page, of all the runs that are kept."""
+    """Return the page of all runs of the record."""
     lines = []
     for row in rows(record):
         gains = [better for run in row if (better := gain(run, record)) is not None]
@@ -114,7 +116,7 @@ def table(record: list[Run]) -> str:
 
 
 def read(folder: Path) -> Run:
-    """Return a run: its name, a hash of its weights, and its summary."""
+    """Read a run: its name, the digest of its weights, and its summary."""
 
     def check(summary: Any) -> None:
         run = {"summary": summary, "weights": ""}

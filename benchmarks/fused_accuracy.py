@@ -1,4 +1,4 @@
-"""The test accuracy of trained weights as they are, fused, and fused in bfloat16.
+"""Measure the test accuracy of trained weights: not fused, fused, and fused in bfloat16.
 
     python benchmarks/fused_accuracy.py --weights runs/eca_resnet_20/NAME/last.safetensors --data 'folder:PATH'
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
-    """Top-1 in each form, and for how many images the fused network names another class."""
+    """Return top-1 in each form, and the number of images whose predicted class the fused network changes."""
     try:
         model, card = load_weights(weights)
     except ValueError as error:
@@ -57,22 +57,23 @@ def measure(weights: Path, data_name: str, data_dir: Path) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     rows = "\n".join(f"| {row['form']} | {row['top1']:.2f} % | {row['changed']} |" for row in record["rows"])
-    return f"""# What fusing costs in accuracy
+    return f"""# Accuracy of fused networks
 
-Made by `python benchmarks/fused_accuracy.py` from weights of {record["model"]} after {record["epoch"]} epochs in
-{record["precision"]}, on the {record["images"]:,} test images of {record["data"]}, on
-{described(record)}.
+Made by `python benchmarks/fused_accuracy.py` on the {record["images"]:,} test images of {record["data"]}.
 
-| network | test top-1 | images named otherwise |
+- The weights are those of {record["model"]} after {record["epoch"]} epochs in {record["precision"]}.
+- {described(record)}.
+
+| network | test top-1 | images with another predicted class |
 |---|---:|---:|
 {rows}
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and write; the exit status."""
+    """Measure, write the results, and return the exit status."""
     parser = Parser("fused_accuracy.py", __doc__)
     parser.add_argument("--weights", type=Path, required=True, help="a file that cifarblocks train wrote")
     parser.add_argument("--data", required=True, help=SOURCES)

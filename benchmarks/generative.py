@@ -1,9 +1,9 @@
-"""Collect a run of vae.py and one of acgan.py (examples/generative), their numbers and their pictures, in one page.
+"""Collect the numbers and pictures of a run of vae.py and one of acgan.py (examples/generative) in one page.
 
     python benchmarks/generative.py runs/vae/NAME runs/acgan/NAME
 
-Adds each run's summary.json to benchmarks/results/generative.json, writes generative.md from that, and copies the run's
-last pictures into docs. Takes a few seconds.
+Adds each run's summary.json to benchmarks/results/generative.json and writes generative.md from it. Copies the last
+pictures of each run to docs. Takes a few seconds.
 """
 
 import sys
@@ -18,7 +18,7 @@ PICTURES = {"vae": ("reconstructions", "interpolations", "samples"), "acgan": ("
 
 
 def pictures_of(model: str, folder: Path) -> dict[str, bytes]:
-    """Return the last pictures of a run, by the names of the files in docs.
+    """Return the last pictures of a run by their file names in docs.
 
     Raises:
         UserError: if the folder lacks one of them.
@@ -38,74 +38,74 @@ def run(summary: dict[str, Any]) -> str:
     machine = configuration["machine"]
     where = machine.get("gpu", f"{machine['threads']} thread(s) of {machine['cpu']}")
     return (
-        f"`{configuration['command']}`: {summary['data']}, {summary['training_images']:,} images to train, "
-        f"{summary['test_images']:,} to test, {summary['epochs']} epochs, seed {summary['seed']}; "
+        f"`{configuration['command']}`: {summary['data']}, {summary['training_images']:,} training images, "
+        f"{summary['test_images']:,} test images, {summary['epochs']} epochs, seed {summary['seed']}; "
         f"{summary['seconds']:.0f} s on {where}; torch {summary['versions']['torch']}."
     )
 
 
 def vae(summary: dict[str, Any]) -> str:
-    """The section on the autoencoder."""
+    """Return the section on the autoencoder."""
     latent = summary["configuration"]["options"]["latent"]
     return f"""## Variational autoencoder
 
 {run(summary)}
 
-| on the test images | VAE | to compare with |
+| on the test images | VAE | baseline |
 |---|---|---|
-| negative ELBO, nats an image | {summary["negative_elbo_nats_per_image"]:.2f} | \
-{summary["independent_pixels_nats_per_image"]:.2f}, each pixel by its shares in training |
+| negative ELBO, nats per image | {summary["negative_elbo_nats_per_image"]:.2f} | \
+{summary["independent_pixels_nats_per_image"]:.2f}, independent pixels with the frequencies of the training images |
 | bits per dimension | {summary["bits_per_dimension"]:.3f} | |
-| of it the KL term, nats an image | {summary["kl_nats_per_image"]:.2f} | |
-| mean squared error of reconstructions, pixels from 0 to 1 | {summary["reconstruction_mean_squared_error"]:.5f} | \
+| KL term of the ELBO, nats per image | {summary["kl_nats_per_image"]:.2f} | |
+| mean squared error of reconstructions, pixels in [0, 1] | {summary["reconstruction_mean_squared_error"]:.5f} | \
 {summary["pca_mean_squared_error"]:.5f}, PCA with {latent} components |
 
 The likelihood is a {summary["likelihood"]}.
 
-![test images, their reconstructions by the VAE and by PCA](../../docs/vae_reconstructions.png)
-![interpolations](../../docs/vae_interpolations.png)
-![samples](../../docs/vae_samples.png)
+![Test images, their reconstructions by the VAE and by PCA](../../docs/vae_reconstructions.png)
+![Interpolations](../../docs/vae_interpolations.png)
+![Samples](../../docs/vae_samples.png)
 """
 
 
 def acgan(summary: dict[str, Any]) -> str:
-    """The section on the GAN."""
+    """Return the section on the GAN."""
     classifier = summary["classifier"]
     return f"""## AC-GAN
 
 {run(summary)}
 
-| | |
-|---|---|
-| of {summary["samples"]:,} samples, a {classifier} trained on real images names as asked | \
+| {classifier} trained on | scored on | accuracy |
+|---|---|---|
+| real images | {summary["samples"]:,} samples, against their requested classes | \
 {summary["samples_named_as_asked"]:.2f} % |
-| of {summary["test_images"]:,} test images, a {classifier} trained on those samples alone names | \
-{summary["test_top1_trained_on_samples"]:.2f} % |
-| of {summary["test_images"]:,} test images, a {classifier} trained on real images names | \
-{summary["test_top1_trained_on_images"]:.2f} % |
+| only those samples | {summary["test_images"]:,} test images | {summary["test_top1_trained_on_samples"]:.2f} % |
+| real images | {summary["test_images"]:,} test images | {summary["test_top1_trained_on_images"]:.2f} % |
 
-![samples, a class a row](../../docs/acgan_samples.png)
+![Samples, one row per class](../../docs/acgan_samples.png)
 """
 
 
 SECTIONS = {"vae": vae, "acgan": acgan}
 HEAD = """# Generative examples
 
-Made by `python benchmarks/generative.py` from a run of each, the weights of the last epoch, one seed. The number of
-epochs was chosen on a tenth of the training images held out, where half the width did worse for the VAE; learning rates
-were not searched. Before that, runs of the VAE for 20 and for 100 epochs had been measured on the test images; both had
-a worse ELBO than this one. Seconds are those of training alone, wall clock, with other work beside and pauses between.
+Made by `python benchmarks/generative.py` from one run of each example, with the weights of the last epoch (one seed).
+
+- The number of epochs was chosen on validation images, a tenth of the training images. There, half the width was worse
+  for the VAE. Learning rates were not searched.
+- Earlier runs of the VAE, with 20 and with 100 epochs, were measured on the test images. Both had a worse ELBO.
+- Seconds are wall clock time of training alone, on a machine with other work.
 
 """
 
 
 def section(summary: dict[str, Any]) -> str:
-    """The section on a run."""
+    """Return the section on a run."""
     return SECTIONS[summary["model"]](summary)
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return generative.md, made of the runs that are collected."""
+    """Return the page of the collected runs."""
     return HEAD + "\n".join(section(record[model]) for model in SECTIONS if model in record)
 
 

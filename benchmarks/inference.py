@@ -1,12 +1,13 @@
-"""Images per second of inference: ours by `accelerate(fuse(model))`, in bfloat16, against the reference networks.
+"""Compare inference of our networks, `accelerate(fuse(model))` in bfloat16, with the reference networks.
 
     python benchmarks/inference.py            # all networks: about 20 minutes on 2 CPU cores, nothing else running
-    python benchmarks/inference.py ConvNeXt   # this one anew, the others as they were measured
+    python benchmarks/inference.py ConvNeXt   # only this one; the others stay as measured
 
-The reference network runs eagerly at its defaults, float32 and contiguous. Ours is fused and accelerated, in bfloat16
-and channels_last. Beside it run ours in float32, torch.compile of ours in bfloat16, without and with freezing, which
-packs weights, and ONNX Runtime of ours fused in float32. All have the same weights, see the same batch and take turns
-in one process. Writes benchmarks/results/inference.PROCESSOR.json, after each network, and the table beside it.
+The reference network runs eagerly with its defaults: float32 and contiguous. Ours is fused and accelerated, in bfloat16
+and channels_last. The table also has ours in float32, ours compiled by torch.compile in bfloat16, with and without
+freezing (which packs weights), and ours fused in ONNX Runtime in float32. All have the same weights and the same batch,
+and alternate in one process. Writes benchmarks/results/inference.PROCESSOR.json after each network, and the table
+beside it.
 """
 
 import statistics
@@ -33,11 +34,11 @@ KINDS = ("ours", "float32", "compiled", "frozen", "onnx")
 
 
 def compare(name: str) -> list[dict[str, Any]]:
-    """One network: ratios of time at both batch sizes, and the error of bfloat16."""
+    """Return the ratios of time of one network at both batch sizes, and the error of bfloat16."""
     torch.compiler.reset()
     torch.manual_seed(0)
     ours, theirs = (network.eval() for network in build(name))
-    for network in (ours, theirs):  # statistics of real activations: those of a new network are 0 and 1
+    for network in (ours, theirs):  # a new network has means of 0 and variances of 1
         settle(network)
     fused = cifarblocks.fuse(ours)
     in_float32 = cifarblocks.accelerate(cifarblocks.fuse(ours)).to(memory_format=torch.channels_last)
@@ -78,7 +79,7 @@ def compare(name: str) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def settle(network: nn.Module) -> None:
-    """Let BatchNorm see some batches, the same for every network."""
+    """Update the statistics of BatchNorm with some batches, the same for every network."""
     generator = torch.Generator().manual_seed(1)
     network.train()
     for _ in range(20):
@@ -87,7 +88,7 @@ def settle(network: nn.Module) -> None:
 
 
 def exported(network: nn.Module, x: Tensor) -> onnxruntime.InferenceSession:
-    """The network in ONNX Runtime, with as many threads as torch has."""
+    """Load the network in ONNX Runtime, with as many threads as torch has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -99,7 +100,7 @@ def exported(network: nn.Module, x: Tensor) -> onnxruntime.InferenceSession:
 
 
 def line(row: dict[str, Any], batch: int, goal: float) -> str:
-    """One network as a line of a table."""
+    """Return one network as a line of a table."""
     cell = row[str(batch)]
     first, _, third = cell["quartiles"]
     ours = f"{cell['ours']:.2f}"
@@ -120,18 +121,22 @@ def line(row: dict[str, Any], batch: int, goal: float) -> str:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     rows = record["rows"]
     text = f"""# Inference against the reference networks
 
-Made by `python benchmarks/inference.py`: time of the reference network, eager, float32 and contiguous, divided by time
-of ours: `accelerate(fuse(model))`, bfloat16, channels_last; beside it the same in float32, torch.compile of ours in
-bfloat16, without and with freezing, and ONNX Runtime of ours fused in float32; "–" was not measured. Medians and
-quartiles of {TURNS} alternating turns in one process, images of 32×32, on
-{described(record)}. Above 1 is faster than the reference. The share is of the best bfloat16 matrix product of the same
-run ({spread(rows, "product_bfloat16")} GFLOP/s); "at goal" is the share that the goal would take: above 100 % it is
-more than torch's best product does here. The error is that of bfloat16 in the logits of the classes, relative L2 norm,
-with random weights.
+Made by `python benchmarks/inference.py`: time of the reference network divided by time of ours. Above 1, ours is
+faster.
+
+- The reference network is eager, float32 and contiguous.
+- "speed-up" and "quartiles" are those of ours: `accelerate(fuse(model))`, bfloat16, channels_last.
+- "float32" is the same in float32. "compiled" and "frozen" are ours by torch.compile in bfloat16, without and with
+  freezing. "ONNX" is ours fused in ONNX Runtime in float32. "–" was not measured.
+- Values are medians of {TURNS} alternating turns in one process, with images of 32×32.
+- "share" is the share of the best bfloat16 matrix product of the same run ({spread(rows, "product_bfloat16")} GFLOP/s).
+- "at goal" is the share that the goal needs. Above 100 % it exceeds torch's best product on this machine.
+- "error" is the relative L2 error of bfloat16 in the logits, with random weights.
+- {described(record)}.
 """
     for batch, kinds in INFERENCE_GOALS.items():
         goals = kinds[record["processor"]]
@@ -139,7 +144,7 @@ with random weights.
         text += f"""
 ## Batch {batch}
 
-Bold misses its goal: {below} of {len(rows)}.
+Bold is below the goal: {below} of {len(rows)}.
 
 | {" | ".join(COLUMNS)} |
 |---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -1,11 +1,11 @@
-"""Images per second of the training input path, against torchvision's data set and transforms in a DataLoader.
+"""Compare the training input path with torchvision's data set and transforms in a DataLoader.
 
     python benchmarks/input_path.py
 
-Both crop, mirror and normalise the same 50,000 random 32×32 images; the DataLoader has 2 persistent workers and
-batches of 256. Their turns alternate, and the table has medians and quartiles of the ratio inside one run. It also
-times a training step of a resnet_20 through `cifarblocks.accelerate`, to say what share of it a batch costs. Takes 3
-minutes on 2 CPU cores; writes benchmarks/results/input_path.json and input_path.md.
+Both crop, mirror and normalise the same 50,000 random 32×32 images in batches of 256. The DataLoader has 2 persistent
+workers. The two alternate, and the table has median and quartiles of their ratio in each turn. It also has the time of
+a batch as a share of a training step of an accelerated resnet_20. Takes 3 minutes on 2 CPU cores. Writes
+benchmarks/results/input_path.json and input_path.md.
 """
 
 import statistics
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 class RandomImages(CIFAR10):
-    """torchvision's CIFAR-10 data set with random pixels instead of its files."""
+    """Data set CIFAR-10 of torchvision with random pixels instead of its files."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.data, self.targets = pixels.numpy(), labels.tolist()
@@ -49,7 +49,7 @@ class RandomImages(CIFAR10):
 
 
 def epoch_seconds(batches: Iterable[Any]) -> float:
-    """Time to run through all batches of an epoch."""
+    """Return the seconds that all batches of an epoch take."""
     began = time.perf_counter()
     for _ in batches:
         pass
@@ -57,7 +57,7 @@ def epoch_seconds(batches: Iterable[Any]) -> float:
 
 
 def step_time(batch: Tensor, labels: Tensor, steps: int = 10) -> float:
-    """Median seconds of a resnet_20 training step by SGD."""
+    """Return the median seconds of a training step of resnet_20 with SGD."""
     torch.manual_seed(0)
     model = cifarblocks.accelerate(cifarblocks.create_model("resnet_20", num_classes=10))
     model = model.to(memory_format=torch.channels_last)
@@ -101,22 +101,22 @@ def measure() -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     low, middle, high = statistics.quantiles(result["ratios"], n=4)
     ours, theirs = (statistics.median(result[f"{who}_images_per_second"]) for who in ("our", "their"))
     versions, machine, share = result["versions"], result["machine"], 100 * result["share_of_step"]
     return f"""# The input path
 
-Made by `python benchmarks/input_path.py`: {IMAGES:,} random 32×32 images, batches of {BATCH}; crop, mirror, normalise.
-{TURNS} alternating turns of one epoch each on {machine["cpu"]}, {machine["cores"]} cores;
+Made by `python benchmarks/input_path.py`: crop, mirror and normalise {IMAGES:,} random 32×32 images in batches of
+{BATCH}. {TURNS} alternating turns of one epoch each, on {machine["cpu"]}, {machine["cores"]} cores;
 torch {versions["torch"]}, torchvision {versions["torchvision"]}.
 
-| what | median | quartiles |
+| | median | quartiles |
 |---|---:|---:|
-| images/s, this input path | {ours:,.0f} | |
-| images/s, a torchvision data set and transforms in a DataLoader of 2 workers | {theirs:,.0f} | |
-| ratio inside a turn | {middle:.1f}× | {low:.1f} to {high:.1f} |
-| share of a resnet_20 training step, through `accelerate`, in {result["precision_of_step"]} | {share:.2f} % | |
+| images/s of cifarblocks | {ours:,.0f} | |
+| images/s of a torchvision data set and transforms in a DataLoader with 2 workers | {theirs:,.0f} | |
+| ratio in a turn | {middle:.1f}× | {low:.1f} to {high:.1f} |
+| a batch as a share of a training step (accelerated `resnet_20`, {result["precision_of_step"]}) | {share:.2f} % | |
 """
 
 

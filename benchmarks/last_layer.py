@@ -1,11 +1,11 @@
-"""The last layer on features kept on disk, against the same layer behind the frozen network in every epoch.
+"""Compare training the last layer on stored features with running the frozen network in every epoch.
 
     python benchmarks/last_layer.py
 
-Two networks see the digits that come with the package. vit_tiny_cifar has random weights as timm names them, loaded
-by `load_published`: it is there for the time alone. resnet_20 is trained on the digits 0 to 4 first; then its
-last layer alone, and the whole network, learn all ten. Times are CPU time of this process, which others on the
-machine do not lengthen. Takes 3 minutes on 1 CPU core; writes benchmarks/results/last_layer.json and last_layer.md.
+Two networks train on the digits of the package. vit_tiny_cifar has random weights with timm's names, loaded by
+`load_published`; only its time is measured. resnet_20 is first trained on the digits 0 to 4. Then its last layer alone,
+and the whole network, are fine-tuned on all ten. Times are CPU time of this process, so other work on the machine does
+not count. Takes 3 minutes on 1 CPU core. Writes benchmarks/results/last_layer.json and last_layer.md.
 """
 
 import json
@@ -30,11 +30,11 @@ from cifarblocks.training.loop import fit
 from cifarblocks.training.run import Run, prepare
 
 EPOCHS, TURNS = 100, 3
-TITLES = {"vit_tiny_cifar": "random weights, named as timm's", "resnet_20": "trained on the digits 0 to 4"}
+TITLES = {"vit_tiny_cifar": "random weights", "resnet_20": "trained on the digits 0 to 4"}
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
-    """Return the CPU seconds of all threads of this process meanwhile."""
+    """Return the CPU seconds that all threads of this process need for `work`."""
     began = time.process_time()
     work()
     return time.process_time() - began
@@ -47,7 +47,7 @@ def prepared(arguments: list[str], name: str) -> Run:
 
 
 def costs(arguments: list[str]) -> dict[str, Any]:
-    """Return CPU seconds of the features, of reading them again, and of an epoch with them and through the network."""
+    """Return the CPU seconds to compute the features, to read them, and of an epoch with and without them."""
     run = prepared(arguments, "measured")
     found: list[Run] = []
     computing = cpu_seconds(lambda: found.append(freeze(run)))
@@ -68,7 +68,7 @@ def costs(arguments: list[str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def through_network(run: Run) -> None:
-    """Run the frozen network on every training and validation image, as an epoch would without kept features."""
+    """Run the frozen network on every training and validation image, as an epoch without stored features does."""
     run.state.model.eval()
     for images in (run.batches.training, run.batches.validation):
         for batch, _ in run.batches.of_images(images):
@@ -77,7 +77,7 @@ def through_network(run: Run) -> None:
 
 
 def half_of_the_digits(folder: Path) -> None:
-    """The digits 0 to 4 as a folder of image files."""
+    """Write the digits 0 to 4 as a folder of image files."""
     digits = load_digits()
     for part, images in (("train", digits.train), ("test", digits.test)):
         for place, (pixels, label) in enumerate(zip(images.pixels, images.labels.tolist(), strict=True)):
@@ -88,7 +88,7 @@ def half_of_the_digits(folder: Path) -> None:
 
 
 def accuracies(folder: Path, weights: list[str], output: list[str]) -> dict[str, float]:
-    """Test accuracies on all digits: of the last layer alone, and of the whole network, each by its recipe."""
+    """Return test accuracies on all digits, of the last layer alone and of the whole network, each with its recipe."""
     results = {}
     for name, options in {"last_layer": ["--freeze"], "whole_network": []}.items():
         finetune.main([*weights, *output, *options, "--name", name])
@@ -97,7 +97,7 @@ def accuracies(folder: Path, weights: list[str], output: list[str]) -> dict[str,
 
 
 def measure() -> dict[str, Any]:
-    """Both networks, on one thread."""
+    """Measure both networks on one thread."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
@@ -114,7 +114,7 @@ def measure() -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record for people."""
+    """Return the page of the record."""
     rows = []
     for row in record["networks"]:
         epoch = statistics.median(row["epoch_through_network"])
@@ -126,17 +126,20 @@ def table(record: dict[str, Any]) -> str:
     lines = "\n".join(rows)
     return f"""# The last layer alone
 
-Made by `python benchmarks/last_layer.py`: {EPOCHS} epochs of the last layer on the 1,797 digits that come with the
-examples, at 32×32 in {precision}, on 1 thread of {described(record)}.
-CPU time; through the network it is {EPOCHS} times the median of {TURNS} epochs, the steps of the last layer not
-counted. The features are computed once, and read from the disk from then on.
+Made by `python benchmarks/last_layer.py`: {EPOCHS} epochs of the last layer on the 1,797 digits of the package, at
+32×32 in {precision}.
 
-| network | through the network | computed, then trained on | read, then trained on | ratio, first time | later |
+- "whole network" runs the frozen network in each epoch: {EPOCHS} times the median of {TURNS} epochs. The steps of the
+  last layer are not counted.
+- "stored features" computes the features once and trains on them. A later run reads them from the disk.
+- Times are CPU time on 1 thread of {described(record)}.
+
+| network | whole network | stored features, first run | later runs | ratio, first run | later runs |
 |---|---:|---:|---:|---:|---:|
 {lines}
 
-`resnet_20`, trained on the digits 0 to 4, learns all ten with `cifarblocks finetune` (n = 1, seed 0): the
-last layer alone names {top1["last_layer"]:.2f} % of the 360 test images rightly, the whole network
+`cifarblocks finetune` trains `resnet_20`, trained on the digits 0 to 4, on all ten (n = 1, seed 0). On the 360 test
+images the last layer alone reaches {top1["last_layer"]:.2f} % top-1, and the whole network
 {top1["whole_network"]:.2f} %.
 """
 

@@ -1,11 +1,11 @@
-"""The loss of our networks and of the reference networks over 200 training steps, from the same weights and batches.
+"""Compare the loss of our networks and of the reference networks over 200 training steps.
 
     python benchmarks/loss_curves.py            # all networks: about 30 minutes on 2 CPU cores
-    python benchmarks/loss_curves.py ConvNeXt   # this one anew, the others as they were measured
+    python benchmarks/loss_curves.py ConvNeXt   # only this one; the others stay as measured
 
-The reference network runs in float32 and in bfloat16: what lies between these two is the noise of bfloat16. Ours,
-through `cifarblocks.accelerate` and in bfloat16, is to lie as near to the first. On the digits. Writes
-benchmarks/results/loss_curves.json and .md.
+All train on the digits, from the same weights and with the same batches. The reference network runs in float32 and in
+bfloat16; the distance of the two is the noise of bfloat16. Our network, accelerated and in bfloat16, should be as close
+to the reference in float32. Writes benchmarks/results/loss_curves.json and loss_curves.md.
 """
 
 import sys
@@ -29,7 +29,7 @@ KINDS = ("reference", "reference_bfloat16", "ours")
 
 
 def losses(model: nn.Module, images: Tensor, labels: Tensor, as_ours: bool) -> list[float]:
-    """The loss of each step, in float32 and contiguous or in bfloat16 and channels last."""
+    """Return the loss of each step, in float32 and contiguous or in bfloat16 and channels_last."""
     model = model.train().to(memory_format=torch.channels_last if as_ours else torch.contiguous_format)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True)
     generator = random_stream("losses")
@@ -46,7 +46,7 @@ def losses(model: nn.Module, images: Tensor, labels: Tensor, as_ours: bool) -> l
 
 
 def compare(name: str) -> list[dict[str, Any]]:
-    """One network: the three curves."""
+    """Return the three curves of one network."""
     data = load_data("digits", Path())
     images = Normalisation(*data.mean_and_std, torch.device("cpu"), torch.float32)(data.train.pixels)
     curves = {}
@@ -58,7 +58,7 @@ def compare(name: str) -> list[dict[str, Any]]:
 
 
 def smoothed(curve: list[float]) -> list[float]:
-    """The mean of each step and those before it, `WINDOW` together."""
+    """Return the running mean of a curve over the last `WINDOW` steps."""
     return [fmean(curve[max(0, i + 1 - WINDOW) : i + 1]) for i in range(len(curve))]
 
 
@@ -68,7 +68,7 @@ def distance(a: list[float], b: list[float]) -> float:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     rows = record["rows"]
     lines = [
         f"| {row['name']} | {' | '.join(f'{fmean(row[kind][-WINDOW:]):.4f}' for kind in KINDS)} | "
@@ -76,14 +76,18 @@ def table(record: dict[str, Any]) -> str:
         f"{distance(row['ours'], row['reference']):.4f} |"
         for row in rows
     ]
-    return f"""# The loss over {STEPS} steps, ours and the reference networks'
+    return f"""# The loss over {STEPS} steps, against the reference networks
 
-Made by `python benchmarks/loss_curves.py`: SGD with Nesterov's momentum at a learning rate of {LEARNING_RATE:g},
-batches of {BATCH} of the digits, the same weights and the same batches for all, on {described(record)}. Ours goes
-through `accelerate`. The loss is the mean of the last {WINDOW} steps; a distance is the mean difference of two curves
-smoothed over {WINDOW} steps. The reference network in bfloat16 tells how large the noise of bfloat16 is.
+Made by `python benchmarks/loss_curves.py` on the digits, with the same initial weights and batches for all. Our
+networks are accelerated.
 
-| network | reference, float32 | reference, bfloat16 | ours, bfloat16 | distance of the reference | distance of ours |
+- SGD with Nesterov momentum, learning rate {LEARNING_RATE:g}, batches of {BATCH}.
+- The first three columns are the mean loss of the last {WINDOW} steps.
+- A distance is the mean difference from the reference in float32, of curves smoothed over {WINDOW} steps.
+- The distance of the reference in bfloat16 is the noise of bfloat16. Ours should not be much larger.
+- {described(record)}.
+
+| network | reference, float32 | reference, bfloat16 | ours, bfloat16 | distance, reference | distance, ours |
 |---|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}
 

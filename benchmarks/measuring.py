@@ -1,4 +1,4 @@
-"""Measurements of the benchmarks: time, memory, machine and versions."""
+"""Helpers of the benchmarks: time, memory, machine, records and command lines."""
 
 import json
 import random
@@ -19,14 +19,14 @@ from cifarblocks.training.options.command_line import Parser
 from cifarblocks.training.stopping import exit_status
 
 RESULTS = Path(__file__).with_name("results")
-PAGES = Path(__file__).parents[1] / "docs"  # of the pictures
+PAGES = Path(__file__).parents[1] / "docs"  # holds the pictures
 
 Run = Callable[[], object]
 Table = Callable[[dict[str, Any]], str]
 
 
 def seconds(run: Run, repetitions: int = 1) -> float:
-    """Wall clock of one run, the mean of some."""
+    """Return the wall clock seconds of one run, the mean of `repetitions`."""
     began = time.perf_counter()
     for _ in range(repetitions):
         run()
@@ -34,10 +34,10 @@ def seconds(run: Run, repetitions: int = 1) -> float:
 
 
 def in_turns(runs: Sequence[Run], turns: int, repetitions: int = 1, *, held: int = 0) -> list[list[float]]:
-    """Seconds of each run in each turn; in every turn another run begins.
+    """Return the seconds of each run in each turn; every turn begins with another run.
 
-    With `held`, a block of up to so many bytes is held in each turn, each time another, so that what is computed lies
-    elsewhere: of two blocks that do the same, one can take 1.3 times as long where its output lies badly.
+    `held` is the largest number of bytes that are allocated during a turn. The size is random, so outputs have other
+    addresses in each turn: an unlucky address can make one of two equal blocks take 1.3 times as long.
     """
     taken, sizes = [], random.Random(0)
     for turn in range(turns):
@@ -50,7 +50,7 @@ def in_turns(runs: Sequence[Run], turns: int, repetitions: int = 1, *, held: int
 
 
 def peak_memory(run: Run) -> int:
-    """Bytes allocated at most at one time, beyond what was there before."""
+    """Return the largest number of bytes that a run holds at one time, without those held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     events = profiler.profiler.kineto_results.events()
@@ -62,53 +62,53 @@ def peak_memory(run: Run) -> int:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return the machine, the versions and how layers of ours are made fast, for the record."""
+    """Return the machine, the versions and the way our layers are accelerated, for the record."""
     about = {"machine": machine(torch.device("cpu")), "versions": versions() | {"timm": timm.__version__}}
     return about | {"processor": processor(), "fast_layers": "accelerate"}
 
 
 def processor() -> str:
-    """Return the kind of this processor, by its instructions for bfloat16: a part of the names of records of speed."""
+    """Return the kind of this processor, by its bfloat16 instructions; file names of speed records contain it."""
     return bfloat16_instructions() or "float32"
 
 
 def described(record: dict[str, Any]) -> str:
-    """The same in words."""
+    """Return the machine and the versions of a record in words."""
     machine, versions = record["machine"], record["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm"))
     return f"{machine['cpu']}, {machine['cores']} cores; {libraries}"
 
 
 def spread(rows: Sequence[dict[str, Any]], rate: str) -> str:
-    """The best rate that each run measured, in billions a second, of the runs that the rows are from."""
+    """Return the smallest and largest best rate of the runs that measured the rows, in billions per second."""
     rates = [row["rates"][rate] for row in rows]
     least, most = (f"{end / 1e9:,.0f}" for end in (min(rates), max(rates)))
     return least if least == most else f"{least} to {most}"
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
+    """Return a Markdown table."""
     return "".join(f"| {' | '.join(row)} |\n" for row in [columns, ["---"] * len(columns), *rows])
 
 
 def read_record(name: str) -> Any:
-    """Return what `results/name.json` holds."""
+    """Read `results/name.json`."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def read_records(name: str) -> list[Any]:
-    """Return what `results/name.KIND.json` hold, one for each kind of processor."""
+    """Read every `results/name.KIND.json`, one for each kind of processor."""
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}.*.json"))]
 
 
 def write(name: str, record: Any, table: str) -> None:
-    """Write `results/name.json`, and the table for people beside it."""
+    """Write `results/name.json` and `results/name.md`."""
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(table)
 
 
 def measure_all(name: str, description: str | None, measure: Callable[[], dict[str, Any]], table: Table) -> None:
-    """Be a script that is given nothing: measure, print and write `results/name.json` and the table."""
+    """Run a script without arguments: measure, print the page, and write the record and the page."""
     typed(description)
     record = measure() | surroundings()
     print(table(record))
@@ -123,18 +123,18 @@ def renew(
     table: Table,
     about: Callable[[], dict[str, Any]] = dict,
 ) -> int:
-    """Measure what was chosen, or all that is known, and write after each; the exit status.
+    """Measure the chosen names, or all, write after each of them, and return the exit status.
 
-    Rows of `results/KIND.json` that were not chosen stay, if they were measured on this machine with these versions.
-    What `about` gives, once in a run, stands in each row that the run measures.
+    Rows of `results/KIND.json` that are not chosen stay if they were measured on this machine with these versions.
+    `about` is called once; its result is added to each measured row.
     """
     path, here = RESULTS / f"{kind}.json", surroundings()
     record = json.loads(path.read_text()) if chosen and path.exists() else {"rows": []}
     for name in chosen:
         if name not in known:
-            return refuse(f"{kind}.py: error: unknown name {name!r}; known are {', '.join(known)}")
+            return refuse(f"{kind}.py: error: unknown name {name!r}; choose from {', '.join(known)}")
     if record["rows"] and any(record.get(key) != here[key] for key in here):
-        return refuse(f"{kind}.py: error: {path.name} is of another machine or version; measure all, without names")
+        return refuse(f"{kind}.py: error: {path.name} is of another machine or version; give no names to measure all")
     record |= here
     shared = about()
     for name in chosen or known:
@@ -146,12 +146,12 @@ def renew(
 
 
 def typed(description: str | None, what: str | None = None, number: str = "*") -> list[str]:
-    """Read the command line of the script that runs, before it does anything; `--help` prints its docstring and leaves.
+    """Parse the command line of a script; `--help` prints its docstring and exits.
 
     Args:
         description: the docstring of the script.
-        what: what it is given, for people; None for a script that is given nothing.
-        number: how many of them, as argparse says it.
+        what: name of the arguments in the help; None for a script without arguments.
+        number: `nargs` of argparse.
     """
     parser = Parser(Path(sys.argv[0]).name, description)
     if what is not None:
@@ -160,16 +160,16 @@ def typed(description: str | None, what: str | None = None, number: str = "*") -
 
 
 def collect(description: str | None, what: str, work: Callable[[list[Path]], None]) -> int:
-    """Let `work` have the folders that the script is given; the exit status."""
+    """Call `work` with the folders on the command line, and return the exit status."""
     folders = list(map(Path, typed(description, what, "+")))
     return exit_status(Path(sys.argv[0]).name, lambda: work(folders), "the same command writes all")
 
 
 def read_result(path: Path, check: Callable[[Any], object]) -> Any:
-    """Return what an example wrote, once `check` has used it as the script will: then nothing is found missing later.
+    """Read a result file and call `check` on it, so that a bad file is refused before anything is written.
 
     Raises:
-        UserError: if it is not there, or is something else.
+        UserError: if the file does not exist, or `check` fails.
     """
     try:
         result = json.loads(path.read_text())
@@ -177,11 +177,11 @@ def read_result(path: Path, check: Callable[[Any], object]) -> Any:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is not what a run wrote: {first_line(error)}") from error
+        raise UserError(f"{path} is not a result of a run: {first_line(error)}") from error
     return result
 
 
 def refuse(sentence: str) -> int:
-    """Say why, and the exit status of a command that cannot work."""
+    """Print why a command cannot work, and return its exit status."""
     print(sentence, file=sys.stderr)
     return 2

@@ -1,9 +1,9 @@
-"""Measure the most that this machine can do: matrix products, 3×3 convolutions, and memory.
+"""Measure the peak rates of this machine: matrix products, 3×3 convolutions and memory.
 
     python benchmarks/peak.py
 
-Each rate is the best of many runs. The other benchmarks call `measure` in their own run, and quote shares of it. Takes
-20 seconds; writes benchmarks/results/peak.PROCESSOR.json and the table beside it.
+Each rate is the best of many runs. Other benchmarks call `measure` and give shares of these rates. Takes 20 seconds.
+Writes benchmarks/results/peak.PROCESSOR.json and the table beside it.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ Step = Callable[[], object]
 
 
 def best(run: Step) -> float:
-    """The shortest time of some runs."""
+    """Return the shortest time of some runs."""
     run()
     return min(seconds(run) for _ in range(RUNS))
 
 
 def product_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a matrix product, an addition and a multiplication counting as two."""
+    """Return the floating-point operations per second of a matrix product; a multiply-add is two."""
     a, b = (torch.randn(WIDTH, WIDTH).to(dtype) for _ in range(2))
     return 2 * WIDTH**3 / best(lambda: a @ b)
 
 
 def convolution_rate(dtype: torch.dtype) -> float:
-    """The same of a 3×3 convolution with its gradients, channels last."""
+    """Return those of a 3×3 convolution with its gradients, channels_last."""
     conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False).to(dtype).to(memory_format=torch.channels_last)
     x = torch.randn(BATCH, CHANNELS, SIZE, SIZE).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
     ones = torch.ones_like(conv(x))
@@ -42,14 +42,14 @@ def convolution_rate(dtype: torch.dtype) -> float:
 
 
 def bandwidth() -> float:
-    """Bytes per second of a copy that no cache holds, read and written."""
+    """Return the bytes per second, read and written, of a copy that is too large for the caches."""
     a = torch.randn(2**26)
     b = torch.empty_like(a)
     return 2 * a.nbytes / best(lambda: b.copy_(a))
 
 
 def measure() -> dict[str, float]:
-    """All of it."""
+    """Measure all rates."""
     types = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     rates = {f"product_{name}": product_rate(dtype) for name, dtype in types.items()}
     rates |= {f"convolution_{name}": convolution_rate(dtype) for name, dtype in types.items()}
@@ -57,13 +57,13 @@ def measure() -> dict[str, float]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record for people."""
+    """Return the page of the record."""
     rates = record["rates"]
     giga = {name: f"{rate / 1e9:,.0f}" for name, rate in rates.items()}
-    return f"""# What the machine can do
+    return f"""# Peak rates of the machine
 
-Made by `python benchmarks/peak.py`: billions of floating-point operations a second, the best of {RUNS} runs, on
-{described(record)}. Memory: {rates["bandwidth"] / 1e9:.1f} GB a second, read and written.
+Made by `python benchmarks/peak.py`: billions of floating-point operations per second, the best of {RUNS} runs, on
+{described(record)}. Memory: {rates["bandwidth"] / 1e9:.1f} GB per second, read and written.
 
 | GFLOP/s | bfloat16 | float32 |
 |---|---:|---:|

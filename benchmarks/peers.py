@@ -1,7 +1,7 @@
-"""The networks that ours are timed against: the same plan in the classes of others, and the same weights.
+"""Reference networks of the benchmarks: the plans of ours in classes of other libraries, with the same weights.
 
-Networks that torchvision or timm have are built from their classes; the others from torch modules, arranged as the
-authors' code or, for ResNet-20, the usual CIFAR repositories have it.
+Networks of torchvision and timm are built from their classes. The others are built from torch modules as in the
+authors' code or, for ResNet-20, as in the usual CIFAR repositories.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,22 +20,22 @@ CLASSES = 10
 
 
 class Peer(NamedTuple):
-    """A network of ours, and the reference network: where it is from and how it is built."""
+    """Our network and its reference network: the source of the reference, and how it is built."""
 
     ours: str
     origin: str
     build: Callable[[], nn.Module]
-    source: str | None = None  # of `load_published`; without one the modules say what is called how
+    source: str | None = None  # of `load_published`; None: the modules have `OURS`
 
 
 class Projection(nn.Sequential):
-    """The shortcut where the shape changes."""
+    """Shortcut for a change of shape."""
 
     OURS: ClassVar = {"0": "conv", "1": "norm"}
 
 
 class CifarBlock(nn.Module):
-    """The basic block as CIFAR repositories write it."""
+    """Basic block of the CIFAR repositories."""
 
     OURS: ClassVar = {"bn1": "norm1", "bn2": "norm2"}
 
@@ -74,7 +74,7 @@ class Network(nn.Module):
 
 
 class TokenNorm(nn.LayerNorm):
-    """LayerNorm over channels, on tokens, as SegNeXt's and LSKNet's code has it."""
+    """LayerNorm of tokens, as in SegNeXt's and LSKNet's code."""
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = super().forward(x.flatten(2).transpose(1, 2))
@@ -82,7 +82,7 @@ class TokenNorm(nn.LayerNorm):
 
 
 def resnet_20() -> nn.Module:
-    """The ResNet-20 of CIFAR repositories."""
+    """Build the ResNet-20 of the CIFAR repositories."""
     stages: list[nn.Module] = []
     channels = 16
     for width, stride in ((16, 1), (32, 2), (64, 2)):
@@ -94,14 +94,14 @@ def resnet_20() -> nn.Module:
 
 
 def resnet_18() -> nn.Module:
-    """The ResNet-18 of torchvision with the stem that everybody gives it for CIFAR."""
+    """Build torchvision's ResNet-18 with the usual stem for CIFAR."""
     model = torchvision_resnet.resnet18(num_classes=CLASSES)
     model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     return model
 
 
 def convnext_atto() -> nn.Module:
-    """The ConvNeXt-Atto of timm with patches of 2 and a last stage that keeps the map."""
+    """Build timm's ConvNeXt-Atto with patches of 2 and a last stage of stride 1."""
     model = convnext.ConvNeXt(
         patch_size=2, depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), conv_mlp=True, num_classes=CLASSES
     )
@@ -111,7 +111,7 @@ def convnext_atto() -> nn.Module:
 
 
 def ghostnet_100() -> nn.Module:
-    """The GhostNet of timm with the strides of ours."""
+    """Build timm's GhostNet with the strides of ours."""
     model = ghostnet.ghostnet_100(num_classes=CLASSES)
     model.conv_stem.stride = (1, 1)
     block = model.blocks[1][0]  # the first of 24 channels
@@ -121,7 +121,7 @@ def ghostnet_100() -> nn.Module:
 
 
 def resnest_nano() -> nn.Module:
-    """The ResNeSt of timm with half the widths and a stem for small images."""
+    """Build timm's ResNeSt with half the widths and a stem for small images."""
     model = ResNet(
         resnest.ResNestBottleneck,
         [2, 2, 2, 2],
@@ -138,7 +138,7 @@ def resnest_nano() -> nn.Module:
 
 
 def coatnet_nano() -> nn.Module:
-    """The CoAtNet of timm with the plan of ours, and no stride before the second stage."""
+    """Build timm's CoAtNet with the plan of ours, without a stride before the second stage."""
     pooled = {"stride_mode": "1x1", "pool_type": "max"}
     config = maxxvit.MaxxVitCfg(
         embed_dim=(48, 96, 192, 256),
@@ -149,7 +149,7 @@ def coatnet_nano() -> nn.Module:
         conv_cfg=maxxvit.MaxxVitConvCfg(**pooled),
         transformer_cfg=maxxvit.MaxxVitTransformerCfg(pool_type="max", rel_pos_type="bias"),
     )
-    # Built for images four times as large, so that its tables are those of our maps.
+    # With the original strides, images four times as large give maps of our sizes, and so tables of our sizes.
     model = maxxvit.MaxxVit(config, img_size=128, num_classes=CLASSES)
     model.stem.conv1.stride = (1, 1)
     first = model.stages[0].blocks[0]
@@ -159,17 +159,17 @@ def coatnet_nano() -> nn.Module:
 
 
 def mixer() -> nn.Module:
-    """The Mixer of timm for patches of 4."""
+    """Build timm's Mixer with patches of 4."""
     return mlp_mixer.MlpMixer(img_size=32, patch_size=4, embed_dim=256, num_classes=CLASSES)
 
 
 def patches(c_in: int, c_out: int, stride: int) -> nn.Sequential:
-    """Overlapping patches and BatchNorm."""
+    """Build a convolution of overlapping patches with BatchNorm."""
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.BatchNorm2d(c_out))
 
 
 def segnext(stem: nn.Module, attention: Callable[[int], nn.Module], eps: float) -> nn.Module:
-    """The tiny network that SegNeXt and LSKNet share."""
+    """Build the tiny network that SegNeXt and LSKNet share."""
     stages: list[nn.Module] = []
     channels = 32
     for width, depth, ratio, stride in zip((32, 64, 160, 256), (3, 3, 5, 2), (8, 8, 4, 4), (1, 2, 2, 1), strict=True):
@@ -181,17 +181,17 @@ def segnext(stem: nn.Module, attention: Callable[[int], nn.Module], eps: float) 
 
 
 def mscan_tiny() -> nn.Module:
-    """SegNeXt's encoder with a stem of stride 2."""
+    """Build SegNeXt's encoder with a stem of stride 2."""
     return segnext(nn.Sequential(patches(3, 16, 1), nn.GELU(), patches(16, 32, 2)), MSCA, 1e-5)
 
 
 def lsknet_tiny() -> nn.Module:
-    """LSKNet with a stem of stride 2."""
+    """Build LSKNet with a stem of stride 2."""
     return segnext(patches(3, 32, 2), LSK, 1e-6)
 
 
 def hornet_nano() -> nn.Module:
-    """HorNet with the plan of ours."""
+    """Build HorNet with the plan of ours."""
     stages: list[nn.Module] = []
     for i, (depth, size) in enumerate(zip((2, 2, 6, 2), (None, 2, 2, 1), strict=True)):
         width = 40 * 2**i
@@ -207,16 +207,16 @@ PEERS = {
     "ResNet-20": Peer("resnet_20", "CIFAR repositories", resnet_20),
     "ResNet-18": Peer("resnet_18", "torchvision", resnet_18, "torchvision"),
     "ConvNeXt": Peer("convnext_atto_cifar", "timm", convnext_atto, "timm"),
-    "MSCAN": Peer("segnext_mscan_tiny_cifar", "arrangement", mscan_tiny),
-    "LSKNet": Peer("lsknet_tiny_cifar", "arrangement", lsknet_tiny),
-    "HorNet": Peer("hornet_nano_cifar", "arrangement", hornet_nano),
+    "MSCAN": Peer("segnext_mscan_tiny_cifar", "arrangements.py", mscan_tiny),
+    "LSKNet": Peer("lsknet_tiny_cifar", "arrangements.py", lsknet_tiny),
+    "HorNet": Peer("hornet_nano_cifar", "arrangements.py", hornet_nano),
     "GhostNet": Peer("ghostnet_100_cifar", "timm", ghostnet_100, "timm"),
     "ResNeSt": Peer("resnest_nano_cifar", "timm", resnest_nano, "timm"),
     "CoAtNet": Peer("coatnet_nano_cifar", "timm", coatnet_nano, "timm"),
     "Mixer": Peer("mlp_mixer_cifar", "timm", mixer, "timm"),
 }
 
-# Speed-ups that are asked for on each kind of processor: of a training step, and of inference by the batch size.
+# Goals on each kind of processor: speed-ups of a training step, and of inference by batch size.
 TRAINING_GOALS = {
     "amx_bf16": dict(zip(PEERS, (3.2, 3.5, 2.6, 3.2, 3.6, 3.2, 3.0, 3.5, 4.2, 2.9), strict=True)),
     "avx512_bf16": dict(zip(PEERS, (2.61, 2.70, 1.99, 2.83, 3.99, 2.86, 2.61, 3.02, 2.98, 2.30), strict=True)),
@@ -234,7 +234,7 @@ INFERENCE_GOALS = {
 
 @torch.no_grad()
 def waken(network: nn.Module) -> None:
-    """Give what begins at or near zero a value, such as the scales of branches, so that all of a network counts."""
+    """Replace parameters that start at or near 0, such as scales of branches: every layer must affect the output."""
     for name, parameter in network.named_parameters():
         if parameter.abs().max() <= 1e-5 and not name.endswith("bias"):
             if parameter.ndim > 1:
@@ -244,7 +244,7 @@ def waken(network: nn.Module) -> None:
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module]:
-    """Our network and the reference network, with the same weights."""
+    """Build our network and its reference network with the same weights."""
     peer = PEERS[name]
     theirs = peer.build()
     waken(theirs)

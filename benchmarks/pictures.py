@@ -1,8 +1,8 @@
-"""Make every table and every picture anew from the records in benchmarks/results; nothing is measured.
+"""Make every table and picture from the records in benchmarks/results, without measuring anything.
 
     python benchmarks/pictures.py
 
-Writes a Markdown file beside each JSON file, and pictures for docs/performance.md and docs/leaderboard.md to docs/.
+Writes a Markdown file beside each JSON file, and the pictures of docs/performance.md and docs/leaderboard.md to docs.
 Takes some seconds.
 """
 
@@ -24,14 +24,14 @@ GRIDS = ("equal_epochs", "layer_scale", "leaderboard", "optimizer")
 SCRIPTS = {"speedrun": "speedruns"} | dict.fromkeys(GRIDS, "sweeps")
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
 OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
-START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # times as long; minutes and percent
+START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # ratio of times; minutes and percent
 POWERS = {1: "size", 2: "size²", 4: "size⁴"}
-GROWTH = {"batch": (1,), "width": (1, 2), "depth": (1,), "image size": (2, 4)}  # powers that a size can grow time with
-Bars = dict[str, tuple[str, list[float], Sequence[list[float]] | None]]  # colour, values and quartiles, by their label
+GROWTH = {"batch": (1,), "width": (1, 2), "depth": (1,), "image size": (2, 4)}  # exponents of the growth of time
+Bars = dict[str, tuple[str, list[float], Sequence[list[float]] | None]]  # label → colour, values, quartiles
 
 
 def bars(axes: Axes, kinds: Bars, goals: list[float], networks: list[str]) -> None:
-    """A group of bars for each network, a line at 1, a tick at each goal."""
+    """Draw a group of bars for each network, a line at 1, and a tick at each goal."""
     height = 0.8 / len(kinds)
     for place, (label, (color, values, quartiles)) in enumerate(kinds.items()):
         positions = [row + height * (place - (len(kinds) - 1) / 2) for row in range(len(networks))]
@@ -52,12 +52,12 @@ def bars(axes: Axes, kinds: Bars, goals: list[float], networks: list[str]) -> No
 
 
 def tidy(axes: Axes) -> None:
-    """No frame where no scale is."""
+    """Remove the sides of the frame that have no scale."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def train_step() -> Figure:
-    """Speed-ups of a training step, a panel for each kind of processor."""
+    """Draw the speed-ups of a training step, with a panel for each kind of processor."""
     records = read_records("train_step")
     figure = Figure(figsize=(12, 6.5), layout="constrained", dpi=130)
     for axes, record in zip(figure.subplots(1, len(records), sharey=True, squeeze=False).flat, records, strict=True):
@@ -79,7 +79,7 @@ def train_step() -> Figure:
 
 
 def inference() -> Figure:
-    """Speed-ups of inference, a column for each batch size and a row of panels for each kind of processor."""
+    """Draw the speed-ups of inference, with a column for each batch size and a row for each kind of processor."""
     records = read_records("inference")
     panels = [(record, batch) for record in records for batch in INFERENCE_GOALS]
     figure = Figure(figsize=(12, 7 * len(records)), layout="constrained", dpi=130)
@@ -107,7 +107,7 @@ def where(record: dict[str, Any]) -> str:
 
 
 def scale() -> Figure:
-    """Time above and memory below, a panel a size, and how it would grow with a power of the size."""
+    """Draw the growth of time (above) and memory (below) with each size, beside powers of the size."""
     rows = read_record("scale")["rows"]
     figure = Figure(figsize=(13, 7), layout="constrained", dpi=130)
     grid = figure.subplots(2, len(SIZES), sharey="row")
@@ -137,7 +137,7 @@ def scale() -> Figure:
 
 
 def loss_curves() -> Figure:
-    """The loss of each network, a panel a network."""
+    """Draw the losses, with a panel for each network."""
     rows = read_record("loss_curves")["rows"]
     figure = Figure(figsize=(13, 5.4), layout="constrained", dpi=130)
     grid = figure.subplots(2, (len(rows) + 1) // 2, sharex=True, squeeze=False).flat
@@ -160,7 +160,7 @@ def loss_curves() -> Figure:
 
 
 def start() -> Figure:
-    """Draw how long a network takes to build, against the same class of timm or torchvision."""
+    """Draw the time to build each network, divided by that of the same network in timm or torchvision."""
     building = read_record("start")["building"]
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=130)
     axes = figure.subplots()
@@ -172,7 +172,7 @@ def start() -> Figure:
 
 
 def speedrun() -> Figure:
-    """Each seed of the record: top-1 against minutes, and what was to be reached."""
+    """Draw top-1 against minutes for each seed of the record, and the goals."""
     figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=130)
     axes = figure.subplots()
     for place, seeds in enumerate(read_record("speedrun")):
@@ -189,13 +189,13 @@ def speedrun() -> Figure:
 
 
 def table(name: str) -> str:
-    """Return the table of `results/name.json`, made by the script that writes that."""
+    """Return the page of `results/name.json`, made by the script that writes it."""
     script = name.partition(".")[0]
     return str(import_module(SCRIPTS.get(script, script)).table(read_record(name)))
 
 
 def main() -> None:
-    """Draw and write."""
+    """Write all tables and pictures."""
     for path in RESULTS.glob("*.json"):
         path.with_suffix(".md").write_text(table(path.stem))
     title = "CIFAR-10 (JPEG copies): as many seconds of training for each as resnet_20 needs for 6 epochs"

@@ -1,12 +1,12 @@
-"""Put weights of finished runs into the package, and measure what storing them in float16 costs.
+"""Put weights of finished runs into the package, and measure their accuracy in float16.
 
     python benchmarks/pretrained.py runs/MODEL/NAME... --data DATA [--data-dir PATH]
 
-The weights `last` of runs/MODEL/NAME become src/cifarblocks/pretrained/MODEL.NAME: model.safetensors with its card,
-README.md, which says the same to read, and test_vector.safetensors, one image and its logits. Weights of convolutions
-and linear layers are stored in float16, everything else as it is. Both are scored on the test images of --data, in
-float32 and in bfloat16. Takes a minute for a network; writes benchmarks/results/pretrained.json, pretrained.md and
-accuracy.md.
+last.safetensors of runs/MODEL/NAME becomes the folder src/cifarblocks/pretrained/MODEL.NAME. It contains
+model.safetensors with its card, README.md with the same in words, and test_vector.safetensors with one image and its
+logits. Weights of convolutions and linear layers are stored in float16, everything else unchanged. The weights of the
+run and the stored ones are scored on the test images of --data, in float32 and in bfloat16. Takes a minute per network.
+Writes benchmarks/results/pretrained.json, pretrained.md and accuracy.md.
 """
 
 import sys
@@ -74,7 +74,7 @@ def test_vector(trained: Trained, data: DataSet) -> dict[str, Tensor]:
 
 
 def top1(trained: Trained, data: DataSet, dtype: torch.dtype) -> float:
-    """Return the accuracy on the test images under autocast to a type."""
+    """Return the accuracy on the test images under autocast to a dtype."""
     normalise = Normalisation(trained.card.mean, trained.card.std, torch.device("cpu"), torch.float32)
     autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
     return evaluate(trained.model, evaluation_batches(data.test, normalise), autocast=autocast).top1
@@ -120,8 +120,9 @@ def table(record: dict[str, Any]) -> str:
     ]
     return f"""# Weights of the package
 
-Made by `python benchmarks/pretrained.py`: top-1 accuracy on the test images of each weight's data, of the weights of
-the run and of the stored ones, whose convolutions and linear layers are in float16. One run each. bfloat16 is autocast.
+Made by `python benchmarks/pretrained.py`: top-1 on the test images, one run each. "stored" are the weights in the
+package, with convolutions and linear layers in float16; the other columns are the weights of the run. bfloat16 is
+autocast.
 
 {markdown(COLUMNS, rows)}"""
 
@@ -130,8 +131,8 @@ def main() -> int:
     """Run the command line and return the exit status."""
     parser = Parser(Path(sys.argv[0]).name, __doc__, usage="RUN... --data DATA [--data-dir PATH]")
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
-    parser.add_argument("--data", required=True, help="digits or folder:PATH, as the runs had it")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="holds decoded folders (default: data)")
+    parser.add_argument("--data", required=True, help="--data of the runs: digits or folder:PATH")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="cache of decoded folders (default: data)")
     options = parser.parse_args()
 
     def work() -> None:

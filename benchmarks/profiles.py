@@ -1,9 +1,9 @@
-"""Measure where the time of a training step and of inference of one image goes.
+"""Profile a training step and the inference of one image.
 
     python benchmarks/profiles.py     # about 3 minutes on 2 CPU cores, nothing else running
 
-torch.profiler's own time of each operation, put together by kinds. A training step is that of train_step.py, through
-`cifarblocks.accelerate`; the inference is that of inference.py at batch 1, by `accelerate(fuse(model))`. Writes
+Sums the time of torch.profiler by kind of operation. The training step is that of train_step.py, with `accelerate`. The
+inference is that of inference.py at batch 1: `accelerate(fuse(model))`. Writes
 benchmarks/results/profiles.PROCESSOR.json and the table beside it.
 """
 
@@ -20,7 +20,7 @@ from train_step import BATCH, prepared
 
 import cifarblocks
 
-# By what the names of operations hold; the first that fits.
+# Parts of the names of operations; the first kind that matches counts.
 KINDS = {
     "convolution": ("conv", "Depthwise"),
     "matrix product": ("addmm", "aten::mm", "bmm", "attention", "mkldnn_linear"),
@@ -33,7 +33,7 @@ STEPS = {BATCH: 3, 1: 100}
 
 
 def shares(run: Callable[[], object], steps: int) -> dict[str, Any]:
-    """The share of the time that each kind takes, and how often convolutions are called and for how long."""
+    """Return the share of the time of each kind, and the number and mean time of calls of convolutions."""
     for _ in range(3):
         run()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -53,7 +53,7 @@ def shares(run: Callable[[], object], steps: int) -> dict[str, Any]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Both profiles of one network."""
+    """Profile one network in training and inference."""
     torch.manual_seed(0)
     ours, _ = build(name)
     x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
@@ -66,7 +66,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def lines(rows: list[dict[str, Any]], part: str) -> str:
-    """The shares of all networks as lines of a table."""
+    """Return the shares of all networks as lines of a table."""
     cells = [
         [row["name"], *(f"{100 * share:.0f} %" for share in row[part]["shares"].values())]
         + ([f"{row[part]['convolutions']:.0f}", f"{row[part]['microseconds']:.0f}"] if part == "one" else [])
@@ -76,14 +76,14 @@ def lines(rows: list[dict[str, Any]], part: str) -> str:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     rows, kinds = record["rows"], " | ".join((*KINDS, "other"))
-    return f"""# What the time goes into
+    return f"""# Profiles
 
-Made by `python benchmarks/profiles.py`: shares of the time that torch.profiler sees in operations, of networks of
-cifarblocks, on {described(record)}. A convolution's time has its kernels and its gradients in it.
+Made by `python benchmarks/profiles.py`: shares of the time of operations in torch.profiler. The time of a convolution
+includes its kernels and its gradients. Measured on {described(record)}.
 
-## A training step, {BATCH} images, through `accelerate`, bfloat16 autocast
+## Training step, {BATCH} images, accelerated, bfloat16 autocast
 
 | network | {kinds} |
 |---|{"---:|" * (len(KINDS) + 1)}

@@ -1,10 +1,10 @@
-"""Measure how time and memory of a training step grow, and what a second process brings.
+"""Measure how time and memory of a training step grow, and the speed of a second process.
 
     python benchmarks/scale.py     # about 5 minutes on 2 CPU cores, nothing else running
 
-Blocks through `cifarblocks.accelerate`, forward and backward in bfloat16, channels_last: one size is doubled from
-setting to setting, the settings take turns, and each is divided by the first. Then cifarblocks train with a resnet_20,
-by one process with all threads and by two processes with half of them each. Writes benchmarks/results/scale.json and
+First, accelerated blocks run forward and backward in bfloat16 and channels_last. One size doubles from setting to
+setting. The settings alternate, and each is divided by the first. Then `cifarblocks train` trains a resnet_20 in one
+process with all threads, and in two processes with half of them each. Writes benchmarks/results/scale.json and
 scale.md.
 """
 
@@ -42,7 +42,7 @@ SIZES = {axis: [first * 2**power for power in range(4)] for axis, first in FIRST
 
 
 def prepared(build: Build, setting: dict[str, int]) -> Callable[[], None]:
-    """A forward and backward pass of blocks one after the other."""
+    """Build a sequence of blocks, and return its forward and backward pass."""
     batch, c, size = setting["batch"], setting["width"], setting["image size"]
     model = accelerate(nn.Sequential(*[build(c, size) for _ in range(setting["depth"])]))
     model = model.to(memory_format=torch.channels_last)
@@ -62,7 +62,7 @@ def forward_backward(model: nn.Module, x: Tensor) -> None:
 
 
 def growth(name: str, axis: str) -> dict[str, Any]:
-    """Time and memory at each size of an axis, divided by those at the first."""
+    """Return time and memory at each size of an axis, divided by those at the first size."""
     runs = [prepared(BLOCKS[name], FIRST | {axis: size}) for size in SIZES[axis]]
     for run in runs:
         run()
@@ -79,7 +79,7 @@ def growth(name: str, axis: str) -> dict[str, Any]:
 
 
 def images_per_second(processes: int) -> float:
-    """Return the images per second of the second epoch on the digits, with the threads shared out."""
+    """Return the images per second of the second epoch on the digits, with the threads divided among the processes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", "cifarblocks", "train", "--model", "resnet_20", "--recipe", "residual_networks_sgd"]
@@ -92,19 +92,19 @@ def images_per_second(processes: int) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """All processes, then all blocks."""
+    """Measure all processes, then all blocks."""
     processes = [[images_per_second(1), images_per_second(2)] for _ in range(LAUNCHES)]
     return {"rows": [growth(name, axis) for name in BLOCKS for axis in SIZES], "processes": processes}
 
 
 def times(row: dict[str, Any]) -> str:
-    """The cells of a row's times."""
+    """Return the cells of the times of a row."""
     both = zip(row["time"][1:], row["quartiles"][1:], strict=True)
     return " | ".join(f"{time:.1f} ({first:.1f}–{third:.1f})" for time, (first, _, third) in both)
 
 
 def table(record: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     lines = [
         f"| {row['block']} | {row['axis']} | {row['milliseconds']:.2f} | {times(row)} "
         f"| {' | '.join(f'{value:.1f}' for value in row['memory'][1:])} |"
@@ -113,20 +113,22 @@ def table(record: dict[str, Any]) -> str:
     ratios = [two / one for one, two in record["processes"]]
     return f"""# How time and memory grow
 
-Made by `python benchmarks/scale.py` on {described(record)}: blocks through `accelerate`, forward and
-backward in bfloat16, channels_last, at 2, 4 and 8 times one size, divided by the first setting: batch {FIRST["batch"]},
-{FIRST["width"]} channels, one block, maps of {FIRST["image size"]}×{FIRST["image size"]}. Medians of {TURNS} turns, in
-brackets the quartiles.
+Made by `python benchmarks/scale.py` on {described(record)}.
+
+- Accelerated blocks run forward and backward in bfloat16 and channels_last.
+- The first setting is batch {FIRST["batch"]}, {FIRST["width"]} channels, one block, maps of
+  {FIRST["image size"]}×{FIRST["image size"]}.
+- The other columns are ratios to it, with one size 2, 4 and 8 times as large: medians of {TURNS} turns (quartiles).
 
 ![Time and memory against each size](../../docs/scale.png)
 
-| block | size that grows | first, ms | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |
+| block | size that grows | first setting, ms | time at 2× | 4× | 8× | memory at 2× | 4× | 8× |
 |---|---|---:|---:|---:|---:|---:|---:|---:|
 {chr(10).join(lines)}
 
-Two processes of {record["machine"]["threads"] // 2} thread each train a resnet_20 at {statistics.median(ratios):.2f}
-times the images per second of one process with {record["machine"]["threads"]} threads (median of {LAUNCHES} pairs of
-launches, from {min(ratios):.2f} to {max(ratios):.2f}; global batch {BATCH}).
+Two processes with {record["machine"]["threads"] // 2} thread each train a resnet_20 at {statistics.median(ratios):.2f}
+times the images per second of one process with {record["machine"]["threads"]} threads. This is the median of {LAUNCHES}
+pairs of runs, from {min(ratios):.2f} to {max(ratios):.2f}, with a global batch of {BATCH}.
 """
 
 

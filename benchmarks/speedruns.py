@@ -2,8 +2,8 @@
 
     python benchmarks/speedruns.py runs/speedrun...
 
-Each folder is one --output of speedrun.py. Writes benchmarks/results/speedrun.json, all that the folders say, and
-speedrun.md, a line for each folder, once all are read. Takes a few seconds.
+Each folder is an --output of speedrun.py. Writes the results of all seeds to benchmarks/results/speedrun.json, and a
+line for each folder to speedrun.md. Takes a few seconds.
 """
 
 import statistics
@@ -21,11 +21,13 @@ COLUMNS += ["share of peak", "peak, GFLOP/s", "machine", "command"]
 
 HEAD = """# The record on two CPU cores
 
-Made by `python benchmarks/speedruns.py` from the files that `examples/speedrun.py` writes, all of them in
-[speedrun.json](speedrun.json): means over the seeds, ± their standard deviation. Seconds are of training, wall clock;
-the images are scored once, after it. "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with
-halved colour resolution, not to be compared with numbers on the original files. The peak is the best rate of a 3×3
-convolution of 64 channels with its gradients, measured before each seed.
+Made by `python benchmarks/speedruns.py` from the files that `examples/speedrun.py` writes.
+[speedrun.json](speedrun.json) has all of them. Values are means over the seeds ± their standard deviation.
+
+- Seconds are wall clock time of training. The images are scored once, after training.
+- "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour resolution. Its accuracies
+  cannot be compared with those on the original files.
+- The peak is the best rate of a 3×3 convolution of 64 channels with its gradients, measured before each seed.
 
 """
 
@@ -38,7 +40,7 @@ def mean(numbers: Iterable[float], digits: int) -> str:
 
 
 def cells(seeds: list[dict[str, Any]]) -> list[str]:
-    """One folder as a line of the table."""
+    """Return one folder as a line of the table."""
     first = seeds[0]
     kind, number = first["images"]
     return [
@@ -58,10 +60,10 @@ def cells(seeds: list[dict[str, Any]]) -> list[str]:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The seeds of a folder.
+    """Read the seeds of a folder.
 
     Raises:
-        UserError: if it has none, or a file of it is something else.
+        UserError: if it has none, or a file is not a result of speedrun.py.
     """
     seeds = [
         read_result(path, lambda seed: markdown([], [cells([seed])])) for path in sorted(folder.glob("seed_*.json"))
@@ -72,7 +74,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(runs: list[list[dict[str, Any]]]) -> str:
-    """The table, a line for each folder."""
+    """Return the page, with a line for each folder."""
     return HEAD + markdown(COLUMNS, map(cells, runs))
 
 

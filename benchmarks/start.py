@@ -1,9 +1,9 @@
-"""Measure the start: importing the library, building a network, listing the names.
+"""Measure the time to import the library, to build a network and to list the names.
 
     python benchmarks/start.py     # about 5 minutes
 
-Imports and lists are timed in fresh processes, in turns with `import torch`; networks in this one, in turns with the
-class of timm or torchvision that computes the same. Writes benchmarks/results/start.json and start.md.
+Imports and lists are timed in fresh processes that alternate with `import torch`. Building a network alternates with
+building the class of timm or torchvision that computes the same. Writes benchmarks/results/start.json and start.md.
 """
 
 import statistics
@@ -22,7 +22,7 @@ import cifarblocks
 
 TURNS = 9
 COATNET = {"conv_stride_mode": "1x1", "conv_pool_type": "max", "transformer_pool_type": "max"}
-# What torchvision or timm has by the same plan, below 30 million parameters.
+# Networks of the same plan in torchvision or timm, with fewer than 30 million parameters.
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet_18": torchvision.models.resnet18,
     "resnet_34": torchvision.models.resnet34,
@@ -43,12 +43,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def fresh(*arguments: str) -> None:
-    """A Python process of its own."""
+    """Run Python in a process of its own."""
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
 def beyond_torch() -> dict[str, dict[str, Any]]:
-    """Seconds that the import and the list take beyond `import torch`."""
+    """Return the seconds of the import and the list, minus those of `import torch`."""
     runs = [
         partial(fresh, "-c", "import torch"),
         partial(fresh, "-c", "import torch, cifarblocks"),
@@ -65,7 +65,7 @@ def beyond_torch() -> dict[str, dict[str, Any]]:
 
 
 def building() -> dict[str, dict[str, Any]]:
-    """Time to build each network, divided by that of the class it equals."""
+    """Return the time to build each network, divided by that of the class it equals."""
     found = {}
     for name, theirs in NETWORKS.items():
         ours = partial(cifarblocks.create_model, name, num_classes=1000)
@@ -76,7 +76,7 @@ def building() -> dict[str, dict[str, Any]]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record for people."""
+    """Return the page of the record."""
     goals = {"import cifarblocks": 0.15, "python -m cifarblocks list": 1.0}
     seconds = [
         f"| `{name}` | {goals[name]:g} | {row['seconds']:.3f} | {row['quartiles'][0]:.3f}–{row['quartiles'][2]:.3f} |"
@@ -86,18 +86,18 @@ def table(record: dict[str, Any]) -> str:
         f"| `{name}` | {row['ratio']:.2f} | {row['quartiles'][0]:.2f}–{row['quartiles'][2]:.2f} |"
         for name, row in record["building"].items()
     ]
-    return f"""# How long it takes to start
+    return f"""# Import and build times
 
-Made by `python benchmarks/start.py`, medians and quartiles of {TURNS} turns, on {described(record)}.
+Made by `python benchmarks/start.py`: medians and quartiles of {TURNS} turns, on {described(record)}.
 
-Seconds beyond `import torch`, in fresh processes:
+Seconds in fresh processes, minus those of `import torch`:
 
 | command | goal | seconds | quartiles |
 |---|---:|---:|---|
 {chr(10).join(seconds)}
 
-Time of `create_model` divided by that of the same network's class in timm or torchvision, 1,000 classes; the goal is
-1.5:
+Time of `create_model` divided by that of the same network in timm or torchvision, with 1,000 classes. The goal is at
+most 1.5:
 
 | network | ratio | quartiles |
 |---|---:|---|

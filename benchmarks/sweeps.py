@@ -1,9 +1,9 @@
-"""Collect what `cifarblocks sweep` wrote, and write the table of each grid.
+"""Collect the results of `cifarblocks sweep`, and write the table of each grid.
 
     python benchmarks/sweeps.py runs/leaderboard runs/optimizer
 
-Each folder is one --output of a grid that comes with the package, and is named after it. Writes NAME.json, the
-summaries and epochs of all its runs and the speeds that its epochs follow from, and NAME.md into benchmarks/results.
+Each folder is an --output of a grid of the package, and has the grid's name. Writes NAME.json and NAME.md to
+benchmarks/results. NAME.json has the summaries and epochs of all runs, and the speeds from which epochs were computed.
 Takes a few seconds.
 """
 
@@ -25,7 +25,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the record of a sweep.
 
     Raises:
-        UserError: if a file of it is something else, if a run is missing, or if no grid is called as the folder is.
+        UserError: if no grid has the name of the folder, if a run is missing, or if a file is not a result of a sweep.
     """
     grid, speeds = GRIDS / f"{folder.name}.toml", folder / "speeds.json"
     if not grid.exists():
@@ -44,7 +44,7 @@ def rows(record: dict[str, Any]) -> list[Row]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The table that `cifarblocks sweep` writes."""
+    """Return the table that `cifarblocks sweep` writes."""
     return markdown_table(record["grid"], rows(record), [])
 
 

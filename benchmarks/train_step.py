@@ -1,12 +1,12 @@
-"""Images per second of a whole training step: ours against the reference network.
+"""Compare training steps of our networks with those of the reference networks.
 
     python benchmarks/train_step.py            # all networks: about 15 minutes on 2 CPU cores, nothing else running
-    python benchmarks/train_step.py ConvNeXt   # this one anew, the others as they were measured
+    python benchmarks/train_step.py ConvNeXt   # only this one; the others stay as measured
 
-Ours is `accelerate(create_model(...))`, channels_last and bfloat16 autocast; the reference runs at its defaults,
-float32 and contiguous, and once more with the settings of ours. So does our network without `accelerate`, called plain.
-All have the same weights and see the same batch. A step is forward, loss, backward and SGD; steps alternate in one
-process. Writes benchmarks/results/train_step.PROCESSOR.json, after each network, and the table beside it.
+Ours is `accelerate(create_model(...))`, channels_last and bfloat16 autocast. The reference network runs with its
+defaults, float32 and contiguous, and again with our settings ("alike"). "plain" is our network without `accelerate`.
+All have the same weights and the same batch. A step is forward, loss, backward and SGD; steps alternate in one process.
+Writes benchmarks/results/train_step.PROCESSOR.json after each network, and the table beside it.
 """
 
 import statistics
@@ -29,7 +29,7 @@ COLUMNS += ["product", "at goal", "memory", "memory, alike", "memory, plain"]
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, mixed: bool) -> None:
-    """One training step."""
+    """Take one training step."""
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         loss = F.cross_entropy(model(x), labels)
     loss.backward()
@@ -38,7 +38,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: 
 
 
 def prepared(model: nn.Module, x: Tensor, labels: Tensor, as_ours: bool) -> partial[None]:
-    """A step of a network, at its defaults or with the settings of ours."""
+    """Prepare a network, and return its training step, with its defaults or with our settings."""
     layout = torch.channels_last if as_ours else torch.contiguous_format
     model = model.train().to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -46,7 +46,7 @@ def prepared(model: nn.Module, x: Tensor, labels: Tensor, as_ours: bool) -> part
 
 
 def compare(name: str) -> list[dict[str, Any]]:
-    """One network: ratios of time, and of memory."""
+    """Return the ratios of time and memory of one network."""
     torch.manual_seed(0)
     x, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
     ours, theirs = build(name)
@@ -83,7 +83,7 @@ def compare(name: str) -> list[dict[str, Any]]:
 
 
 def line(row: dict[str, Any], goal: float) -> str:
-    """One network as a line of the table."""
+    """Return one network as a line of the table."""
     peer = PEERS[row["name"]]
     first, _, third = row["quartiles"]
     speedup = f"{row['speedup']:.2f}"
@@ -109,21 +109,25 @@ def line(row: dict[str, Any], goal: float) -> str:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the page of the record."""
     rows, goals = record["rows"], TRAINING_GOALS[record["processor"]]
     below = [row["name"] for row in rows if row["speedup"] < goals[row["name"]]]
     return f"""# A training step against the reference networks
 
-Made by `python benchmarks/train_step.py`: time of a step of the reference network divided by time of ours, the same
-network with the same weights; medians and quartiles of {TURNS} alternating steps in one process, batches of {BATCH} of
-32×32, on {described(record)}. Ours: `accelerate(create_model(...))`, channels_last, bfloat16 autocast. The reference:
-float32, contiguous; under "alike" with the settings of ours; under "plain" so, and ours without `accelerate`. Above 1
-ours is faster. Bold misses its goal: {len(below)} of {len(rows)}.
-Shares are of the best rates that the same run measured for a 3×3 convolution
-({spread(rows, "convolution_bfloat16")} GFLOP/s in bfloat16) and a matrix product
-({spread(rows, "product_bfloat16")}); "at goal" is the share of the product that the goal would take: above 100 % it is
-more than torch's best product does here. Memory is the peak of what a step allocates, ours divided by the reference's;
-under "alike" and "plain" as above.
+Made by `python benchmarks/train_step.py`: time of a step of the reference network divided by time of ours. Above 1,
+ours is faster. Bold is below the goal: {len(below)} of {len(rows)}.
+
+- Both have the same weights and batches of {BATCH} images of 32×32. Values are medians of {TURNS} alternating steps in
+  one process.
+- Ours is `accelerate(create_model(...))`, channels_last, bfloat16 autocast. The reference is float32 and contiguous.
+- "alike" is the speed-up over the reference with our settings. "plain" is the same for ours without `accelerate`.
+- "conv." and "product" are shares of the best rates of the same run: a 3×3 convolution
+  ({spread(rows, "convolution_bfloat16")} GFLOP/s in bfloat16) and a matrix product
+  ({spread(rows, "product_bfloat16")} GFLOP/s).
+- "at goal" is the share of the product that the goal needs. Above 100 % it exceeds torch's best product on this
+  machine.
+- "memory" is the peak of a step's allocations, ours divided by the reference's; "alike" and "plain" as above.
+- {described(record)}.
 
 | {" | ".join(COLUMNS)} |
 |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -1,11 +1,11 @@
-"""Fine-tuning from weights of the package, against a random start, on few images of the digits.
+"""Compare fine-tuning from weights of the package with a random start, on few images of the digits.
 
     python benchmarks/transfer.py
 
-eca_resnet_20 learns the digits from 5 %, 20 % and all of the training images: from random weights by its family's
-recipe, and from eca_resnet_20.cifar10_jpeg by the recipe of fine-tuning and by the family's. All have the same images.
-The last epoch is tested, once. Runs are kept in runs/transfer, and the same command goes on with them. Takes 15 minutes
-on 1 CPU core; writes benchmarks/results/transfer.json and transfer.md.
+eca_resnet_20 trains on 5 %, 20 % and all of the training images. It starts from random weights with its family's
+recipe, and from eca_resnet_20.cifar10_jpeg with the recipes of fine-tuning and of the family. All runs have the same
+images. The last epoch is tested once. Runs are kept in runs/transfer, and the same command continues them. Takes 15
+minutes on 1 CPU core. Writes benchmarks/results/transfer.json and transfer.md.
 """
 
 import statistics
@@ -21,7 +21,7 @@ WEIGHTS, MODEL = "eca_resnet_20.cifar10_jpeg", "eca_resnet_20"
 OUTPUT = Path("runs/transfer")
 SHARES, SEEDS = (0.05, 0.2, 1.0), (0, 1, 2)
 FAMILY, FINE_TUNING = "residual_networks_muon", "fine_tuning_adamw"
-STARTS = {  # title → the command, and where it begins
+STARTS = {  # title → command, start
     "random start": (train.main, ["--model", MODEL, "--recipe", FAMILY]),
     "weights, recipe of fine-tuning": (finetune.main, ["--weights", WEIGHTS, "--recipe", FINE_TUNING]),
     "weights, recipe of the family": (finetune.main, ["--weights", WEIGHTS, "--recipe", FAMILY]),
@@ -30,7 +30,7 @@ COMMON = f"--data digits --final --resume --output {OUTPUT}".split()
 
 
 def trained(title: str, share: float, seed: int) -> dict[str, Any]:
-    """Train one run, or find it finished, and return its result."""
+    """Train one run unless it is finished, and return its result."""
     command, begin = STARTS[title]
     name = f"{title.replace(',', '').replace(' ', '_')}_{share:g}_{seed}"
     status = command([*begin, *COMMON, "--share", str(share), "--seed", str(seed), "--name", name])
@@ -60,8 +60,12 @@ def table(record: dict[str, Any]) -> str:
     return f"""# Fine-tuning from weights of the package
 
 Made by `python benchmarks/transfer.py`: top-1 on the 360 test images of the digits, mean ± standard deviation over
-{len(SEEDS)} seeds, last epoch. The weights are `{WEIGHTS}`, trained on photos. The
-recipes are `{FINE_TUNING}` and `{FAMILY}`. {described(record)}.
+{len(SEEDS)} seeds.
+
+- The weights are `{WEIGHTS}`, which were trained on photos.
+- The recipes are `{FINE_TUNING}` and, for the family, `{FAMILY}`.
+- Top-1 is that of the last epoch.
+- {described(record)}.
 
 {markdown(("training images", *STARTS), rows)}"""
 

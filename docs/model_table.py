@@ -18,17 +18,17 @@ from cifarblocks.registry import find_model
 PAGE = Path(__file__).with_name("models.md")
 HEAD = """# Models
 
-Made by `python docs/model_table.py` from the registry, by families. Networks for small images come first.
+All named classifiers by family, made by `python docs/model_table.py`. Networks for small images come first.
 
-- **Parameters** are those of 100 classes.
-- **Multiply-adds** are those of one image of 32×32: one multiplication with its addition is one. Normalisation,
-  activations, pooling and Fourier transforms are not counted. fvcore also counts BatchNorm: 41,215,600 of an
-  `eca_resnet_20` for ten classes, where it is 40,814,192 here.
-- **Last map** is that of a 32×32 image. Networks with a last map of 1×1 are made for large images: take one of their
-  family whose name ends in `_cifar`.
-- **Accuracy** is that of the [trained weights](weights.md) in the package, top-1 on the test images.
+- **Parameters** are for 100 classes.
+- **Multiply-adds** are for one image of 32×32. A multiply-add is one multiplication with its addition. Normalisation,
+  activations, pooling and Fourier transforms do not count. fvcore also counts BatchNorm: for `eca_resnet_20` with ten
+  classes it gives 41,215,600, and `count_macs` 40,814,192.
+- **Last map** is for a 32×32 image. Networks with a last map of 1×1 are made for large images. For small images, choose
+  a name of their family that ends in `_cifar`.
+- **Accuracy** is top-1 of the [trained weights](weights.md) in the package, on the test images.
 
-`create_model(name)` builds one, and `cifarblocks show NAME` prints its arguments and parts.
+`create_model(name)` builds a classifier. `cifarblocks show NAME` prints its arguments and parts.
 """
 COLUMNS = {  # heading → its alignment
     "name": "---",

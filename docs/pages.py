@@ -54,13 +54,18 @@ def relinked(path: str, image: str, label: str, target: str) -> str:
 def breakable(code: str) -> str:
     """Return inline code, as HTML, that breaks after brackets, commas and slashes, and never within an option.
 
-    >>> breakable("f(x, y=model.reset_classifier(5))")
-    'f(<wbr>x, y=<wbr>model.<wbr>reset_classifier(<wbr>5))'
+    Names of more than 10 characters break after underscores, in tables of narrow pages only (style.css).
+
+    >>> breakable("f(x, y=model.num_features(5))")
+    'f(<wbr>x, y=<wbr>model.<wbr>num_<wbr class="narrow">features(<wbr>5))'
     >>> breakable("train --label-smoothing 0.1")
     'train <span class="whole">--label-smoothing</span> 0.1'
     """
     places = r"[(\[](?=[^)\]])|=(?=[\w&'])|/(?=\w)|,(?=\S)|(?<=[\w)])\.(?=\w{6,})(?!\.?safetensors)"
     code = re.sub(places, r"\g<0><wbr>", code)
+    code = re.sub(
+        r"(?<![\w-])\w{11,}", lambda name: re.sub(r"(?<=[^_])_(?=[^_])", '_<wbr class="narrow">', name[0]), code
+    )
     return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r'<span class="whole">\g<0></span>', code)
 
 

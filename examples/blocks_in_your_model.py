@@ -137,7 +137,7 @@ def main() -> None:
     try:
         import timm
     except ModuleNotFoundError:
-        print("timm is not installed, so the ConvNeXt is left out; `pip install timm` brings it")
+        print("timm is not installed, so the ConvNeXt is left out: pip install timm")
         return
     convnext = timm.create_model("convnext_atto", pretrained=False)
     try_out("timm convnext_atto", convnext, "LSK in the second stage", lambda model: add_lsk(model, stage=1))

@@ -1,27 +1,28 @@
-"""CIFAR-10 in minutes on two CPU cores: a network and its training loop, to read from top to bottom.
+"""Train on CIFAR-10 in minutes on two CPU cores: network and training loop, to read from top to bottom.
 
-    python examples/speedrun.py                                       # the digits, to see it run: half a minute
+    python examples/speedrun.py                                       # the digits: half a minute
     python examples/speedrun.py --data cifar10                        # downloads CIFAR-10; 7 minutes on 2 cores
-    python examples/speedrun.py --data cifar10 --target 88            # to see it move: about 3 minutes
+    python examples/speedrun.py --data cifar10 --target 88            # about 3 minutes
     python examples/speedrun.py --data folder:PATH --final --seeds 5    # PATH/train/<class>/*, PATH/test/<class>/*
 
-It prints one line per epoch and, for each seed, top-1 and the seconds of training, without reading and scoring. Then it
-prints floating-point operations, and their share of the best rate of a convolution on this machine. The score is on
-5,000 validation images; with --final it is on the test images, once per seed, after training on all images. Each
-finished seed writes OUTPUT/seed_N.json. The same command again skips the seeds that have a file, and trains the others
-from the start. On a faster machine use --target 94, the size of the record for one GPU; add your own size as a line of
-`PLANS`. Accuracy and minutes are in benchmarks/results/speedrun.md.
+It prints one line per epoch. For each seed it prints top-1 and the seconds of training, without reading and scoring. It
+also prints the number of floating-point operations, and their share of the peak rate of this machine.
 
-The recipe, in the order of the file, and why each part is there:
+Top-1 is measured on 5,000 validation images. With --final the network trains on all training images, and top-1 is
+measured on the test images, once per seed. Each finished seed writes OUTPUT/seed_N.json. The same command skips the
+seeds that have a file, and trains the others from the start.
+
+On a faster machine use --target 94, the size of the record for one GPU. To add a size, add a line to `PLANS`. Accuracy
+and minutes are in benchmarks/results/speedrun.md.
+
+The parts of the recipe, in the order of the file, and the reason for each:
 
 - The network is three groups of two 3×3 convolutions, with pooling directly after the first. So norms and activations,
   which are slow for their few operations, process a quarter of the map. The activation is ReLU, because the gradient of
   GELU takes many times as long.
-- The first layer is computed, not trained: it whitens patches of 2×2 pixels, so that the next layer gets uncorrelated
-  inputs. It needs no gradient.
-- The first filters of each convolution begin as the identity, so that the image reaches the last layer from the start.
-- Muon (optim/muon.py) updates the filters, in steps of equal singular values. SGD with Nesterov momentum updates the
-  rest.
+- The first layer is computed, not trained. It whitens patches of 2×2 pixels: the inputs of the next are uncorrelated.
+- The first filters of each convolution start as the identity, so the image reaches the last layer from the first step.
+- Muon (optim/muon.py) updates the filters with orthogonal steps. SGD with Nesterov momentum updates the rest.
 - Labels are smoothed. Images are mirrored every other epoch and shifted by up to 2 pixels. Learning rates fall linearly
   to 0.
 - The score uses the mean logits of an image, its mirror image, and both shifted by a pixel.
@@ -70,14 +71,14 @@ SIZE = 32  # of the images
 BATCH_SIZE = 500
 SHIFT = 2 / SIZE
 LABEL_SMOOTHING = 0.2
-# Peak learning rates; all fall linearly to 0. Muon's is relative to the size of the weights. The others are for the
-# loss summed over a batch, so that they do not depend on the batch size.
+# Peak learning rates. Muon's is relative to the size of the weights. The others are for the loss summed over a batch,
+# so they do not depend on the batch size.
 FILTER_RATE, BIAS_RATE, HEAD_RATE = 0.12, 0.053, 0.67
 DECAY = 2e-6  # of biases and the last layer, for each image of a batch
 
 
 class Plan(NamedTuple):
-    """Size and length of a run: the channels of the three groups, and the epochs."""
+    """Channels of the three groups, and number of epochs."""
 
     widths: tuple[int, int, int]
     epochs: int
@@ -94,7 +95,7 @@ PLANS = {
 class ConvGroup(nn.Module):
     """Convolution, pooling, convolution: (b, in_channels, h, w) → (b, out_channels, ⌊h / 2⌋, ⌊w / 2⌋).
 
-    Pooling comes before the norm and the activation, which are slow, so that they process a quarter of the map.
+    Pooling comes first, so that the slow norm and activation process a quarter of the map.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -108,21 +109,21 @@ class ConvGroup(nn.Module):
 
 
 def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """Build a 3×3 convolution whose first filters copy one channel each, so that the image reaches the end at once."""
+    """Build a 3×3 convolution whose first filters copy one input channel each."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight[:in_channels].data)
     return conv
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """Build a BatchNorm without learned scales; its averages are over few batches, because there are few."""
+    """Build a BatchNorm without learned scales, with running statistics of the last few batches, as runs are short."""
     layer = nn.BatchNorm2d(channels, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer
 
 
 class SpeedNet(nn.Module):
-    """Whitened patches, three groups, the largest value of each channel, and one linear layer.
+    """Network of a whitening layer, three groups, a global maximum pool and a linear layer.
 
     Shape: (b, 3, h, w) → (b, num_classes), h and w of at least 9.
     """
@@ -131,7 +132,7 @@ class SpeedNet(nn.Module):
 
     def __init__(self, whitening: Tensor, widths: Iterable[int], num_classes: int) -> None:
         super().__init__()
-        # Each filter and its negative, so that ReLU loses nothing.
+        # Each filter and its negative, so that no information is lost in the ReLU.
         self.register_buffer("whitening", torch.cat([whitening, -whitening]))
         channels, groups = 2 * len(whitening), []
         for width in widths:
@@ -150,9 +151,9 @@ def whitening_filters(images: Tensor, kernel_size: int = 2, eps: float = 5e-4) -
     """Return filters that whiten the patches of images: uncorrelated, with variance 1 unless it is below `eps`.
 
     Args:
-        images: (n, c, h, w) normalised, drawn at random.
+        images: (n, c, h, w), normalised, a random sample.
         kernel_size: height and width of a patch.
-        eps: added to the variances, so that noise is not blown up.
+        eps: added to the variances, so that noise is not amplified.
 
     Shape: → (c·k·k, c, k, k)
     """
@@ -163,7 +164,7 @@ def whitening_filters(images: Tensor, kernel_size: int = 2, eps: float = 5e-4) -
 
 
 def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan, seed: int) -> SpeedNet:
-    """Build the network with a first layer for a random draw of these images, which a folder sorts by class."""
+    """Build the network, with a whitening layer for a random sample of the images (a folder sorts them by class)."""
     torch.manual_seed(seed)
     drawn = torch.randperm(len(training), generator=random_stream("whitening", seed))[:5000]
     network = SpeedNet(whitening_filters(normalise(training.pixels[drawn])), plan.widths, len(data.classes))
@@ -171,7 +172,7 @@ def build(data: DataSet, training: Images, normalise: Normalisation, plan: Plan,
 
 
 def batch_size_for(images: int) -> int:
-    """Return the batch size of the record, or a tenth of a small set."""
+    """Return the batch size: 500, or a tenth of the images of a small set."""
     return min(BATCH_SIZE, images // 10)
 
 
@@ -209,7 +210,7 @@ def train(network: SpeedNet, training: Images, normalise: Normalisation, plan: P
 
 
 def train_epoch(network: SpeedNet, batches: Iterable[tuple[Batch, float]], optimizer: Muon) -> float:
-    """Take a step for each batch, at a share of the peak learning rates; return the mean loss."""
+    """Take a step for each batch and its share of the peak learning rates; return the mean loss."""
     losses, half = [], autocast()
     for (pixels, labels), rate in batches:
         for group in optimizer.param_groups:
@@ -248,9 +249,9 @@ def views(pixels: Tensor, mirror: bool) -> Iterator[tuple[float, Tensor]]:
 
 
 def count_flops(network: SpeedNet, plan: Plan, images: int) -> float:
-    """Return the floating-point operations of the whole training; a multiplication with its addition is two.
+    """Return the floating-point operations of the whole training; a multiply-add is two.
 
-    They are those of convolutions and matrix products, as torch counts them in one step of two images.
+    Only convolutions and matrix products count. Torch counts them in one step of two images.
     """
     twin, batch_size = copy.deepcopy(network).train(), batch_size_for(images)
     optimizer = build_optimizer(twin, batch_size)
@@ -276,14 +277,14 @@ def peak_rate(repetitions: int = 10) -> float:
 
 
 def autocast() -> torch.autocast:
-    """Return autocast to bfloat16 if the processor has it: at least twice as fast, with the weights in float32."""
+    """Return autocast to bfloat16 if the processor has it, which is at least twice as fast."""
     return torch.autocast("cpu", torch.bfloat16, enabled=supports_bfloat16(CPU))
 
 
 def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
     """Train one seed, and return its result."""
     plan = PLANS[options.target]
-    training, judges = (data.train, data.test) if options.final else hold_out(data.train, random_stream("hold out"))
+    training, scored = (data.train, data.test) if options.final else hold_out(data.train, random_stream("hold out"))
     normalise = Normalisation(*data.mean_and_std, CPU, torch.float32)
     peak, began = peak_rate(), time.perf_counter()
     network = build(data, training, normalise, plan, seed)
@@ -292,8 +293,8 @@ def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
     flops = count_flops(network, plan, len(training))
     return {
         "seed": seed,
-        "top1": round(top1(network, judges, normalise, data.mirror), 4),
-        "images": ("test" if options.final else "held out", len(judges)),
+        "top1": round(top1(network, scored, normalise, data.mirror), 4),
+        "images": ("test" if options.final else "validation", len(scored)),
         "seconds": round(seconds, 1),
         "flops": flops,
         "peak_flops_per_second": peak,
@@ -304,7 +305,7 @@ def run(seed: int, options: Namespace, data: DataSet) -> dict[str, Any]:
 
 
 def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
-    """Return the options and data that decide the result of a seed on the same machine."""
+    """Return the options and the data that determine the result of a seed."""
     return {
         "target": options.target,
         "plan": json.loads(json.dumps(PLANS[options.target]._asdict())),
@@ -316,16 +317,18 @@ def chosen(options: Namespace, data: DataSet) -> dict[str, Any]:
 
 
 def check(options: Namespace, data: DataSet) -> None:
-    """Refuse images of another size than that of the plans, and too few images."""
+    """Refuse images that are not 32×32, and too few images."""
     if data.image_size != (SIZE, SIZE):
         height, width = data.image_size
-        raise UserError(f"--data {options.data} has images of {height}x{width}; --image-size 32 resizes a folder's")
+        raise UserError(
+            f"--data {options.data} has images of {height}x{width}, not 32x32; pass --image-size 32 for a folder"
+        )
     if len(data.train) < 100:
-        raise UserError(f"--data {options.data} has {len(data.train)} training images, too few for ten batches")
+        raise UserError(f"--data {options.data} has {len(data.train)} training images; speedrun.py needs at least 100")
 
 
 def run_all(options: Namespace) -> None:
-    """Train each seed that has no file yet, and print the mean of all."""
+    """Train each seed without a file, and print the mean of all seeds."""
     data = load_data(options.data, options.data_dir, options.image_size)
     check(options, data)
     choice, results = chosen(options, data), []
@@ -342,7 +345,7 @@ def run_all(options: Namespace) -> None:
             write_json(path, run(seed, options, data) | made)
         result = read_json(path)
         if result["options"] != choice:
-            raise UserError(f"--output {options.output}: {path} was made with other options or data")
+            raise UserError(f"--output {options.output}: {path} is of other options or data; choose another folder")
         print(describe(result), flush=True)
         results.append(result["top1"])
     if len(results) > 1:
@@ -351,7 +354,7 @@ def run_all(options: Namespace) -> None:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Return a line about a seed."""
+    """Return the result of a seed as a line."""
     kind, number = result["images"]
     return (
         f"seed {result['seed']}: top-1 {result['top1']:.2f} % of {number:,} {kind} images, {result['seconds']:.0f} s, "
@@ -365,21 +368,23 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     parser = Parser("speedrun.py", __doc__)
     add_data_options(parser)
     add = parser.add_argument
-    targets = "88: about 3 minutes on two cores; 7min: what fits into 7; 94: the size of the record for one GPU"
+    targets = "88: about 3 minutes on two cores; 7min: 7 minutes; 94: size of the record for one GPU"
     add("--target", choices=PLANS, default="7min", help=f"{targets} (default: %(default)s)")
-    add("--seeds", type=integer(1), default=1, help="number of trainings, of seeds 0, 1, ... (default: %(default)s)")
+    add("--seeds", type=integer(1), default=1, help="number of seeds 0, 1, ... to train (default: %(default)s)")
     add("--final", action="store_true", help="train on all training images and score on the test images")
-    add("--output", type=Path, default=Path("runs/speedrun"), help="folder of the seeds' files (default: %(default)s)")
+    add("--output", type=Path, default=Path("runs/speedrun"), help="folder for seed_N.json (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.image_size not in (None, SIZE):
-        parser.error(f"--image-size must be {SIZE}, the size that the plans are for, got {options.image_size}")
+        parser.error(f"--image-size must be {SIZE}, got {options.image_size}")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 for a run that failed, or 2 for a command that cannot work."""
     options = parse(arguments)
-    return exit_status("speedrun.py", lambda: run_all(options), "the same command goes on after the last whole seed")
+    return exit_status(
+        "speedrun.py", lambda: run_all(options), "the same command continues after the last finished seed"
+    )
 
 
 if __name__ == "__main__":

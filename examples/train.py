@@ -4,9 +4,9 @@
     python examples/train.py --data cifar10 --model resnet_18     # downloads CIFAR-10; takes minutes on a GPU
     torchrun --nproc_per_node=4 examples/train.py --data cifar10  # one process for each GPU, or on CPUs
 
-It prints a line per epoch with top-1 on validation images, which are held out of the training images. At the end it
-prints top-1 on the test images. After each epoch it replaces OUTPUT/checkpoint.pt, and the same command goes on from
-it. With one CPU process the result is the same as without interruption, bit for bit.
+It prints a line per epoch with top-1 on validation images, a part of the training images. At the end it prints top-1 on
+the test images. After each epoch it replaces OUTPUT/checkpoint.pt, and the same command continues from it. With one CPU
+process the result is the same as without interruption, bit for bit.
 """
 
 import math
@@ -134,7 +134,7 @@ for epoch in range(saved["epoch"], options.epochs):
         losses += loss.detach()
     if world_size > 1:
         dist.all_reduce(losses)
-        for buffer in model.buffers():  # BatchNorm's averages, which saw other images in each process
+        for buffer in model.buffers():  # running statistics differ, as each process saw other images
             dist.broadcast(buffer, src=0)
     right, scored = evaluate(validation)
     if rank == 0:
@@ -142,7 +142,7 @@ for epoch in range(saved["epoch"], options.epochs):
               f"learning rate {rate:.6f}  {time.perf_counter() - began:.1f} s", flush=True)  # fmt: skip
         checkpoint = {"options": chosen, "epoch": epoch + 1, "model": model.state_dict()}
         torch.save({**checkpoint, "optimizer": optimizer.state_dict()}, path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)  # killed at any moment, it leaves a whole checkpoint
+        path.with_suffix(".new").replace(path)  # atomic: a kill at any moment leaves a whole checkpoint
 right, scored = evaluate(data.test.to(device))
 if rank == 0:
     print(f"test top-1 {right / scored:.2%}: {right} of {scored} images")

@@ -48,7 +48,7 @@ def without_gpus(monkeypatch):
 
 @pytest.fixture
 def signals():
-    """Ctrl-C and the end of the terminal are heard where & or nohup ignores them; afterwards all is as it was."""
+    """Handle SIGINT and SIGHUP even if & or nohup ignores them; restore the handlers at the end."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     kept = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -132,7 +132,7 @@ def image_folder(tmp_path):
 
 @pytest.fixture
 def no_files(tmp_path, monkeypatch):
-    """A folder, a pipe, a socket and a device, by these words; whoever opens the pipe reads its end."""
+    """Return a folder, a pipe, a socket and a device by their names; a reader of the pipe gets its end at once."""
     kinds = {kind: tmp_path / str(number) for number, kind in enumerate(("folder", "pipe", "socket", "device"))}
     monkeypatch.chdir(tmp_path)
     kinds["folder"].mkdir()

@@ -1,4 +1,4 @@
-"""The C++ kernels turned on for a test, and told by name as they run; elsewhere the tests go without them."""
+"""Fixtures that turn the C++ kernels on for a test and record which ran; other tests have them off."""
 
 import os
 from collections.abc import Iterator

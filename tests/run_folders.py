@@ -16,7 +16,7 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def untimed(folder: Path) -> list[dict]:
-    """The metrics without what another run of the same takes another time for."""
+    """Return the metrics without those that depend on the speed of the machine."""
     return [{k: v for k, v in line.items() if "second" not in k and k != "waiting_share"} for line in metrics(folder)]
 
 

@@ -97,7 +97,7 @@ def assert_jit_traces(
     theirs: nn.Module | None = None,
     tolerance: float = 1e-12,
 ) -> None:
-    """A graph recorded from x computes for `more` what the model, or another, computes."""
+    """Check that a graph recorded from x gives the same output for `more` as the model, or as another."""
     with torch.set_grad_enabled(gradients):
         traced = torch.jit.trace(model, x, check_trace=False)  # dropout draws other numbers the second time
         torch.jit.save(traced, io.BytesIO())  # refuses calls of Python, as of an autograd function

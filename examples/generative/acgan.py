@@ -162,14 +162,14 @@ def build(options: Namespace, data: DataSet, values: int, device: torch.device) 
     """
     size, channels, classes = data.image_size[0], data.train.pixels.shape[3], len(data.classes)
     if classes < 2:
-        raise UserError(f"--data {options.data} has {classes} class, and an AC-GAN needs at least two")
+        raise UserError(f"--data {options.data} has {classes} class; an AC-GAN needs at least two")
     arguments = {
         "classes": classes, "channels": channels, "size": size, "noise": options.noise, "width": options.width
     }  # fmt: skip
     torch.manual_seed(options.seed)
     generator = Generator(**arguments).to(device)
     discriminator = Discriminator(classes, channels, size, options.width).to(device)
-    # The average's samples are better, and change less from step to step: arXiv 1806.04498.
+    # Samples of the averaged generator are better and change less from step to step: arXiv 1806.04498.
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(options.average), use_buffers=True)
     optimizers = (
         torch.optim.Adam(discriminator.parameters(), lr=options.lr, betas=(0.5, 0.999)),
@@ -203,7 +203,7 @@ def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, 
     asked = torch.arange(CHECK_SAMPLES) % classes
     noise = torch.randn(CHECK_SAMPLES, options.noise, generator=random_stream("check", options.seed))
     samples = sample(generator, noise, asked, values)
-    print(f"training two classifiers to check it: on the images, and on {CHECK_SAMPLES:,} samples", flush=True)
+    print(f"check: training a classifier on the images and one on {CHECK_SAMPLES:,} samples", flush=True)
     of_real = train_classifier(data.train, values, classes, options.seed, device)
     of_samples = train_classifier(samples, values, classes, options.seed, device)
     return {
@@ -219,11 +219,10 @@ def check(generator: nn.Module, data: DataSet, values: int, options: Namespace, 
 def describe(result: dict[str, Any]) -> str:
     """Return the checks, human-readable."""
     return (
-        f"of {result['samples']:,} samples, a {result['classifier']} of real images names "
-        f"{result['samples_named_as_asked']:.2f} % as asked\n"
-        f"of {result['test_images']:,} test images, one trained on samples alone names "
-        f"{result['test_top1_trained_on_samples']:.2f} %, on real images "
-        f"{result['test_top1_trained_on_images']:.2f} %"
+        f"{result['classifier']} trained on real images: {result['samples_named_as_asked']:.2f} % of "
+        f"{result['samples']:,} samples have the requested class\n"
+        f"{result['classifier']} trained only on samples: {result['test_top1_trained_on_samples']:.2f} % top-1 on "
+        f"{result['test_images']:,} test images (on real images: {result['test_top1_trained_on_images']:.2f} %)"
     )
 
 
@@ -235,7 +234,7 @@ def draw_samples(
     noise = torch.randn(10, options.noise, generator=random_stream("samples", options.seed)).repeat(len(shown), 1)
     asked = torch.arange(len(shown)).repeat_interleave(10)
     pixels = sample(generator, noise, asked, values).pixels.unflatten(0, (len(shown), 10))
-    draw_grid(path, pixels, values, f"samples, a class a row, epoch {epoch}", shown)
+    draw_grid(path, pixels, values, f"samples, one row per class, epoch {epoch}", shown)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -39,7 +39,7 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
     add("--width", type=integer(1, WIDEST), default=32,
         help="channels of the largest maps, doubled at each halving (default: %(default)s)")  # fmt: skip
     add("--pictures-every", type=integer(1), default=1,
-        help="epochs between pictures of samples; the last epoch has one too (default: %(default)s)")  # fmt: skip
+        help="epochs between pictures of samples; the last epoch also has one (default: %(default)s)")  # fmt: skip
     add("--seed", type=integer(0, 2**63 - 1), default=0,
         help="seed of initial weights, order and noise (default: %(default)s)")  # fmt: skip
     add("--output", type=Path, default=Path("runs"), help=f"runs are written to OUTPUT/{model}/NAME (default: runs)")
@@ -49,9 +49,9 @@ def generative_parser(model: str, description: str | None, epochs: int, learning
 
 
 def load_pixels(options: Namespace) -> tuple[DataSet, int]:
-    """Read images, and the number of values of a pixel: scanned digits, 8×8 of 17 grey values, or others, RGB of 256.
+    """Read images, and the number of values of a pixel: 17 for the digits, 256 for others.
 
-    Classifiers get the digits interpolated to 32×32, which a model of pixels need not learn.
+    Digits have their scanned size, 8×8. The interpolated 32×32 of classifiers would only make the task harder.
 
     Raises:
         UserError: if the images cannot be read, are not square or of a size that cannot be halved to a small map,
@@ -124,7 +124,7 @@ def train(options: Namespace, build: Build) -> None:
     lesson = build(options, data, values, device)
     folder, record = open_new_run(options, data, device)
     size, _, channels = data.train.pixels.shape[1:]
-    images = f"{len(data.train):,} images of {size}x{size}x{channels} to train, {len(data.test):,} to test"
+    images = f"{len(data.train):,} training and {len(data.test):,} test images of {size}x{size}x{channels}"
     print(f"{lesson.title}\n{data.name}: {images}", flush=True)
     history: list[dict[str, Any]] = []
     for epoch in range(1, options.epochs + 1):

@@ -57,7 +57,7 @@ class Decoder(nn.Sequential):
 
 
 class VAE(nn.Module):
-    """The two networks; between them z ~ q(z | x), with the prior p(z) = N(0, 1).
+    """Encoder and decoder; z ~ q(z | x) is drawn between them, with the prior p(z) = N(0, 1).
 
     Args:
         channels: channels of the images.
@@ -103,9 +103,9 @@ def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 def log_probability(x: Tensor, mean: Tensor, log_scale: Tensor, values: int) -> Tensor:
     """Log probability of each pixel, one of `values` numbers from -1 to 1, under a discretised logistic.
 
-    A value has the mass of the logistic half-way to its neighbours; the lowest and the highest have all beyond them
-    (https://arxiv.org/abs/1701.05517, section 2.1). Of a value between, σ(a) - σ(b) = σ(a) · σ(-b) · (1 - exp(b - a)),
-    whose logarithm stays finite where the difference underflows.
+    A value has the mass of the logistic up to half the distance to its neighbours; the lowest and the highest have the
+    whole tail (https://arxiv.org/abs/1701.05517, section 2.1). A value between them has the mass σ(a) - σ(b) =
+    σ(a) · σ(-b) · (1 - exp(b - a)). The logarithm of the product stays finite where the difference underflows.
     """
     half = 1 / (values - 1)
     a, b = (x - mean + half) * (-log_scale).exp(), (x - mean - half) * (-log_scale).exp()
@@ -115,7 +115,7 @@ def log_probability(x: Tensor, mean: Tensor, log_scale: Tensor, values: int) -> 
 
 
 def expectation(mean: Tensor, log_scale: Tensor, values: int) -> Tensor:
-    """Mean of the discretised logistic: the lowest value, and a step up for each P(x at least the next)."""
+    """Return the mean of the discretised logistic: the lowest value plus a step for each P(x ≥ next value)."""
     step = 2 / (values - 1)
     expected = torch.full_like(mean, -1)
     for boundary in range(1, values):
@@ -130,7 +130,7 @@ class Components(NamedTuple):
     directions: Tensor
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The rows of x (n, d) from as many numbers as there are directions."""
+        """Reconstruct the rows of x (n, d) from their coordinates along the directions."""
         return self.mean + (x - self.mean) @ self.directions @ self.directions.T
 
 
@@ -162,7 +162,7 @@ def measure(model: VAE, data: DataSet, components: Components, samples: int = 16
     dimensions = test.shape[1]
     return {
         "test_images": len(test),
-        "likelihood": f"discretised logistic over the {model.values} values of each of {dimensions} numbers an image",
+        "likelihood": f"discretised logistic over the {model.values} values of each of the {dimensions} numbers",
         "negative_elbo_nats_per_image": distortion + kl,
         "bits_per_dimension": bits_per_dimension(distortion + kl, dimensions),
         "distortion_nats_per_image": distortion,
@@ -184,7 +184,7 @@ def independent_pixels(train: Tensor, test: Tensor, values: int) -> float:
 def train_epoch(
     model: VAE, images: Images, schedule: torch.optim.lr_scheduler.LRScheduler, options: Namespace, epoch: int
 ) -> Iterator[Tensor]:
-    """Take a step for each batch, and yield the means of -log p(x | z) and of KL, in nats an image."""
+    """Take a step for each batch, and yield the means of -log p(x | z) and of KL, in nats per image."""
     model.train()
     device, noises = images.pixels.device, random_stream("noise", options.seed, epoch)
     for batch in shared.shuffled_batches(images, options.batch_size, "order", options.seed, epoch):
@@ -245,7 +245,7 @@ def describe(result: dict[str, Any], latent: int) -> str:
     """Return the result, human-readable."""
     beaten = "below" if result["beats_pca"] else "not below"
     return (
-        f"test -ELBO {result['negative_elbo_nats_per_image']:.2f} nats an image on {result['test_images']:,} images, "
+        f"test -ELBO {result['negative_elbo_nats_per_image']:.2f} nats per image on {result['test_images']:,} images, "
         f"{result['bits_per_dimension']:.3f} bits per dimension "
         f"(independent pixels: {result['independent_pixels_nats_per_image']:.2f} nats)\n"
         f"test reconstructions: mean squared error {result['reconstruction_mean_squared_error']:.5f}, "

@@ -1,4 +1,4 @@
-"""Faster layers for training and inference on CPUs, in the place of torch's own and with their parameters."""
+"""Faster layers for training and inference on CPUs, which replace torch's own and keep their parameters."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class NativeLayerScale(LayerScale):
 
 
 class Deferring(nn.Module):
-    """A block in which a norm waits for the ReLU that alone reads it, so that both take the same passes over memory."""
+    """Block that computes a norm and the ReLU after it in the same passes over memory, if nothing else reads it."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -164,7 +164,7 @@ def restore(model: Model) -> Model:
 
 
 def is_clear(path: Path) -> bool:
-    """Return True if the output of a norm reaches the ReLU as it is and no hook sees it on the way."""
+    """Return True if the output of a norm reaches the ReLU unchanged and no hook sees it."""
     norm, *between, relu = path
     return (
         type(norm) is NativeBatchNorm2d

@@ -77,7 +77,7 @@ def fuse(model: Model) -> Model:
 
 
 def packed(model: Model) -> Model:
-    """Give layers the class that packs its weight, and blocks the one that hands layers what comes after them."""
+    """Change classes: layers then pack their weights, and blocks pass them the addition and activation that follow."""
     modules = list(model.modules())
     for module in modules:
         plain = computes_as(module, type(module)) and is_plain(module)
@@ -109,7 +109,7 @@ def folds(module: nn.Module) -> Iterator[tuple[Fold, str, str]]:
 
 
 def pairs_of(module: nn.Module, table: Table) -> list[tuple[str, str]]:
-    """Return a table's entry for the block whose `forward` the module has."""
+    """Return the entry of a table for the block class whose `forward` the module has."""
     return next((pairs for kind, pairs in table.items() if computes_as(module, kind)), [])
 
 
@@ -126,7 +126,7 @@ def path_of_end(module: nn.Module, path: str, end: int) -> str:
 
 
 def parts_along(module: nn.Module, path: str) -> Iterator[nn.Module]:
-    """Yield the submodule at a path and those around it: of "mlp.0" `mlp` and `mlp[0]`."""
+    """Yield the submodule at a path and those that contain it: `mlp` and `mlp[0]` for "mlp.0"."""
     for prefix in accumulate(path.split("."), "{}.{}".format):
         yield module.get_submodule(prefix)
 

@@ -21,7 +21,7 @@ def is_command() -> bool:
 
 
 def leave(number: int, _: FrameType | None) -> NoReturn:
-    """Print the name of the signal and end the process at once: an exception could be lost in an import."""
+    """Print the name of the signal and end the process at once, because an import could catch an exception."""
     name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):

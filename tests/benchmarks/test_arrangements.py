@@ -1,4 +1,4 @@
-"""The references that our blocks are timed against compute the same."""
+"""The reference blocks of the benchmarks compute the same as ours."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Every script of the benchmarks as it is typed: --help, and what cannot work, of which nothing is written."""
+"""Command line of every benchmark: --help, and refused input, after which no file has changed."""
 
 import json
 import runpy

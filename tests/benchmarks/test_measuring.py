@@ -1,4 +1,4 @@
-"""Named rows of a table, measured anew or kept."""
+"""Rows of a table: named ones are measured again, others are kept."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The networks that ours are timed against compute what ours compute."""
+"""The reference networks of the benchmarks compute the same as ours."""
 
 import peers
 import pytest

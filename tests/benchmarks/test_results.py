@@ -1,4 +1,4 @@
-"""Every table for people says what its record says."""
+"""Every page of results is the one that its script makes from the record."""
 
 import re
 
@@ -36,3 +36,10 @@ def test_the_percentages_of_the_page_stand_in_the_tables():
     named = re.findall(r"\d\d\.\d\d %", (PAGES / "leaderboard.md").read_text())
     assert len(named) == 8
     assert all(percentage in tables for percentage in named)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in RESULTS.glob("*.md")))
+def test_the_scripts_that_a_page_names_exist(page):
+    scripts = re.findall(r"`python (\S+\.py)", (RESULTS / page).read_text())
+    missing = [script for script in scripts if not (RESULTS.parents[1] / script).is_file()]
+    assert not missing

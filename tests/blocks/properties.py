@@ -281,7 +281,7 @@ def gradients(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def dead(module: nn.Module, x: Tensor) -> set[str]:
-    """Parameters that have no gradient on a generic input, or one that is not above 1e-6 of the largest."""
+    """Return the parameters without a gradient on a generic input, or with one below 1e-6 of the largest."""
     sizes = {name: 0.0 if grad is None else grad.abs().max().item() for name, grad in gradients(module, x).items()}
     return {name for name, size in sizes.items() if size <= 1e-6 * max(sizes.values())}
 

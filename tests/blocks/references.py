@@ -1,4 +1,4 @@
-"""References for blocks: the block of another library with the same weights, or the paper's formula, to ten digits."""
+"""References for blocks: another library's block with the same weights, or the paper's formula, equal to 1e-10."""
 
 from collections.abc import Callable, Iterable
 
@@ -45,7 +45,7 @@ def assert_equal_modules(
     rename: Callable[[str], str],
     convert: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
 ) -> None:
-    """Outputs, gradients of the input and of every parameter, and buffers are equal, in eval and in training mode.
+    """Check that outputs, all gradients and buffers are equal, in eval and in training mode.
 
     `rename` gives our name of each tensor of the reference, `convert` its layout; no tensor may be left over.
     """
@@ -76,7 +76,7 @@ def assert_equal_modules(
 
 
 def assert_equals_formula(module: nn.Module, formula: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Outputs and gradients of the input and of every parameter are equal."""
+    """Check that outputs and all gradients are equal."""
     names = ["the output", "the gradient of x", *(f"the gradient of {name}" for name, _ in module.named_parameters())]
     results = []
     for function in (module, formula):

@@ -1,4 +1,4 @@
-"""Drop path stands on the residual branch alone: where it drops, the shortcut is left, untouched and unscaled."""
+"""Drop path acts only on the residual branch: a dropped image keeps its shortcut, unchanged and unscaled."""
 
 import pytest
 import torch

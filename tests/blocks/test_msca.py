@@ -118,7 +118,7 @@ def test_a_traced_graph_refuses_what_would_hang(monkeypatch):
 
 @pytest.mark.slow
 def test_a_step_on_wide_maps_returns():
-    """In a process of its own, for what it looks for is a convolution that never ends."""
+    """Run in a process of its own, because a failure is a convolution that never returns."""
     code = """
 import torch, cifarblocks
 torch.set_num_threads(1)

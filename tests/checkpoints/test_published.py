@@ -51,7 +51,7 @@ def small() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 def assert_refused(
     model: nn.Module, state: object, *named: object, source: str = "chenyaofo", **arguments: object
 ) -> None:
-    """By a message that names these, and nothing was loaded."""
+    """Expect a message with these names, and an unchanged model."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with refuses(ValueError, *named):
         cifarblocks.load_published(model, state, source, **arguments)

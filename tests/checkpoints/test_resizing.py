@@ -37,7 +37,7 @@ def test_positions_are_resized_as_published_ones_are():
 
 
 def test_positions_of_a_map_that_is_not_square_keep_their_places():
-    """64 places are of 8×8 for whom nobody tells that they are of 4×16: then rows would be mixed with columns."""
+    """Without the image size, 64 positions are taken as 8×8; for 4×16 that would mix rows and columns."""
     own, found = (cifarblocks.create_model("nano_vit", image_size=size) for size in ((8, 32), (16, 64)))
     down, across = torch.meshgrid(torch.arange(4.0), torch.arange(16.0), indexing="ij")
     weights = own.state_dict()

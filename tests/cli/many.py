@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def events(folder: Path, word: str) -> list[str]:
-    """Names of the runs of which the stand-in has noted a word, in order."""
+    """Return the runs for which the stand-in has written a word, in order."""
     file = folder / "events"
     lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return [name for _, noted, name in lines if noted == word]

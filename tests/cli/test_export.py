@@ -161,7 +161,7 @@ def test_weights_that_give_no_numbers_are_refused(weights, refused):
 
 
 class Branching(nn.Module):
-    """A network whose path depends on what is on the images, which no graph says."""
+    """A network whose control flow depends on the images, which a graph cannot express."""
 
     def __init__(self):
         super().__init__()

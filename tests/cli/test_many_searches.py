@@ -60,7 +60,7 @@ def test_four_searches_of_which_one_is_killed_share_a_study(folder, storage):
 
 
 def test_a_study_of_before_goes_on_with_the_trial_that_was_cut_off(folder):
-    """Until there were several, a search wrote no locks, and its one process had the study for itself."""
+    """Older searches wrote no locks, because only one process could use a study."""
     (folder / "hold").unlink()
     study = optuna.create_study(storage=f"sqlite:///{OUTPUT}/study.db", study_name="search")
     space = {"lr": optuna.distributions.FloatDistribution(0.01, 10, log=True)}

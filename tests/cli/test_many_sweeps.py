@@ -76,7 +76,7 @@ def test_a_run_that_another_process_trains_is_waited_for_or_left(grid, capsys, w
 
 
 def test_a_run_that_another_process_locked_first_is_no_failure(grid):
-    """Between the look at the lock and the lock of the child, somebody may begin the same run."""
+    """Another process may start the same run after the sweep has checked its lock and before the child takes it."""
     job = sweep.Job(
         sweep.Planned("mlp", [], OUTPUT / "mlp" / "one", None), Refused(OUTPUT / "mlp" / "one.log"), 0.0, None
     )

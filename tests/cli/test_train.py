@@ -406,7 +406,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(command, refused):
     ],
 )
 def test_a_damaged_run_is_named(command, refused, image_folder, file, content):
-    """By the process that trained it, which comes back to its folder."""
+    """The process that trained the run returns to its folder."""
     arguments = (*QUICK, "--epochs", 1, "--data", "folder:shades", "--batch-size", 8, "--name", "one", "--resume")
     command("train", *arguments, "--no-test")
     folder = MLP / "one"

@@ -147,13 +147,19 @@ def test_code_in_tables_fits_a_narrow_page(page):
         for cell in line.split("|"):
             for code in re.findall(r"`([^`]+)`", cell):
                 shown = re.sub(r"</?span[^>]*>", "", pages.breakable(code))
-                assert max(map(len, re.split(r"<wbr>|\s", shown))) <= 40, code
+                assert max(map(len, re.split(r"<wbr>|<wbr .*?>|\s", shown))) <= 40, code
 
 
 def test_options_and_file_names_are_not_broken():
     assert pages.breakable("--policy rand-2-9") == '<span class="whole">--policy</span> rand-2-9'
     assert pages.breakable("model.safetensors") == "model.safetensors"
-    assert pages.breakable("list_models()") == "list_models()"
+    assert pages.breakable("--nproc_per_node 2") == '<span class="whole">--nproc_per_node</span> 2'
+    assert pages.breakable("load()") == "load()"
+
+
+def test_long_names_break_after_underscores_on_narrow_pages_only():
+    assert pages.breakable("list_models()") == 'list_<wbr class="narrow">models()'
+    assert pages.breakable("resnet_18") == "resnet_18"
 
 
 def test_the_readme_is_short_and_its_numbers_are_true():

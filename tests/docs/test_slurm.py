@@ -37,7 +37,7 @@ def blocks() -> list[str]:
 
 
 def scripts() -> dict[str, tuple[str, int]]:
-    """Each script, whole, and the number of its tasks; what follows `srun` is that of the first."""
+    """Return each whole script, with the last lines of the first where it lacks them, and its number of tasks."""
     first, background, several, array = blocks()[:4]
     after = first[first.index('if [ "$status"') :]
     return {

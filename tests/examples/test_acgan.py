@@ -35,7 +35,7 @@ def test_the_class_changes_every_sample_and_the_noise_does_too():
 
 
 def test_what_is_asked_for_reaches_the_generator_by_the_class_loss():
-    """One class is asked for: of the weights for the classes, its own alone have a gradient."""
+    """With one requested class, only the weights of that class have a gradient."""
     generator, discriminator = small_generator(), acgan.Discriminator(3, channels=1, size=8, width=4).eval()
     asked = torch.ones(4, dtype=torch.long)
     acgan.source_and_class_loss(discriminator(generator(torch.randn(4, 5), asked)), True, asked).backward()
@@ -55,7 +55,7 @@ def test_shapes(channels, size):
 
 
 def test_each_network_learns_from_its_own_loss_alone(monkeypatch):
-    """By plain gradient steps written out on two batches, beside what an epoch makes of copies of the networks."""
+    """Compare an epoch of two batches with gradient steps that are written out."""
     images = Images(torch.randint(17, (8, 8, 8, 1), dtype=torch.uint8), torch.arange(8) % 3)
     options = Namespace(batch_size=4, seed=0)
 
@@ -96,7 +96,7 @@ def test_each_network_learns_from_its_own_loss_alone(monkeypatch):
 
 
 def shades():
-    """Two classes of noise that a classifier tells apart at a glance: dark and light."""
+    """Two classes of noise that are easy to tell apart: dark and light."""
     labels = torch.arange(128) % 2
     pixels = (torch.randint(8, (128, 8, 8, 1)) + 9 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
     part = Images(pixels, labels)

@@ -152,7 +152,7 @@ def test_a_run_leaves_what_is_promised(example, capsys, refused):
         assert f"{nats:.2f} nats" in printed
     else:
         assert (result["samples"], result["classifier"]) == (64, "resnet_20")
-        assert printed.index("epoch 3/3") < printed.index("two classifiers") < printed.index("as asked")
+        assert printed.index("epoch 3/3") < printed.index("check: training") < printed.index("requested class")
         for key in ("samples_named_as_asked", "test_top1_trained_on_samples"):
             assert f"{result[key]:.2f} %" in printed
     refused(example.main, narrow(example, *SHADES, "--name", "one"), "--name", "one", folder)

@@ -79,16 +79,16 @@ def test_on_the_digits(tmp_path, monkeypatch, capsys):
     assert speedrun.main(["--target", "88"]) == 0
     result = json.loads((tmp_path / "runs" / "speedrun" / "seed_0.json").read_text())
     assert result["top1"] > 90
-    assert result["images"] == ["held out", 143]
+    assert result["images"] == ["validation", 143]
     assert result["training_images"] == 1294
     assert 0 < result["share_of_peak"] < 1
-    assert f"seed 0: top-1 {result['top1']:.2f} % of 143 held out images" in capsys.readouterr().out
+    assert f"seed 0: top-1 {result['top1']:.2f} % of 143 validation images" in capsys.readouterr().out
 
 
 def test_finished_seeds_are_kept(tmp_path, monkeypatch, capsys, refused):
     def run(seed, options, data):
         ran.append(seed)
-        result = {"seed": seed, "top1": 90.0 + 2 * seed, "images": ["held out", 143], "seconds": 1.0, "flops": 1e12}
+        result = {"seed": seed, "top1": 90.0 + 2 * seed, "images": ["validation", 143], "seconds": 1.0, "flops": 1e12}
         return result | {"share_of_peak": 0.5, "peak_flops_per_second": 2e12}
 
     ran = []

@@ -1,4 +1,4 @@
-"""The classifiers to walk: which take long, which cannot do what, and how to build them."""
+"""The classifiers under test: the slow ones, the limits of some, and functions that build them."""
 
 import re
 from collections.abc import Collection
@@ -32,7 +32,7 @@ ONE_A_KIND |= {"vit_nano_cifar", "wrn_16_4"}
 
 
 def walk(without: Collection[str] = (), quick: Collection[str] = ONE_A_KIND) -> list[Any]:
-    """All names but for some, with the slow marker those that the quick suite leaves out."""
+    """Return all names but some; those that the quick suite leaves out have the slow marker."""
     chosen = [name for name in NAMES if name not in without]
     return [name if name in quick else slow(name) for name in chosen]
 
@@ -48,7 +48,7 @@ def build(name: str, **arguments: object) -> Classifier:
 
 
 def give_branches_weight(model: Classifier, scale: float = 0.5) -> Classifier:
-    """Set layer scales, whose first values make a branch too faint to see."""
+    """Set layer scales to larger values, because their initial ones hide the branches."""
     for module in model.modules():
         if isinstance(module, LayerScale):
             nn.init.constant_(module.gamma, scale)
@@ -61,7 +61,7 @@ def kind(block: nn.Module) -> tuple[object, ...]:
 
 
 def without_repetitions(model: nn.Module) -> nn.Module:
-    """Take out each block that is followed by one of the same kind: the parts are still all there, at less cost."""
+    """Remove each block that is followed by one of the same kind, to test every kind of part at less cost."""
     for stage in model.stages:
         for blocks in (stage, *(part.blocks for part in stage if hasattr(part, "blocks"))):
             for place in range(len(blocks) - 2, -1, -1):
@@ -92,7 +92,7 @@ def regularised(name: str) -> dict[str, float]:
 def assert_equals_published(
     name: str, theirs: nn.Module, source: str, size: tuple[int, int], **arguments: object
 ) -> tuple[Classifier, nn.Module, Tensor]:
-    """Given random weights of `theirs`, the network computes the same; both of them and the images."""
+    """Check that the network computes the same as `theirs` with its weights; return both and the images."""
     theirs = randomise_by_fan_in(theirs.double()).eval()
     ours = cifarblocks.create_model(name, num_classes=7, **arguments).double().eval()
     cifarblocks.load_published(ours, theirs.state_dict(), source)
@@ -102,6 +102,6 @@ def assert_equals_published(
 
 
 def assert_drawn(weight: Tensor, std: float) -> None:
-    """Drawn with this standard deviation, to 5 %; of fewer weights it could not be told."""
+    """Check a standard deviation to 5 %, of enough weights to measure it."""
     assert weight.numel() >= 4000
     assert weight.std().item() == pytest.approx(std, rel=0.05)

@@ -1,4 +1,4 @@
-"""Every small network learns 64 images by heart: dead branches and wrong residuals do not."""
+"""Every small network can memorise 64 images; one with a dead branch or a wrong residual cannot."""
 
 from pathlib import Path
 

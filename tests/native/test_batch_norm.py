@@ -283,7 +283,7 @@ def sliced(vector):
 
 
 def replace(name, change):
-    """A parameter or a statistic takes the place of one."""
+    """Replace a parameter or a running statistic."""
 
     def replaced(module):
         module.load_state_dict({**module.state_dict(), name: change(module.state_dict()[name])}, assign=True)
@@ -317,7 +317,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_was_changed_after_accelerate_is_torchs(change, used):
-    """Values, and errors where it has them."""
+    """Return the values, or the errors that are raised."""
     outcomes, x = [], maps(4, 8, 5, 6, dtype=torch.float32)
     for module in pair(8, torch.float32):
         change(module)

@@ -1,4 +1,4 @@
-"""The kernels are taken where there are any, and where they are faster than torch's operations, as measured."""
+"""The kernels are used if they exist and were measured to be faster than torch's operations."""
 
 import copy
 

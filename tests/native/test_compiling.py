@@ -1,4 +1,4 @@
-"""Compiling: once, with a line, for each source and compiler; and never an error. The cache: nobody else's code."""
+"""Kernels are compiled once for each source and compiler, never raise an error, and load only the user's own code."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Damaged image files: each gives an image, or a ValueError that names it, in seconds and without a word beside."""
+"""Damaged image files: each gives an image, or a ValueError that names it, within seconds and without other output."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""A run killed at random moments, alone or one of two processes in step, is in the end the run that nobody touched."""
+"""A run of one or two processes that is killed at random moments ends like one that was never killed."""
 
 import os
 import random
@@ -40,9 +40,9 @@ def case(seed: int) -> None:
 
 
 def wait_for(group: list[BaseProcess], folder: Path) -> None:
-    """Wait until all have ended, by themselves if they trained together.
+    """Wait until all processes have ended; those that trained together end by themselves.
 
-    One that still waits for the other to join when that is killed waits on; a launcher such as torchrun ends it.
+    A process that waits for a killed one to join would wait forever; a launcher such as torchrun ends it.
     """
     for process in group:
         process.join(timeout=60)

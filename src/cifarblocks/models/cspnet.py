@@ -132,5 +132,5 @@ def cspresnet50_cifar(given: Arguments) -> Classifier:
 
 @registered_with(Arguments)
 def cspresnet_nano_cifar(given: Arguments) -> Classifier:
-    """A narrow CSPResNet-50 of no paper, stem and maps of `cspresnet50_cifar`: 155 M multiply-adds at 32×32."""
+    """A narrow CSPResNet-50 (not from a paper), stem and maps of `cspresnet50_cifar`: 155 M multiply-adds at 32×32."""
     return cspnet(given, RESNET, PLAIN, 32, widths=(48, 96, 192, 384), depths=(3, 3, 5, 2), strides=(1, 2, 2, 2))

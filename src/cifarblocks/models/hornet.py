@@ -67,7 +67,7 @@ def hornet_small_gf(given: ConvNeXtArguments) -> Classifier:
 def hornet_nano_cifar(given: ConvNeXtArguments) -> Classifier:
     """The widths and depths of `convnext_atto_cifar`, to compare with; patches of 2×2, maps of 16, 8, 4 and 4.
 
-    It is of no paper. 93.2 million multiply-adds at 32×32.
+    Not from a paper. 93.2 million multiply-adds at 32×32.
     """
     return hornet(given, 2, widths=(40, 80, 160, 320), depths=(2, 2, 6, 2), strides=(1, 2, 2, 1))
 

@@ -82,5 +82,5 @@ def resnest50d_cifar(given: Arguments) -> Classifier:
 
 @registered_with(Arguments)
 def resnest_nano_cifar(given: Arguments) -> Classifier:
-    """ResNeSt-26 at half its width, of no paper, stem and maps of `resnest14d_cifar`: 274 M multiply-adds at 32×32."""
+    """ResNeSt-26 at half width, not from a paper: stem and maps of `resnest14d_cifar`, 274 M multiply-adds at 32×32."""
     return resnest(given, SMALL, depths=(2, 2, 2, 2), width=32)

@@ -95,7 +95,7 @@ class DropoutArguments(AttentionArguments):
 
 @registered_with(DropoutArguments)
 def resnext18_dropout(given: DropoutArguments) -> Classifier:
-    """A small ResNeXt of no paper: 7×7/2 stem, two bottlenecks of one width a stage, dropout at the end of each.
+    """A small ResNeXt (not from a paper): 7×7/2 stem, stages of two bottlenecks of one width, each followed by dropout.
 
     Raises:
         ValueError: if `stages` is not one of those, or `attention` not a name of `list_attentions`.

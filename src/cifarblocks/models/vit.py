@@ -187,7 +187,7 @@ def vit_tiny_cifar(given: PatchArguments) -> Classifier:
 
 @registered_with(PatchArguments)
 def vit_nano_cifar(given: PatchArguments) -> Classifier:
-    """The first half of `vit_tiny_cifar`, 6 blocks, of no paper: 182,866,944 multiply-adds at 32×32."""
+    """The first half of `vit_tiny_cifar`, 6 blocks (not from a paper): 182,866,944 multiply-adds at 32×32."""
     return vit(given, TransformerBlock, layer_norm, patch_size=4, width=192, depth=6)
 
 

@@ -1,4 +1,4 @@
-"""Faster layers for CPUs: C++ kernels, the layers that call them, and the conditions under which torch's own serve."""
+"""Faster layers for CPUs: C++ kernels, the layers that call them, and the conditions for using torch's own."""
 
 from collections.abc import Sequence
 from ctypes import Array, c_double, c_int64, c_void_p
@@ -27,7 +27,7 @@ def may_serve(*tensors: Tensor) -> bool:
 
 
 def is_vector(tensor: Tensor | None, length: int, dtype: torch.dtype | None) -> bool:
-    """Return True if the memory of a plain CPU tensor is so many numbers of that type, one beside the other."""
+    """Return True for a plain CPU tensor of so many contiguous numbers of that dtype."""
     return (
         isinstance(tensor, Tensor)
         and tensor.dtype == dtype
@@ -38,8 +38,8 @@ def is_vector(tensor: Tensor | None, length: int, dtype: torch.dtype | None) -> 
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Return True if a tensor is on the CPU and nothing else, and its memory is there; FSDP frees it at times."""
-    # By its keys torch tells kinds of tensors: subclass, fake, batched, negated, ... Their difference ignores devices.
+    """Return True for a plain CPU tensor whose memory is allocated; FSDP frees it at times."""
+    # Dispatch keys show the kind of a tensor: subclass, fake, batched, negated, ... Their difference ignores devices.
     keys = torch._C._dispatch_keys(tensor)
     if (keys - PLAIN).highestPriorityTypeId() != torch._C.DispatchKey.Undefined or not tensor.is_cpu:
         return False
@@ -56,7 +56,7 @@ def computed_dtype(x: Tensor) -> torch.dtype:
 @cache
 def amx() -> bool:
     """Return True if this processor has AMX."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())  # torch 2.4 cannot tell
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())  # torch 2.4 has no such function
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -65,7 +65,7 @@ def layout_of(x: Tensor) -> torch.memory_format:
 
 
 def sizes_of(x: Tensor, channels: int) -> tuple[c_int64, c_int64]:
-    """Return the rows and the channels of a tensor that is read as rows of so many channels."""
+    """Return the numbers of rows and channels of a tensor that a kernel reads as rows of channels."""
     return c_int64(x.numel() // channels), c_int64(channels)
 
 

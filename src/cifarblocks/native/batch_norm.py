@@ -34,15 +34,15 @@ class NativeBatchNorm2d(nn.BatchNorm2d):
         return self.computed(x, None, False) if x.numel() <= MOST[x.dtype] else super().forward(x)
 
     def computed(self, x: Tensor, other: Tensor | None, rectified: bool) -> Tensor:
-        """Return the normalised map by our kernels, with another map added and a ReLU after it if asked for."""
+        """Return the normalised map by our kernels, optionally with another map added and a ReLU after it."""
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         parameters = (self.weight, self.bias, self.running_mean, self.running_var)
         return BatchNormalisation.apply(x, other, *parameters, self.eps, self.momentum, rectified)
 
     def serves(self, x: Tensor) -> bool:
-        """Return True if our kernels can read all that they are given, and the map is not small."""
+        """Return True if our kernels can read all inputs, and the map is not small."""
         return (
-            type(self) is NativeBatchNorm2d  # and not parametrised since, which computes its parameters at each look
+            type(self) is NativeBatchNorm2d  # a parametrised norm computes its parameters at each access
             and self.training
             and not torch.compiler.is_compiling()
             and x.ndim == 4
@@ -70,7 +70,7 @@ class NativeBatchNorm2d(nn.BatchNorm2d):
 
 
 class Deferred:
-    """A normalised map not computed yet, on its way to the ReLU that computes it, an addition before it included.
+    """Normalised map, with or without an addition, that is computed later: by the ReLU after it.
 
     Any other function of torch computes it first.
     """
@@ -99,7 +99,7 @@ class Deferred:
 
 
 class BatchNormalisation(torch.autograd.Function):
-    """Batch normalisation with the statistics of the batch, by our kernels; with the addition and the ReLU after it."""
+    """Batch normalisation with the statistics of the batch by our kernels, with the addition and the ReLU after it."""
 
     @staticmethod
     def forward(
@@ -146,7 +146,7 @@ class BatchNormalisation(torch.autograd.Function):
 def are_rectified(
     x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor, inverse_deviation: Tensor
 ) -> Tensor:
-    """Return where the ReLU gives 0; its output y, if there is one, tells."""
+    """Return a mask of the places where the ReLU gives 0, from its output y if there is one."""
     if y is None:
         mean, scale, bias = (vector.view(-1, 1, 1) for vector in (mean, weight * inverse_deviation, bias))
         y = (x - mean) * scale + bias
@@ -154,7 +154,7 @@ def are_rectified(
 
 
 def can_read(x: Tensor, y: Tensor | None, gradient: Tensor, *vectors: Tensor) -> bool:
-    """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
+    """Return True if our kernels can read the inputs of backward; hooks may have changed the saved tensors."""
     return (
         may_serve(x, gradient)
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -165,7 +165,7 @@ def can_read(x: Tensor, y: Tensor | None, gradient: Tensor, *vectors: Tensor) ->
 
 
 def are_alike(x: Tensor, other: Any) -> bool:
-    """Return True if another map lies in memory as x does, channels last, and our kernels can read it."""
+    """Return True if another map has the layout of x, channels_last, and our kernels can read it."""
     return (
         isinstance(other, Tensor)
         and (x.dtype, x.shape) == (other.dtype, other.shape)

@@ -22,9 +22,10 @@ DAY = 24 * 3600  # until a compiler that failed is tried again
 
 @cache
 def library() -> CDLL | None:
-    """Return the compiled kernels, or None if they cannot be had; torch's own operations are used then.
+    """Return the compiled kernels, or None to use torch's own operations.
 
-    CIFARBLOCKS_NATIVE=0 in the environment turns them off. Windows, which has no owners of files to check, has none.
+    CIFARBLOCKS_NATIVE=0 in the environment turns them off. There are none on Windows, where file owners cannot be
+    checked.
     """
     if os.environ.get("CIFARBLOCKS_NATIVE") == "0" or os.name == "nt":
         return None
@@ -91,7 +92,7 @@ def compile_into(folder: Path, key: str, command: list[str], seconds: float) -> 
 
 
 def run(command: list[str], seconds: float) -> bytes:
-    """Run a compiler and return what it prints; after `seconds` it is ended, with the processes that it started.
+    """Run a compiler and return what it prints; kill it and its child processes after `seconds`.
 
     Raises:
         subprocess.SubprocessError: If it fails or takes too long.
@@ -111,7 +112,7 @@ def run(command: list[str], seconds: float) -> bytes:
 
 
 def private_folder() -> Path:
-    """Return the folder of the cache, which nobody else can write to; it is made if it is not there.
+    """Return the folder of the cache, which nobody else can write to; create it if necessary.
 
     It is `cifarblocks` in XDG_CACHE_HOME or ~/.cache, or else a folder of the user's own in the temporary folder.
 
@@ -140,7 +141,7 @@ def is_private(path: Path) -> bool:
 
 
 def keeps_names(folder: Path) -> bool:
-    """Return True if nobody but the user and root can put another folder in the place of one in this folder."""
+    """Return True if nobody but the user and root can replace a folder inside this folder."""
     status = folder.stat()
     return status.st_uid in (0, os.geteuid()) and (not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX))
 

@@ -60,7 +60,7 @@ class NativeDepthwiseConv2d(nn.Conv2d):
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """Convolve by torch, with our gradients where they are faster and the kernels can be had."""
+    """Convolve by torch, with our gradients if they are faster and the kernels are available."""
     trained = torch.is_grad_enabled() and weight.requires_grad and x.dtype == weight.dtype and x.dtype in DTYPES
     if trained and are_faster(x.dtype, weight, x.shape[2], stride) and library():
         return DepthwiseConvolution.apply(x, weight, bias, stride, padding, dilation)
@@ -70,7 +70,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padd
 def are_faster(dtype: torch.dtype, weight: Tensor, height: int, stride: tuple[int, ...]) -> bool:
     """Return True if our gradients take less time than torch's, as measured on maps from 4×4 to 32×32.
 
-    With AVX-512 torch has fast ones for narrow kernels that are not higher than the map, and strided ones for float32.
+    With AVX-512 torch is fast for narrow kernels that are not higher than the map, and for strides in float32.
     With AMX ours are faster for narrow kernels too, in bfloat16, but for a few channels.
     """
     if stride != (1, 1):
@@ -118,7 +118,7 @@ class DepthwiseConvolution(torch.autograd.Function):
 
 
 def can_read(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
-    """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
+    """Return True if our kernels can read the inputs of backward; hooks may have changed the saved tensors."""
     places = zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in places]
     return (
@@ -133,9 +133,9 @@ def can_read(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding:
 def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
     """Return the gradient for the input, (b, c, h, w): that of the output convolved with the kernel turned around.
 
-    A strided convolution is every `stride`-th place of one without stride: what is between them has no gradient.
+    A strided convolution takes every `stride`-th place of one without stride. The places between have gradient 0.
     """
-    # Of another layout torch's convolution has no fast code.
+    # Torch's convolution is fast only in this layout.
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     if stride != (1, 1):
         sizes = [

@@ -83,7 +83,7 @@ class LayerNormalisation(torch.autograd.Function):
 
 
 def can_read(x: Tensor, gradient: Tensor, weight: Tensor, *of_rows: Tensor) -> bool:
-    """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
+    """Return True if our kernels can read the inputs of backward; hooks may have changed the saved tensors."""
     dtype = PARAMETER_DTYPES.get(x.dtype)
     return (
         may_serve(x, gradient)

@@ -41,7 +41,7 @@ class Packing(NamedTuple):
 
 
 class PackedLayer(nn.Module):
-    """Base of layers that pack their weight on first use, and again after a change, unless it was made by `.data`."""
+    """Base of layers that pack their weight on first use, and again after each change that is not through `.data`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute as torch's layer does."""
@@ -66,7 +66,7 @@ class PackedLayer(nn.Module):
         raise NotImplementedError
 
     def packing(self) -> Packing | None:
-        """Return what is packed of the weight as it is now; None if it is not to be packed."""
+        """Return the packings of the current weight, or None if it must not be packed."""
         weight = self._parameters["weight"]
         if weight is None:
             return None
@@ -83,7 +83,7 @@ class PackedLayer(nn.Module):
         return self._packing
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out of copies and files what is packed."""
+        """Return the state for copies and files, without packed weights."""
         return {name: value for name, value in vars(self).items() if name != "_packing"}
 
 
@@ -122,7 +122,7 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
         return packing.by_shape[x.shape]
 
     def pack(self, x: Tensor) -> Packed | None:
-        """Pack the weight for an input; None if torch's own convolution has to refuse it."""
+        """Pack the weight for an input; None if the input is wrong, so that torch's convolution refuses it."""
         places: Any = (self.padding, self.stride, self.dilation)
         sizes = [
             (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -138,7 +138,7 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
 
     @staticmethod
     def fits(conv: Any) -> bool:
-        """Return True for zero padding by numbers; dilated depthwise ones are `accelerate`'s, on smaller maps."""
+        """Return True for zero padding in numbers, except for dilated depthwise convolutions: `accelerate` has them."""
         depthwise = conv.groups == conv.in_channels == conv.out_channels
         spread = depthwise and conv.stride == (1, 1) and conv.dilation != (1, 1)
         return conv.padding_mode == "zeros" and isinstance(conv.padding, tuple) and not spread
@@ -170,7 +170,7 @@ class PackedLinear(PackedLayer, nn.Linear):
         return packing.by_shape[x.shape]
 
     def pack(self, x: Tensor) -> Packed | None:
-        """Pack the weight for an input; None if torch's own layer has to refuse it."""
+        """Pack the weight for an input; None if the input is wrong, so that torch's layer refuses it."""
         if x.ndim < 2 or x.shape[-1] != self.in_features or not x.numel() * self.out_features:
             return None
         weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), x.shape[:-1].numel())
@@ -179,14 +179,14 @@ class PackedLinear(PackedLayer, nn.Linear):
 
 
 def keep(by_shape: dict[torch.Size, Packed | None], shape: torch.Size, packed: Packed | None) -> None:
-    """Keep what is packed for a shape, in the place of all others if they are many."""
+    """Keep the packed weight of a shape; remove all others first if there are many."""
     if len(by_shape) >= SHAPES:
         by_shape.clear()
     by_shape[shape] = packed
 
 
 def finished(y: Tensor, plus: Tensor | None, activation: nn.Module | None, inplace: bool = False) -> Tensor:
-    """Return activation(y + plus), of what is given; GELU may overwrite y, which saves the memory of a copy."""
+    """Return activation(y + plus), each only if given; GELU may overwrite y, to save the memory of a copy."""
     y = y if plus is None else y + plus
     if activation is None:
         return y
@@ -236,7 +236,7 @@ def has_operations(dtype: torch.dtype) -> bool:
 
 
 def can_be_added(plus: Tensor, x: Tensor, packed: Packed) -> bool:
-    """Return True if it is as the output is, so that nothing is broadcast."""
+    """Return True if the addend has the shape and dtype of the output, so that nothing is broadcast."""
     return plus.shape == packed.shape and plus.dtype == x.dtype and is_plain(plus)
 
 
@@ -246,7 +246,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def operation_of(activation: nn.Module | None, few: bool) -> tuple[str, list[float], str]:
-    """Return oneDNN's operation for an activation, its numbers and algorithm; "none" if it stays by itself."""
+    """Return oneDNN's operation for an activation, its numbers and algorithm; "none" if it is a separate call."""
     kind = type(activation)
     if activation is None or has_hooks(activation):
         return "none", [], ""

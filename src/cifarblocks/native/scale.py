@@ -52,7 +52,7 @@ class ChannelScale(torch.autograd.Function):
 
 
 def can_read(x: Tensor, factor: Tensor, gradient: Tensor) -> bool:
-    """Return True if our kernels can read what backward is given; hooks on saved tensors may have changed it."""
+    """Return True if our kernels can read the inputs of backward; hooks may have changed the saved tensors."""
     return (
         may_serve(x, gradient)
         and x.shape == gradient.shape

@@ -287,7 +287,7 @@ def check_fits(options: Options, data: DataSet, batches: ImageBatches, model: Cl
     images = len(batches.training)
     if not (options.final or len(batches.validation)):
         n = len(data.train)
-        raise UserError(f"{n} training images are too few to hold out validation images; --final trains on all of them")
+        raise UserError(f"{n} training images are too few to split off validation images; --final uses all")
     if not images:
         raise UserError(f"--share {options.share:g} is too small: it leaves no training image")
     batch_size, parts, shares = options.batch_size, options.accumulate, processes.world_size

@@ -161,7 +161,7 @@ def test_a_layer_whose_training_was_interrupted_goes_on_to_the_bit(tuned, start,
 
 
 def direct(model, images, mean):
-    """Features without any of the code under test but the normalisation."""
+    """Compute features without the code under test, except for the normalisation."""
     bare = cifarblocks.create_model("resnet_20", image_size=(6, 8), num_classes=2, in_channels=3)
     bare.load_state_dict(model.state_dict())
     bare.reset_classifier(0)
