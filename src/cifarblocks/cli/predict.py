@@ -103,6 +103,8 @@ def score(options: argparse.Namespace, trained: Trained) -> int:
         UserError: If the data cannot be used, or the weights give numbers that are not finite.
     """
     model, card = trained.model, trained.card
+    if options.data is None and not card.data.startswith("digits"):
+        raise UserError(f"--evaluate needs --data: the weights were trained on {card.data}, not on the digits")
     data = load_data_for(card, options.data or "digits", options.data_dir or Path("data"), options.image_size)
     parameter = next(model.parameters())
     normalise = Normalisation(card.mean, card.std, parameter.device, parameter.dtype)
