@@ -23,7 +23,7 @@ from cifarblocks.training.pictures.compare import draw_pareto_front
 GRIDS = ("equal_epochs", "layer_scale", "leaderboard", "optimizer")
 SCRIPTS = {"speedrun": "speedruns"} | dict.fromkeys(GRIDS, "sweeps")
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # so that no line crosses a number
-OURS, COMPILED, BESIDE, GOAL = "#1f5fbf", "#5b8fdb", "#6f7680", "#c0392b"
+OURS, IN_FLOAT32, COMPILED, BESIDE, GOAL = "#1f5fbf", "#2a9d8f", "#5b8fdb", "#6f7680", "#c0392b"
 START_GOAL, RECORD_GOALS = 1.5, [(3, 88), (7, 93)]  # ratio of times; minutes and percent
 POWERS = {1: "size", 2: "size²", 4: "size⁴"}
 GROWTH = {"batch": (1,), "width": (1, 2), "depth": (1,), "image size": (2, 4)}  # exponents of the growth of time
@@ -82,7 +82,7 @@ def inference() -> Figure:
     """Draw the speed-ups of inference, with a column for each batch size and a row for each kind of processor."""
     records = read_records("inference")
     panels = [(record, batch) for record in records for batch in INFERENCE_GOALS]
-    figure = Figure(figsize=(12, 7 * len(records)), layout="constrained", dpi=130)
+    figure = Figure(figsize=(12, 8 * len(records)), layout="constrained", dpi=130)
     grid = figure.subplots(len(records), len(INFERENCE_GOALS), sharey=True, squeeze=False)
     for axes, (record, batch) in zip(grid.flat, panels, strict=True):
         rows, goals = record["rows"], INFERENCE_GOALS[batch][record["processor"]]
@@ -91,13 +91,14 @@ def inference() -> Figure:
             "ours: fused, bfloat16, channels_last": (
                 OURS, [cell["ours"] for cell in cells], [cell["quartiles"] for cell in cells]
             ),
-            "torch.compile of ours": (COMPILED, [cell["compiled"] for cell in cells], None),
+            "ours: fused, float32, channels_last": (IN_FLOAT32, [cell["float32"] for cell in cells], None),
+            "torch.compile of ours in bfloat16": (COMPILED, [cell["compiled"] for cell in cells], None),
             "ONNX Runtime, ours fused, float32": (BESIDE, [cell["onnx"] for cell in cells], None),
         }  # fmt: skip
         bars(axes, kinds, [goals[row["name"]] for row in rows], [row["name"] for row in rows])
         axes.set_title(f"Batch {batch}, {where(record)}", loc="left")
         axes.set_xlabel("times as fast as the reference network, eager, float32; black: quartiles")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
