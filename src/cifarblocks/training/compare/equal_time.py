@@ -88,7 +88,7 @@ def measure_speed(folder: Path, settings: Settings) -> float:
 
 
 def few_images(settings: Settings) -> float:
-    """Return the share of the training images for a measurement: at least two batches."""
+    """Return the share of the training images for a measurement: at least four batches, so that they stay as large."""
     options = parse(command_line(settings), "[equal-time]: ")
     images = len(load_data(options.data, options.data_dir, options.image_size).train)
-    return min(1.0, max(IMAGES, 2 * options.batch_size) / images)
+    return min(1.0, max(IMAGES, 4 * options.batch_size) / images)
