@@ -39,6 +39,9 @@ def main() -> None:
     if options.lr == 13:
         print("cifarblocks train: error: 13 is unlucky", file=sys.stderr)
         sys.exit(1)
+    configuration = folder / "configuration.json"
+    if not configuration.exists():
+        configuration.write_text(json.dumps({"options": {"epochs": options.epochs}}))
     metrics = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
     for epoch in range(len(lines) + 1, options.epochs + 1):

@@ -81,30 +81,37 @@ def test_a_trial_that_gets_no_better_or_is_worse_than_others_is_cut_short(stand_
     assert min(t.params["lr"] for t in pruned) > min(t.params["lr"] for t in complete)
 
 
-def test_patience_ends_a_trial(tmp_path):
+def test_patience_or_the_pruner_ends_a_trial(tmp_path):
     from cifarblocks.training.compare import trial as study
 
     losses = [1.0, 0.5, 0.6, 0.7, 0.4, 0.3]
     others = dict.fromkeys(("train_loss", "train_top1", "validation_top1", "images_per_second", "seconds"), 1.0)
     lines = [{"epoch": number, "validation_loss": loss, **others} for number, loss in enumerate(losses, start=1)]
     write_metrics(tmp_path, lines)
+    (tmp_path / "configuration.json").write_text('{"options": {"epochs": 6}}')
     reported = []
 
     class Ended:
         status = 0
 
-    class Unpruned:
+    class Watched:
+        prune = False
+
         def report(self, loss, epoch):
             reported.append(epoch)
 
         def should_prune(self):
-            return False
+            return self.prune
 
-    assert study.watch(Ended(), tmp_path, Unpruned(), patience=2) == study.IMPATIENT
+    assert study.watch(Ended(), tmp_path, Watched(), patience=2) == study.IMPATIENT
     assert reported == [1, 2, 3, 4]
     reported.clear()
-    assert study.watch(Ended(), tmp_path, Unpruned(), patience=3) == study.WHOLE
+    assert study.watch(Ended(), tmp_path, Watched(), patience=3) == study.WHOLE
     assert reported == [1, 2, 3, 4, 5, 6]
+    reported.clear()
+    Watched.prune = True
+    assert study.watch(Ended(), tmp_path, Watched(), patience=3) == study.PRUNED
+    assert reported == [1, 2, 3]  # nothing in the first third
 
 
 def test_metrics_that_no_trial_wrote_are_named(stand_in, refused):

@@ -16,7 +16,7 @@ SPACE = dict([read_range("lr=0.1..1")])
 
 
 def opened(folder: Path) -> optuna.study.Study:
-    return open_study(folder, None, {"epochs": 1}, SPACE, 1)
+    return open_study(folder, None, {"epochs": 1}, SPACE)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_study_of_another_shape_is_refused(tmp_path, written, change):
 
 def test_the_mark_of_another_folder_is_no_text(tmp_path):
     def opened_from_storage():
-        return open_study(tmp_path, str(tmp_path / "journal.log"), {"epochs": 1}, SPACE, 1)
+        return open_study(tmp_path, str(tmp_path / "journal.log"), {"epochs": 1}, SPACE)
 
     opened_from_storage()
     opened_from_storage()

@@ -40,7 +40,7 @@ def search(plan: Plan, arguments: list[str]) -> list[str]:
     own = {"share": plan.share, "patience": plan.patience, "seed": plan.seed}
     learnt = {"teacher_weights": trained.teacher_weights}
     settings = {**trained.recorded("run", "data", "recipe"), **learnt, **own}
-    study = open_study(folder, plan.storage, settings, space, trained.epochs)
+    study = open_study(folder, plan.storage, settings, space)
     print(f"on {100 * plan.share:g} % of the training images, patience {plan.patience} epochs", flush=True)
     print(describe_space(space), flush=True)
     told = False

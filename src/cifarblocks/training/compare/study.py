@@ -30,7 +30,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 STUDY = "study.lock"  # held briefly, while a process reads all trials, begins one or reports the end of one
 
 
-def open_study(folder: Path, storage: str | None, settings: dict[str, Any], space: Space, epochs: int) -> Study:
+def open_study(folder: Path, storage: str | None, settings: dict[str, Any], space: Space) -> Study:
     """Begin a study, or go on with it.
 
     Args:
@@ -38,7 +38,6 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
         storage: A database's URL, or the path of a journal file; None for an SQLite file in the folder.
         settings: Settings that decide its trials; they must equal those at its begin.
         space: Ranges of the options that are searched.
-        epochs: Largest number of epochs of a trial.
 
     Raises:
         UserError: If it was begun with other settings or in another folder, or the storage cannot be used.
@@ -46,15 +45,13 @@ def open_study(folder: Path, storage: str | None, settings: dict[str, Any], spac
     if storage is None and "?" in str(folder):  # SQLite's address would end there, and another file be written
         raise UserError(f"--output and --name of a search must not contain '?', got {str(folder)!r}")
     place = folder / "study.db"
-    # Good learning rates look bad while they are high, so nothing is pruned in the first third of the epochs.
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 3)
     with locked(folder / LOCKS / STUDY):
         try:
             study = optuna.create_study(
                 storage=open_storage(storage) if storage else f"sqlite:///{place}",
                 study_name=folder.name if storage else "search",
                 load_if_exists=True,
-                pruner=pruner,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             )
             check_content(study)
         except Exception as error:

@@ -13,7 +13,7 @@ from cifarblocks.training.compare.space import describe_values, readable
 from cifarblocks.training.compare.study import tell
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.run_folder.checkpoints import CHECKPOINT, DAMAGED, PREVIOUS
-from cifarblocks.training.run_folder.folder import METRICS, WEIGHTS, read_metrics
+from cifarblocks.training.run_folder.folder import CONFIGURATION, METRICS, WEIGHTS, read_json, read_metrics
 from cifarblocks.training.run_folder.locks import is_locked, run_lock
 
 WHOLE, IMPATIENT, PRUNED = "to the end", "no better for some epochs", "worse than the median"
@@ -61,7 +61,8 @@ def watch(process: Process, run: Path, trial: Trial, patience: int) -> str:
         metrics = validated(run)
         for line in metrics[reported:]:
             trial.report(line["validation_loss"], line["epoch"])
-            if trial.should_prune():
+            # A good learning rate may look bad while it is high, so the first third of the epochs prunes nothing.
+            if line["epoch"] > planned_epochs(run) // 3 and trial.should_prune():
                 return PRUNED
             if line["epoch"] - best_epoch(metrics[: line["epoch"]]) >= patience:
                 return IMPATIENT
@@ -81,6 +82,12 @@ def validated(run: Path) -> list[dict[str, Any]]:
     if any(line["validation_loss"] is None for line in metrics):
         raise UserError(f"{run / METRICS} has an epoch without a validation loss; remove {run}")
     return metrics
+
+
+def planned_epochs(run: Path) -> int:
+    """Return the epochs that a trial trains for, which may be more than the recipe's where images are few."""
+    epochs: int = read_json(run / CONFIGURATION, {"options": {"epochs": (int,)}})["options"]["epochs"]
+    return epochs
 
 
 def best_epoch(metrics: list[dict[str, Any]]) -> int:
