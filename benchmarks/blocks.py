@@ -36,6 +36,7 @@ from cifarblocks.training.hardware import keep_freed_memory
 BATCH, TURN_SECONDS = 32, 0.03
 TURNS = (15, 45)  # the second number after a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
+NARROW = (512, 4)  # of convolutions too
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
 
@@ -63,6 +64,10 @@ PAIRS: dict[str, tuple[Build, Build]] = {
     ),
     "LayerScale": (lambda c, _: LayerScale(c, 1e-2), lambda c, _: timm.layers.LayerScale2d(c, 1e-2)),
     "LayerNorm2d": (lambda c, _: blocks.LayerNorm2d(c), lambda c, _: timm.layers.LayerNorm2d(c)),
+    "convolution, 3×3": (
+        lambda c, _: nn.Conv2d(c, c, 3, padding=1, bias=False),
+        lambda c, _: nn.Conv2d(c, c, 3, padding=1, bias=False),
+    ),
     "depthwise convolution, 7×7": (
         lambda c, _: depthwise_conv(c, 7),
         lambda c, _: nn.Conv2d(c, c, 7, padding=3, groups=c),
@@ -220,8 +225,8 @@ def compare(name: str, c: int, size: int, dtype: torch.dtype, layout: str) -> di
 def measure(name: str) -> list[dict[str, Any]]:
     """Measure one pair in all settings."""
     layouts = ["contiguous"] if name in TOKENS else list(FORMATS)
-    rows = []
-    for (c, size), dtype, layout in product(SHAPES, (torch.float32, torch.bfloat16), layouts):
+    shapes, rows = (*SHAPES, NARROW) if name == "convolution, 3×3" else SHAPES, []
+    for (c, size), dtype, layout in product(shapes, (torch.float32, torch.bfloat16), layouts):
         setting = {"name": name, "channels": c, "size": size, "dtype": str(dtype).removeprefix("torch.")}
         rows.append({**setting, "layout": layout, **compare(name, c, size, dtype, layout)})
     return rows
