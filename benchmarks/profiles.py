@@ -29,6 +29,8 @@ KINDS = {
     "sum, product": ("aten::add", "aten::mul", "aten::sum", "aten::mean", "aten::sub", "aten::div", "ChannelScale"),
     "copy": ("copy", "cat", "pad", "zero_", "fill_", "clone", "roll", "flip"),
 }
+# The last is what `fuse` calls.
+CONVOLUTIONS = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "mkldnn::_convolution_pointwise")
 STEPS = {BATCH: 3, 1: 100}
 
 
@@ -43,7 +45,7 @@ def shares(run: Callable[[], object], steps: int) -> dict[str, Any]:
     for event in profiler.key_averages():
         kind = next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "other")
         times[kind] += event.self_cpu_time_total
-        calls += event.count if event.key in ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward") else 0
+        calls += event.count if event.key in CONVOLUTIONS else 0
     total = sum(times.values())
     return {
         "shares": {kind: times[kind] / total for kind in (*KINDS, "other")},
