@@ -287,6 +287,32 @@ def test_but_not_while_a_hook_watches_what_is_between(build, paths):
     assert relus(fast, x) == least
 
 
+@cases
+def test_in_inference_a_relu_overwrites_what_the_norm_returns_unless_a_hook_keeps_it(build, paths):
+    plain, fast, x = block_and_input(build)
+    ends = [path for path in paths if type(plain.get_submodule(path)) is nn.ReLU]
+    kept = x.clone()
+    with torch.inference_mode():
+        expected = plain.eval()(x)
+        assert torch.equal(fast.eval()(x), expected)
+        assert torch.equal(fast(x.contiguous()), plain(x.contiguous()))
+        assert torch.equal(x, kept)
+        assert overwriting_relus(fast, x) == len(ends)
+        seen = []
+        hook = fast.get_submodule(paths[0]).register_forward_hook(watcher(seen))
+        assert overwriting_relus(fast, x) == len(ends) - 1
+        hook.remove()
+        assert torch.equal(fast(x), expected)
+    assert overwriting_relus(fast, x) == 0  # with gradients
+
+
+def overwriting_relus(block, x):
+    """Count the ReLUs in place."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        block(x)
+    return sum(event.count for event in profiler.key_averages() if event.key == "aten::relu_")
+
+
 def watcher(seen):
     """A hook that keeps what a part is given and what it returns."""
     return lambda _, inputs, output: seen.extend([*inputs, output])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from cifarblocks.native import PARAMETER_DTYPES, call_kernel, call_module, is_vector, may_serve, sizes_of
+from cifarblocks.native import PARAMETER_DTYPES, call_kernel, call_module, is_vector, layout_of, may_serve, sizes_of
 from cifarblocks.native.compiling import library
 
 # Our kernels are faster between these numbers: on fewer values the call costs more, on more both wait for the memory.
@@ -25,13 +25,24 @@ class NativeBatchNorm2d(nn.BatchNorm2d):
         """Return the normalised map, or a `Deferred` that the block's ReLU computes."""
         if isinstance(x, Proxy):
             return call_module(self, x)
+        if self.deferring and self.infers(x):
+            return Deferred(self, x)
         if not self.serves(x) or not library():
             return super().forward(x)
         return Deferred(self, x) if self.deferring else self.normalised(x)
 
     def normalised(self, x: Tensor) -> Tensor:
         """Return the normalised map, by our kernels where they are faster."""
-        return self.computed(x, None, False) if x.numel() <= MOST[x.dtype] else super().forward(x)
+        if self.training and x.numel() <= MOST[x.dtype]:
+            return self.computed(x, None, False)
+        return super().forward(x)
+
+    def rectified(self, x: Tensor, other: Tensor | None) -> Tensor:
+        """Return ReLU(norm(x) + other): by our kernels in training, or else in the memory of the normalised map."""
+        if self.training:
+            return self.computed(x, other, True)
+        y = super().forward(x)
+        return (y if other is None else y.add_(other)).relu_()
 
     def computed(self, x: Tensor, other: Tensor | None, rectified: bool) -> Tensor:
         """Return the normalised map by our kernels, optionally with another map added and a ReLU after it."""
@@ -63,6 +74,10 @@ class NativeBatchNorm2d(nn.BatchNorm2d):
             and not (self.running_mean.requires_grad or self.running_var.requires_grad)  # type: ignore[union-attr]
         )
 
+    def infers(self, x: Tensor) -> bool:
+        """Return True in inference, where the normalised map is a plain tensor that nothing else needs."""
+        return not (self.training or torch.is_grad_enabled()) and may_serve(x)
+
     @staticmethod
     def fits(norm: nn.Module) -> bool:
         """Return True for a norm whose weight is a parameter of its own, and not computed from others."""
@@ -93,7 +108,7 @@ class Deferred:
         cls, function: Callable[..., Any], types: object, arguments: Sequence[Any] = (), keywords: Any = None
     ) -> Any:
         if function is F.relu:
-            return arguments[0].norm.computed(arguments[0].x, arguments[0].other, True)
+            return arguments[0].norm.rectified(arguments[0].x, arguments[0].other)
         arguments = [argument.map() if isinstance(argument, cls) else argument for argument in arguments]
         return function(*arguments, **(keywords or {}))
 
@@ -165,10 +180,10 @@ def can_read(x: Tensor, y: Tensor | None, gradient: Tensor, *vectors: Tensor) ->
 
 
 def are_alike(x: Tensor, other: Any) -> bool:
-    """Return True if another map has the layout of x, channels_last, and our kernels can read it."""
+    """Return True if another map has the dtype, shape and layout of x, and our kernels can read it."""
     return (
         isinstance(other, Tensor)
         and (x.dtype, x.shape) == (other.dtype, other.shape)
         and may_serve(other)
-        and other.is_contiguous(memory_format=torch.channels_last)
+        and layout_of(other) == layout_of(x)
     )
