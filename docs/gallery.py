@@ -15,10 +15,10 @@ from cifarblocks import blocks
 
 GROUPS = {
     "Channel gates": ["eca", "se", "global_context", "split_attention", "selective_kernel"],
-    "Gates of channel and place": ["cbam", "coordinate_attention", "simam", "triplet_attention"],
+    "Channel and spatial gates": ["cbam", "coordinate_attention", "simam", "triplet_attention"],
     "Spatial attention": ["msca", "lsk", "attention", "relative_attention", "transformer"],
     "Convolutions": ["ghost", "mbconv", "gnconv"],
-    "Whole residual blocks": ["residual", "convnext", "csp", "mixer"],
+    "Residual blocks": ["residual", "convnext", "csp", "mixer"],
     "Small parts": ["basic"],
 }
 HEAD = """# Gallery

@@ -31,7 +31,7 @@ def train(
         seed: Seed of initial weights, order and augmentation.
         output: The run is written to OUTPUT/MODEL/NAME.
         name: Name of the run. Default: the date and time.
-        resume: Go on with the run of that name, or begin it.
+        resume: Continue the run of that name, or start it if there is none.
         options: Other fields of `cifarblocks.training.options.declared.Options`, e.g. `mean=(0.5, 0.5, 0.5),
             model_argument={"kernel_size": 5}`; None leaves one open.
 
