@@ -23,8 +23,8 @@ GROUPS = {
 }
 HEAD = """# Gallery
 
-Every block of `cifarblocks.blocks`, from its docstring. The pictures are drawn from a run of the example beside them,
-in training mode: a blue box has parameters, an orange one is a parameter, and numbers are those of the example. Sizes
+Every block of `cifarblocks.blocks`, from its docstring. Each picture is drawn from a run of the example beside it, in
+training mode, with the sizes of the example. A blue box is a layer with parameters, an orange box a parameter. Sizes
 are b (batch), c (channels), h·w (map) and n (tokens). One multiplication with its addition is one multiply-add;
 normalisation, activations, pooling, element-wise products and Fourier transforms are not counted.
 """

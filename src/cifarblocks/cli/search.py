@@ -62,4 +62,4 @@ def main(arguments: list[str] | None = None) -> int:
         if given.train:
             os.execv(sys.executable, [sys.executable, *TRAIN, *best])
 
-    return exit_status("cifarblocks search", work, "the same command goes on")
+    return exit_status("cifarblocks search", work, "repeat the command to continue")

@@ -50,4 +50,4 @@ def main(arguments: list[str] | None = None) -> int:
         print(*(shlex.join(["cifarblocks", "train", *run.arguments]) for run in planned), sep="\n")
         return None
 
-    return exit_status("cifarblocks sweep", work, "the same command goes on")
+    return exit_status("cifarblocks sweep", work, "repeat the command to continue")

@@ -71,8 +71,8 @@ def as_arguments(message: str) -> str:
 
     >>> as_arguments("--batch-size 64 is more than the 54 training images")
     'batch_size 64 is more than the 54 training images'
-    >>> as_arguments("run first already exists; give another name, or go on with --resume")
-    'run first already exists; give another name, or go on with resume=True'
+    >>> as_arguments("run first already exists; give another name, or continue it with --resume")
+    'run first already exists; give another name, or continue it with resume=True'
     """
     from cifarblocks.training.compare.launch import is_flag
 

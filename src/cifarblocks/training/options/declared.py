@@ -74,8 +74,10 @@ class Options:
     recipe: str = option("run", None, "a recipe of recipes.toml (default: the one of the model's family)")
     seed: int = option("run", 0, "seed of initial weights, order and augmentation", integer(0, 2**63 - 1))
     final: bool = option("run", False, "train on all training images, without validation images", **FLAG)
-    share: float = option("run", 1.0, "share of the training images, the same of each class", number(0, 1))
-    no_test: bool = option("place", False, "do not score the test images yet; repeat without it to do so", **FLAG)
+    share: float = option("run", 1.0, "share of the training images to use, the same for each class", number(0, 1))
+    no_test: bool = option(
+        "place", False, "do not score the test images yet; repeat the command without it to do so", **FLAG
+    )
 
     data: str = option("data", "digits", f"{SOURCES}; a name wins over a folder", group="data")
     data_dir: Path = option(
@@ -112,7 +114,7 @@ class Options:
     )
     final_lr: float = of_recipe(0.0, "learning rate at the end of the cosine, per 256 images", number(0))
     schedule: str = of_recipe("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
-    warmup_epochs: float = of_recipe(None, "epochs of warm-up (default: 1, or a tenth of fewer than 10)", number(0))
+    warmup_epochs: float = of_recipe(None, "epochs of warm-up (default: 1, or a tenth of --epochs below 10)", number(0))
     layer_decay: float = of_network(1.0, "learning rate of a block, as a share of the next block's", number(0, 1))
     weight_decay: float = of_optimizer(
         None, "weight decay of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10)
