@@ -22,7 +22,7 @@ WEIGHTS = """# Accuracies
 Made by `python benchmarks/pretrained.py` from the cards of the weights. `cifarblocks.load(name)` loads them.
 
 - Accuracy is that of the last epoch. It was measured once on the test images.
-- Hours are wall clock time on a machine with other work, with pauses between sessions.
+- Hours are wall clock time on a machine with other work. Some runs were paused in between.
 
 """
 RUNS = """
@@ -36,15 +36,15 @@ them.
   measured.
 - "CIFAR-10 (JPEG copies)" is all of CIFAR-10 as JPEG files of quality 75 with halved colour resolution. Accuracy is a
   few points lower than on the original files, so the two cannot be compared.
-- `python examples/train.py` of these commands is `cifarblocks train` today. The runs with SGD also need
-  `--recipe residual_networks_sgd`, because the family's recipe has Muon now.
+- Some commands are of older versions: for `python examples/train.py`, type `cifarblocks train`. To repeat a run with
+  SGD, also pass `--recipe residual_networks_sgd`, because the recipe of the family uses Muon now.
 - The accuracies are slightly too high, because some default options were chosen on these test images. Learning rate and
-  batch size were chosen among five values by runs of 1 and 5 epochs with SGD. A crop of 3 pixels was better than 4 in 5
-  epochs, and slightly better than 2 in 30.
+  batch size were chosen among five values by runs of 1 and 5 epochs with SGD. Crops shifted by up to 3 pixels were
+  better than up to 4 after 5 epochs, and slightly better than up to 2 after 30 epochs.
 - Label smoothing, Muon and its rate were chosen on validation images, in runs that were not kept.
   [Optimizers](optimizer.md) compares Muon and SGD in 4 epochs of two networks.
 - The same command uses bfloat16 if the hardware has it.
-- Hours are wall clock time on a machine with other work, with pauses between sessions.
+- Hours are wall clock time on a machine with other work. Some runs were paused in between.
 
 """
 WEIGHTS_COLUMNS = ["weights", "data", "epochs", "top-1", "top-5", "test images", "seeds", "size", "hours", "machine"]

@@ -100,7 +100,7 @@ def main() -> int:
         record = {"rows": [train(run) for run in runs]}
         write("adamw", record, table(record))
 
-    return exit_status(Path(__file__).name, work, "the same command goes on")
+    return exit_status(Path(__file__).name, work, "repeat the command to continue")
 
 
 if __name__ == "__main__":

@@ -259,7 +259,8 @@ is faster. Over all settings, the median of forward and backward is {statistics.
   [arrangements.py](../arrangements.py).
 - Ratios are medians of {TURNS[0]} alternating turns in one process, in batches of {BATCH}. A ratio above the bar was
   measured again in {TURNS[1]} turns ({longer} cells).
-- The bar is the noise: the third quartile of the slower of two instances of the reference divided by the faster.
+- The bar is the noise of the measurement. Two instances of the reference are timed in each turn. The bar is the third
+  quartile of the slower time divided by the faster.
 - Bold is above the bar: {above} of {len(cells)} cells.
 - bfloat16 is autocast. Forward is in inference mode. Freed memory stays in the process.
 - Memory is the peak of allocated memory, ours divided by the reference's.

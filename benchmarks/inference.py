@@ -138,11 +138,11 @@ Made by `python benchmarks/inference.py`: time of the reference network divided 
 faster.
 
 - The reference network is eager, float32 and contiguous.
-- "bfloat16" is ours: `accelerate(fuse(model))` in bfloat16 and channels_last. Quartiles, images/s, shares and error are
-  its too.
-- "float32" is the same in float32. It is the dtype to take for one image.
-- "compiled" and "frozen" are ours by torch.compile in bfloat16, without and with freezing. "ONNX" is ours fused in ONNX
-  Runtime in float32. "–" was not measured.
+- "bfloat16" is our network: `accelerate(fuse(model))` in bfloat16 and channels_last. The columns "quartiles",
+  "images/s", "share", "at goal" and "error" are for it.
+- "float32" is the same network in float32, the dtype that we recommend for one image. For batches it is bfloat16.
+- "compiled" and "frozen" are our network under torch.compile in bfloat16, without and with freezing. "ONNX" is our
+  fused network in ONNX Runtime in float32. "–" was not measured.
 - Values are medians of {TURNS} alternating turns in one process, with images of 32×32.
 - "share" is the share of the best bfloat16 matrix product of the same run ({spread(rows, "product_bfloat16")} GFLOP/s).
 - "at goal" is the share that the goal needs. Above 100 % it exceeds torch's best product on this machine.
@@ -155,7 +155,7 @@ faster.
         text += f"""
 ## Batch {batch}
 
-Bold is below the goal in the dtype to take: {below} of {len(rows)}.
+Bold is below the goal in the recommended dtype: {below} of {len(rows)}.
 
 | {" | ".join(COLUMNS)} |
 |---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -15,16 +15,16 @@ from cifarblocks import blocks
 
 GROUPS = {
     "Channel gates": ["eca", "se", "global_context", "split_attention", "selective_kernel"],
-    "Gates of channel and place": ["cbam", "coordinate_attention", "simam", "triplet_attention"],
+    "Channel and spatial gates": ["cbam", "coordinate_attention", "simam", "triplet_attention"],
     "Spatial attention": ["msca", "lsk", "attention", "relative_attention", "transformer"],
     "Convolutions": ["ghost", "mbconv", "gnconv"],
-    "Whole residual blocks": ["residual", "convnext", "csp", "mixer"],
+    "Residual blocks": ["residual", "convnext", "csp", "mixer"],
     "Small parts": ["basic"],
 }
 HEAD = """# Gallery
 
-Every block of `cifarblocks.blocks`, from its docstring. The pictures are drawn from a run of the example beside them,
-in training mode: a blue box has parameters, an orange one is a parameter, and numbers are those of the example. Sizes
+Every block of `cifarblocks.blocks`, from its docstring. Each picture is drawn from a run of the example beside it, in
+training mode, with the sizes of the example. A blue box is a layer with parameters, an orange box a parameter. Sizes
 are b (batch), c (channels), h·w (map) and n (tokens). One multiplication with its addition is one multiply-add;
 normalisation, activations, pooling, element-wise products and Fourier transforms are not counted.
 """

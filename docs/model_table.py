@@ -54,7 +54,7 @@ FAMILIES = {  # file of cifarblocks.models → heading
     "coatnet": "CoAtNet",
     "vit": "Vision Transformer",
     "mixer": "MLP-Mixer",
-    "simple": "Small networks to compare with",
+    "simple": "Small baselines",
 }
 
 

@@ -127,12 +127,12 @@ PLAIN: dict[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster
 
 
 def accelerate(model: Model) -> Model:
-    """Make norms, their ReLUs, LayerScale and some convolutions faster on a CPU: the same model, changed in place.
+    """Make norms, their ReLUs, LayerScale and some convolutions faster on a CPU, in place, and return the model.
 
-    Only classes change, of layers (e.g. to `NativeBatchNorm2d`) and of blocks in which a ReLU follows a BatchNorm.
-    Parameters, buffers and hooks stay the same objects, so an optimizer or DistributedDataParallel made before goes on.
-    Outputs are equal but for rounding. A layer that is shared, parametrised or pruned stays as it is. While a hook
-    watches a norm, its ReLU or what is between them, they are computed one after the other.
+    Only the classes of layers change (e.g. to `NativeBatchNorm2d`), and of blocks in which a ReLU follows a BatchNorm.
+    Parameters, buffers and hooks stay the same objects. So an existing optimizer or DistributedDataParallel wrapper
+    stays valid. Outputs are equal up to rounding. A layer that is shared, parametrised or pruned does not change. If a
+    norm, its ReLU or a module between them has a hook, they are computed one after the other.
 
     The first step compiles the C++ kernels, once for this processor. Torch's own operations compute everything else:
     on a GPU, in other dtypes, without a compiler, and under torch.compile, export, fx, jit and torch.func.
@@ -152,7 +152,8 @@ def accelerate(model: Model) -> Model:
 def restore(model: Model) -> Model:
     """Undo `accelerate`: give every layer its own class again, in place, and return the model.
 
-    A layer that was parametrised since is computed by torch; remove its parametrizations first to restore it.
+    A layer that was parametrised after `accelerate` keeps its class and computes by torch's operations. To restore it,
+    first remove its parametrizations.
 
     >>> from cifarblocks.blocks import BasicBlock
     >>> type(restore(accelerate(BasicBlock(16, 16))).norm1)

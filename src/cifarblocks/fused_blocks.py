@@ -1,6 +1,6 @@
-"""Blocks whose layers take the addition and the activation after them into their own call, for `fuse`.
+"""Blocks for `fuse`, whose layers compute the addition and the activation that follow them in their own call.
 
-Each has the modules of the block it stands for, and computes as that does in training.
+Each replaces the class of a block, keeps its modules, and computes the same in training.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU)  # that a packed layer may c
 
 
 class Fused(NamedTuple):
-    """A fused block, the parts that must be the identity in eval mode, and those that take what comes after them."""
+    """A fused block, its parts that must be the identity in eval mode, and its parts that compute what follows them."""
 
     block: type[nn.Module]
     identities: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Fused(NamedTuple):
 
 
 class FusedSequential(nn.Sequential):
-    """Sequential that hands each packed layer the activation after it, and the last one what is added."""
+    """Sequential in which each packed layer computes the activation after it, and the last one also an addition."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.computed(x)

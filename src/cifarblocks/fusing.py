@@ -47,19 +47,20 @@ SCALE_AFTER: Table = {
 def fuse(model: Model) -> Model:
     """Return a copy for inference, in eval mode: norms and scales folded, weights packed. It is equal up to rounding.
 
-    Folded are a norm after a convolution, in every block and every Sequential; a norm before the convolution that
-    alone reads it; and the scale of a branch. Norms are BatchNorm2d, SyncBatchNorm and torchvision's FrozenBatchNorm2d.
-    A folded part becomes an Identity, so the copy has another state dict.
+    Three parts are folded: a norm after a convolution, in every block and every Sequential; a norm that only the next
+    convolution reads; and the scale of a branch. Norms are BatchNorm2d, SyncBatchNorm and torchvision's
+    FrozenBatchNorm2d. A folded part becomes an Identity, so the copy has another state dict.
 
     On a CPU, without gradients, in channels_last, weights of Conv2d and Linear are packed on first use. Additions and
     activations join the call of the layer before them. Torch's own layers compute everything else. Weights that change
     are packed again, unless they change in place through `.data`.
 
-    A layer stays if it stands in two places, has hooks or a `forward` of its own, or if its weight is computed (e.g.
-    pruned or weight-normed). The copy of an accelerated model is not accelerated: `accelerate(fuse(model))` is.
+    A layer does not change if it appears twice in the model, has hooks or a `forward` of its own, or if its weight is
+    computed (e.g. pruned or weight-normed). The copy of an accelerated model is not accelerated: use
+    `accelerate(fuse(model))`.
 
     Args:
-        model: Any module; of DistributedDataParallel and DataParallel the copy is of the model inside.
+        model: Any module. For DistributedDataParallel and DataParallel, the model inside is copied.
 
     >>> from cifarblocks.blocks import GhostModule
     >>> fuse(GhostModule(16, 32)).primary[1]

@@ -164,7 +164,7 @@ def test_a_search_that_is_interrupted_and_repeated_equals_one_that_is_not(stand_
 
     threading.Thread(target=interrupt, daemon=True).start()
     assert run(*options, "--name", "cut") == 143
-    assert "interrupted by SIGTERM; the same command goes on" in capsys.readouterr().err
+    assert "interrupted by SIGTERM; repeat the command to continue" in capsys.readouterr().err
     assert len(ended("cut")) == 2
     hold.unlink()
     assert run(*options, "--name", "cut") == 0
@@ -279,7 +279,7 @@ def test_a_run_that_left_the_test_images_alone_is_tested_by_the_same_command_wit
     assert not (folder / "summary.json").exists()
     capsys.readouterr()
     assert train.main(command) == 0
-    assert "going on with run runs/mlp/a after epoch 1" in capsys.readouterr().out
+    assert "resuming run runs/mlp/a after epoch 1" in capsys.readouterr().out
     result = summary(folder)
     assert (result["epochs"], result["training_images"], result["test_images"]) == (1, 129, 360)
 

@@ -220,7 +220,7 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(held, capsys):
 
     meanwhile(interrupt)
     assert sweep.main(["grid.toml", "--jobs", "2"]) == 130
-    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert "interrupted; repeat the command to continue" in capsys.readouterr().err
     assert {name for _, name in events("stopped")} == {"lr-1_seed-0", "lr-2_seed-0"}
     assert not events("ends")
     held.unlink()
@@ -432,7 +432,7 @@ def test_a_sweep_that_is_interrupted_and_repeated_equals_one_that_is_not(script,
     script(str(driver), status=130)
     assert not (tmp_path / "cut" / "mlp" / "seed-0" / "summary.json").exists()
     script("sweep", "two.toml", "--output", "cut")
-    assert "going on with run" in (tmp_path / "cut" / "mlp" / "seed-0.log").read_text()
+    assert "resuming run" in (tmp_path / "cut" / "mlp" / "seed-0.log").read_text()
     for seed in (0, 1):
         ours, theirs = (
             json.loads((tmp_path / name / "mlp" / f"seed-{seed}" / "summary.json").read_text())

@@ -84,6 +84,6 @@ def test_a_script_saves_at_sigusr1_is_requeued_and_goes_on(which, tmp_path):
     assert not (run / "summary.json").exists()
     assert start().wait(120) == 0
     log = run.with_name(f"{run.name}.log") if which == "array" else tmp_path / "log"
-    assert f"going on with run {run.relative_to(tmp_path)} after epoch" in log.read_text()
+    assert f"resuming run {run.relative_to(tmp_path)} after epoch" in log.read_text()
     assert (run / "summary.json").exists()
     assert (tmp_path / "requeued").read_text() == requeued

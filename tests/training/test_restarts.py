@@ -78,4 +78,4 @@ def test_two_agents_whose_workers_are_killed_end_with_the_weights_of_a_run_that_
                 each.wait(timeout=60)
     assert kills >= 3
     assert_same(weights(runs / "whole"), weights(runs / "cut"))
-    assert "going on with run" in "".join((tmp_path / f"agent{number}.log").read_text() for number in range(2))
+    assert "resuming run" in "".join((tmp_path / f"agent{number}.log").read_text() for number in range(2))

@@ -54,9 +54,9 @@ def killed_by(number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_outside_of_training_a_signal_ends_a_command_with_its_status(number, signals, capsys):
     before = signal.getsignal(number)
-    assert exit_status("a.py", killed_by(number), "the same command goes on") == 128 + number
+    assert exit_status("a.py", killed_by(number), "repeat the command to continue") == 128 + number
     name = "interrupted" if number == signal.SIGINT else number.name
-    assert_names(capsys.readouterr().err, "a.py: error", name, "the same command goes on")
+    assert_names(capsys.readouterr().err, "a.py: error", name, "repeat the command to continue")
     assert signal.getsignal(number) is before
 
 

@@ -1,4 +1,4 @@
-"""SIGUSR1 under torchrun: one of two workers has it, both save and end, and the same command goes on."""
+"""SIGUSR1 under torchrun: one of two workers has it, both save and end, and the same command continues."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def test_a_worker_that_has_sigusr1_ends_both_with_a_checkpoint(script, tmp_path)
             agent.wait()
     said = (tmp_path / "log").read_text()
     assert "SIGUSR1 " in said
-    assert "--name cut --resume goes on from there" in said
+    assert "--name cut --resume continues from there" in said
     assert f"exitcode  : {128 + signal.SIGUSR1}" in said
     assert not (checkpoint.parent / "summary.json").exists()
-    assert "going on with run" in script("train", *ARGUMENTS, processes=2).stdout
+    assert "resuming run" in script("train", *ARGUMENTS, processes=2).stdout

@@ -1,4 +1,4 @@
-"""Multi-head self-attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, as Vision Transformers have it."""
+"""Multi-head self-attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, as used in Vision Transformers."""
 
 import torch
 import torch.nn.functional as F

@@ -9,11 +9,11 @@ from cifarblocks.blocks.checks import require_int, require_part
 
 
 class CBAM(nn.Module):
-    """Scale each channel, then each place, by gates from averages and maxima (section 3, equations 1-3).
+    """Scale each channel, then each position, by gates from averages and maxima (section 3, equations 1-3).
 
-    One small network reads the average and the maximum of the channels (equation 2); its layers have no bias, as in the
-    equation. One 7×7 convolution reads the average and the maximum over the channels (equation 3). A BatchNorm follows
-    it, as in the authors' code. The equation has none: `norm=nn.Identity`.
+    A shared MLP maps the average and the maximum of each channel to a gate (equation 2). Its layers have no bias, as in
+    the equation. A 7×7 convolution maps the average and the maximum over the channels to a gate for each position
+    (equation 3). A BatchNorm follows it, as in the authors' code. The equation has none: `norm=nn.Identity`.
 
     Formula: z = x ⊙ σ(W₂ ReLU(W₁ mean(x)) + W₂ ReLU(W₁ max(x))), y = z ⊙ σ(BN(conv7×7(concat(mean_c z, max_c z))))
 
@@ -21,10 +21,10 @@ class CBAM(nn.Module):
 
     Args:
         channels: channels of the input.
-        hidden_channels: width of the small network. Default: a sixteenth of `channels` as in the paper, at least 1.
+        hidden_channels: hidden width of the MLP. Default: a sixteenth of `channels` as in the paper, at least 1.
         norm: builds the norm after the 7×7 convolution, for its one channel.
 
-    Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training BatchNorm needs more than one place in the batch.
+    Shape: (b, c, h, w) → (b, c, h, w), any h and w; in training BatchNorm needs more than one pixel in the batch.
 
     Cost: 2·c·r + 100 parameters, 4·c·r + 98·h·w multiply-adds; r is the hidden width.
 

@@ -11,11 +11,11 @@ torch.fx.wrap("rearrange")  # a leaf for fx, which cannot look into einops
 
 
 class GlobalContext(nn.Module):
-    """Add one vector to all places: the output of a small network for their weighted average (the GC block).
+    """Add one vector to all positions: an MLP of the weighted average of the map (the GC block).
 
-    The weights are a softmax over the map. Its 1×1 convolution has a bias in the authors' code, which the softmax
-    cancels, so there is none here. The norm is a LayerNorm over the channels: its output for one hidden channel would
-    not depend on the input.
+    The weights are a softmax over the map of a 1×1 convolution. The authors' code gives this convolution a bias, which
+    the softmax cancels, so there is none here. The MLP has a LayerNorm over its hidden channels. With one hidden
+    channel its output would not depend on the input.
 
     Formula: y = x + W₂ ReLU(LN(W₁ Σⱼ aⱼ xⱼ)), a = softmax over the map of conv1×1(x)
 
@@ -24,8 +24,8 @@ class GlobalContext(nn.Module):
 
     Args:
         channels: channels of the input.
-        hidden_channels: width of the small network, at least 2. Default: a sixteenth of `channels` as in the paper,
-            at least 8.
+        hidden_channels: hidden width of the MLP, at least 2. Default: a sixteenth of `channels` as in the paper, at
+            least 8.
 
     Shape: (b, c, h, w) → (b, c, h, w), any h and w.
 

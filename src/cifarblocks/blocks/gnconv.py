@@ -28,7 +28,7 @@ def depthwise_7x7(channels: int) -> nn.Conv2d:
 
 
 class GnConv(nn.Module):
-    """Gate, project, gate again: interactions of `order` between a place and its neighbours (section 3.1, eq. 3.2-3.5).
+    """Gate and project repeatedly: interactions of `order` between neighbouring positions (section 3.1, eq. 3.2-3.5).
 
     Step k works on channels / 2^(order - 1 - k) channels. All gates come from one filter of all channels, scaled once;
     the paper scales at each step, which is the same. No activation anywhere.

@@ -9,7 +9,7 @@ from cifarblocks.blocks.msca import convolutional_mlp
 
 
 class LSKAttention(nn.Module):
-    """Scale each value by an attention that chooses, at each place, between two receptive fields (section 3.2-3.3).
+    """Scale each value by an attention that weights two receptive fields at each position (sections 3.2-3.3).
 
     The paper allows any number of kernels; its networks and this block have two (equations 3-4). They are a depthwise
     5×5 and, after it, a depthwise 7×7 of dilation 3; together they see 23×23. The two maps of weights come from the

@@ -20,7 +20,7 @@ class RelativeAttention(nn.Module):
     are aligned; here they are not. `qkv` holds queries, keys and values in this order, each head by head. timm has
     [query, key, value] of each head.
 
-    Formula: y = conv1×1(softmax(q · k / √head_channels + bias(place of q - place of k)) · v), q, k, v = conv1×1(x)
+    Formula: y = conv1×1(softmax(q · k / √head_channels + bias(offset of q from k)) · v), q, k, v = conv1×1(x)
 
     Origin: written from the paper; equal to timm's Attention2d (Apache-2.0).
 
@@ -140,7 +140,7 @@ class RelativeTransformerBlock(nn.Module):
 
 @torch.fx.wrap  # a leaf for fx, because it depends on the size of the map
 def pairwise_bias(table: Tensor, h: int, w: int) -> Tensor:
-    """Return the bias of each pair of places on a map of h·w: (g, 2·h' - 1, 2·w' - 1) → (g, h·w queries, h·w keys).
+    """Return the bias of each pair of positions on a map of h·w: (g, 2·h' - 1, 2·w' - 1) → (g, h·w queries, h·w keys).
 
     >>> pairwise_bias(torch.arange(9.0).view(1, 3, 3), 2, 2)[0]
     tensor([[4., 3., 1., 0.],

@@ -41,7 +41,7 @@ class ProjectionShortcut(nn.Sequential):
 class PaddingShortcut(nn.Module):
     """Option A of section 3.3: every stride-th pixel, and zeros for the new channels; no parameters.
 
-    The paper does not give the place of the zeros. As in the common CIFAR code, half of them (rounded down) come before
+    The paper does not say where the zeros are. As in the common CIFAR code, half of them (rounded down) come before
     the channels and the rest after. fb.resnet.torch puts all of them after.
 
     Formula: y = concat(0, x at every stride-th pixel, 0)
@@ -85,7 +85,7 @@ class BasicBlock(nn.Module):
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
         attention: builds the attention module from `out_channels`, for example `ECA`; by default there is none.
-        attention_position: place of the attention: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
+        attention_position: where the attention is: 1 after the first BatchNorm, 2 after the second (as in ECA-Net and
             SENet), 3 after the addition.
         shortcut: builds the shortcut, `ProjectionShortcut` or `PaddingShortcut`.
         drop_path: probability of dropping the branch of an image in training.

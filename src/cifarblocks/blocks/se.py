@@ -6,7 +6,7 @@ from cifarblocks.blocks.checks import require_int, require_part
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate, computed by a small network from all channel averages (section 3, equations 2-4).
+    """Scale each channel by a gate that an MLP computes from all channel averages (section 3, equations 2-4).
 
     Both 1×1 convolutions have a bias, as in the authors' code. Other papers change the parts: EfficientNet takes
     `activation=nn.SiLU`, GhostNet `gate=nn.Hardsigmoid`.
@@ -17,7 +17,7 @@ class SqueezeExcite(nn.Module):
 
     Args:
         channels: channels of the input.
-        hidden_channels: width of the small network. Default: a sixteenth of `channels` as in the paper, at least 1.
+        hidden_channels: hidden width of the MLP. Default: a sixteenth of `channels` as in the paper, at least 1.
         activation: builds the activation between the two convolutions.
         gate: builds the activation of the gates.
 

@@ -27,9 +27,9 @@ def load_published(
 ) -> None:
     """Load the weights of the same network in another library, all of them or none.
 
-    Patches of the stem, positions and tables of relative positions of another image size are resized. Positions do not
-    record the shape of their map. It is taken as square if their number is a square, else as the model's map. Prefixes
-    of DataParallel and torch.compile are taken off.
+    Position embeddings, relative position biases and patch filters are resized to the model's image and patch size.
+    Position embeddings do not record the shape of their map. It is taken as square if their number is a square, else as
+    the model's map. The prefixes of DataParallel and torch.compile are removed.
 
     Equal tensors do not imply equal networks: timm's `coatnet_0_224` has other strides and pools unless it is built as
     in docs/from_timm.md.
@@ -46,7 +46,7 @@ def load_published(
         ValueError: If the model is on the meta device, the source is unknown, or the file cannot be read. If a tensor
             is missing, left over, given twice, of another shape or kind of number, or not finite in the model's type.
             The message names it, and nothing was loaded.
-        TypeError: If the model is none, or `state_dict` neither a mapping of names to tensors nor the path of a file.
+        TypeError: If `model` is not a module, or `state_dict` neither a mapping of names to tensors nor a path.
 
     >>> import cifarblocks
     >>> from torchvision.models import resnet18

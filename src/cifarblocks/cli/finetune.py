@@ -10,7 +10,7 @@ network runs once over the images, and its features are kept in DATA_DIR/cache/f
 seconds.
 
 Every option of `cifarblocks train` may be given too. The last layer is kept if the weights have the same classes in the
-same order, and is new otherwise. Positions and tables of another image size are resized.
+same order, and is new otherwise. Position embeddings and biases are resized to the image size.
 """
 
 import argparse

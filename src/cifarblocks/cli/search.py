@@ -6,9 +6,10 @@
 
 Every option of `cifarblocks train` may be given too. Each trial trains on a share of the training images and is
 measured on the validation images. The test images are not used. A trial ends early if it is worse than the median of
-the earlier trials, or does not improve for some epochs. The same command goes on with the study, also with more
---trials. Several of these commands share the trials, on one machine or many, with one --storage and an --output on a
-disk that all see. The last line is the command that trains with the best values on all images; --train runs it.
+the earlier trials, or does not improve for some epochs. Repeat the command to continue the study, also with more
+--trials. Several of these commands share the trials, on one machine or many. On many, pass the same --storage, and an
+--output on a shared disk. The last line printed is the command that trains with the best values on all images; --train
+runs it.
 """
 
 import os
@@ -61,4 +62,4 @@ def main(arguments: list[str] | None = None) -> int:
         if given.train:
             os.execv(sys.executable, [sys.executable, *TRAIN, *best])
 
-    return exit_status("cifarblocks search", work, "the same command goes on")
+    return exit_status("cifarblocks search", work, "repeat the command to continue")

@@ -4,10 +4,10 @@
     cifarblocks sweep ghost_ratio --jobs 2 --set data=digits --set epochs=5 --set seed=[0,1]
     cifarblocks sweep my_grid.toml --dry-run                           # what it would run
 
-Each run is `cifarblocks train` in a process of its own, and its output is in OUTPUT/MODEL/NAME.log. The same command
-goes on after a failure, Ctrl-C or a power cut: complete runs are skipped, interrupted ones are resumed. Several of
-these commands share the runs, on one machine or on many that share the disk of OUTPUT. At the end each writes table.md,
-table.csv and pictures to OUTPUT. The second line takes 2 minutes on 2 CPU cores.
+Each run is `cifarblocks train` in a process of its own, and its output is in OUTPUT/MODEL/NAME.log. Repeat the command
+after a failure, Ctrl-C or a power cut: complete runs are skipped, and interrupted ones are resumed. Several of these
+commands share the runs, on one machine or on many that share the disk of OUTPUT. At the end each writes table.md,
+table.csv and pictures to OUTPUT. The second example takes 2 minutes on 2 CPU cores.
 """
 
 import shlex
@@ -50,4 +50,4 @@ def main(arguments: list[str] | None = None) -> int:
         print(*(shlex.join(["cifarblocks", "train", *run.arguments]) for run in planned), sep="\n")
         return None
 
-    return exit_status("cifarblocks sweep", work, "the same command goes on")
+    return exit_status("cifarblocks sweep", work, "repeat the command to continue")

@@ -36,7 +36,7 @@ class ShortcutArguments(Arguments):
 class PositionArguments(ShortcutArguments):
     """Arguments of residual networks for CIFAR with an attention module in each block."""
 
-    position: Annotated[int, "Place of the attention: 1 after the first BatchNorm, 2 the second, 3 the addition."] = 2
+    position: Annotated[int, "Where the attention is: 1 after the first BatchNorm, 2 the second, 3 the addition."] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class ResNetArguments(AttentionArguments, PositionArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class KernelArguments(ShortcutArguments):
-    """Arguments of networks with ECA in each block, at a fixed place."""
+    """Arguments of networks with ECA in each block, at a fixed position."""
 
     kernel_size: Annotated[int | None, "Kernel of ECA, odd; None is the adaptive rule."] = 3
 

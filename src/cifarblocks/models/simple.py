@@ -114,7 +114,7 @@ class LSTMArguments(NoBranchArguments):
 
 @registered_with(LSTMArguments)
 def patch_lstm(given: LSTMArguments) -> Classifier:
-    """Patches of 2 with positions, read row by row in both directions by an LSTM of two layers of 256.
+    """Patches of 2 with position embeddings, read row by row in both directions by an LSTM of two layers of 256.
 
     Its map is the LSTM's output at each patch, and the head reads the last patch. There the backward direction of the
     second layer has read only one patch. So its recurrent weights, a fixed part of torch's LSTM, never learn.

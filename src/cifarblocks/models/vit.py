@@ -26,7 +26,7 @@ class PatchArguments(Arguments):
     """Arguments of networks that take patches as tokens."""
 
     image_size: Annotated[Size, "Height and width of all images, which patches must fill."] = 32
-    dropout: Annotated[float, "Dropout rate in the blocks, and after the positions if there are any."] = 0.0
+    dropout: Annotated[float, "Dropout rate in the blocks, and after the position embeddings, if any."] = 0.0
 
 
 def vit(
@@ -38,7 +38,7 @@ def vit(
     width: int,
     depth: int,
 ) -> Classifier:
-    """Build a network of patches, class token, positions, one stage of encoder blocks, and a linear layer on the token.
+    """Build a network of patches, class token, position embeddings, encoder blocks, and a linear layer on the token.
 
     Args:
         given: the arguments of the classifier.
@@ -98,7 +98,7 @@ def patch_tokens(in_channels: int, channels: int, patch_size: int, image_size: S
 
 
 class MapTokens(nn.Module):
-    """The places of a map as tokens, row by row: (b, c, h, w) → (b, h · w, c)."""
+    """The positions of a map as tokens, row by row: (b, c, h, w) → (b, h · w, c)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return rearrange(x, "b c h w -> b (h w) c")

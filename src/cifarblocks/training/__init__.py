@@ -31,7 +31,7 @@ def train(
         seed: Seed of initial weights, order and augmentation.
         output: The run is written to OUTPUT/MODEL/NAME.
         name: Name of the run. Default: the date and time.
-        resume: Go on with the run of that name, or begin it.
+        resume: Continue the run of that name, or start it if there is none.
         options: Other fields of `cifarblocks.training.options.declared.Options`, e.g. `mean=(0.5, 0.5, 0.5),
             model_argument={"kernel_size": 5}`; None leaves one open.
 
@@ -71,8 +71,8 @@ def as_arguments(message: str) -> str:
 
     >>> as_arguments("--batch-size 64 is more than the 54 training images")
     'batch_size 64 is more than the 54 training images'
-    >>> as_arguments("run first already exists; give another name, or go on with --resume")
-    'run first already exists; give another name, or go on with resume=True'
+    >>> as_arguments("run first already exists; give another name, or continue it with --resume")
+    'run first already exists; give another name, or continue it with resume=True'
     """
     from cifarblocks.training.compare.launch import is_flag
 

@@ -189,7 +189,7 @@ def joined_processes(kind: str | None = None) -> Iterator[Processes]:
         if "gloo" not in str(error):  # its errors have no type of their own; NCCL ends the process itself
             raise
         raise RunError(
-            "another process has ended or hangs; with --name and --resume the run goes on from its last checkpoint"
+            "another process has ended or hangs; with --name and --resume the run continues from its last checkpoint"
         ) from error
     finally:
         dist.destroy_process_group()

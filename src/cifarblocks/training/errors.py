@@ -18,11 +18,11 @@ class RunError(Exception):
 
 
 class StoppedError(RunError):
-    """A signal ended a run that can go on later.
+    """A signal ended a run that can continue later.
 
     Args:
         number: Number of the signal.
-        sentence: The step reached, and how to go on.
+        sentence: The step reached, and how to continue.
     """
 
     def __init__(self, number: int, sentence: str) -> None:

@@ -44,7 +44,7 @@ def resume(run: Run) -> None:
         raise UserError(f"--resume: {path} was not written by a run of this model: {first_line(error)}") from error
     processes.first_decides(lambda: write_metrics(run.folder, state.history))
     step = f", step {state.step}" if state.step else ""
-    processes.print(f"going on with run {run.folder} after epoch {len(state.history)}{step}")
+    processes.print(f"resuming run {run.folder} after epoch {len(state.history)}{step}")
 
 
 def check_progress(checkpoint: dict[str, Any], epochs: int, steps: int) -> None:

@@ -73,7 +73,7 @@ class State:
         self.sums.zero_()
 
     def check_finite(self, loss: float, learning_rate: float) -> None:
-        """Refuse to go on, or to save, with numbers that are not finite.
+        """Refuse to continue, or to save, with numbers that are not finite.
 
         Raises:
             RunError: if the loss, or a weight, is not finite.

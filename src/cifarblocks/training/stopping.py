@@ -119,8 +119,8 @@ def after_epoch(run: Run, stop: StopRequest) -> None:
 
 
 def how_to_go_on(run: Run) -> str:
-    """Return the options that go on with the run."""
-    return f"--name {run.folder.name} --resume goes on from there"
+    """Return the options that continue the run."""
+    return f"--name {run.folder.name} --resume continues from there"
 
 
 def run_command(program: str, work: Callable[[Processes], object], device: str | None = None) -> int:
@@ -136,7 +136,7 @@ def run_command(program: str, work: Callable[[Processes], object], device: str |
         with joined_processes(device) as processes:
             work(processes)
 
-    return exit_status(program, joined, "with --name and --resume it goes on from the last checkpoint")
+    return exit_status(program, joined, "with --name and --resume it continues from the last checkpoint")
 
 
 def exit_status(program: str, work: Callable[[], int | None], after_interruption: str) -> int:

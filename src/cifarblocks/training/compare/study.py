@@ -1,7 +1,7 @@
 """A study of Optuna: its storage, and the division of its trials between processes on any machines.
 
 All of them write to one folder. Each trial under way is claimed by the process that watches it. A trial that is running
-in the study, but that no process claims or trains, was interrupted. The next process goes on with it.
+in the study, but that no process claims or trains, was interrupted. The next process continues it.
 """
 
 import json
@@ -31,7 +31,7 @@ STUDY = "study.lock"  # held briefly, while a process reads all trials, begins o
 
 
 def open_study(folder: Path, storage: str | None, settings: dict[str, Any], space: Space) -> Study:
-    """Begin a study, or go on with it.
+    """Begin a study, or continue it.
 
     Args:
         folder: Folder of its trials; the folder's name is the name of the study in the storage.
@@ -136,7 +136,7 @@ def check_folder(study: Study, folder: Path) -> None:
 
 @contextmanager
 def next_trial(study: Study, space: Space, folder: Path, trials: int, seed: int) -> Iterator[Trial | None]:
-    """Begin a trial, or go on with an interrupted one, and claim it until the end of the block.
+    """Begin a trial, or continue an interrupted one, and claim it until the end of the block.
 
     Yields:
         The trial; None if `trials` trials have ended or are running elsewhere.

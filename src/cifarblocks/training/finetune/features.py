@@ -2,7 +2,7 @@
 
 The images are taken in chunks. The name of a chunk's file is a hash of everything that its content depends on: weights,
 arguments, normalisation, precision, versions and pixels. So after any change the old file is not found. An interrupted
-computation goes on after the last whole chunk.
+computation continues after the last whole chunk.
 """
 
 import hashlib

@@ -59,8 +59,8 @@ class Start:
     def build(self, name: str, given: dict[str, Any], data: DataSet) -> tuple[Classifier, dict[str, Any]]:
         """Return the classifier for some data with these weights, and the arguments that it was built with.
 
-        The last layer is kept if the file names the same classes, and new otherwise. Positions and tables for images of
-        another size are resized.
+        The last layer is kept if the file names the same classes, and new otherwise. Position embeddings and biases for
+        images of another size are resized.
 
         Raises:
             UserError: If a tensor is missing, left over, of another shape or not finite; it names the first.

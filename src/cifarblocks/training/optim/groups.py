@@ -19,7 +19,7 @@ def parameter_groups(
     orthogonal: Collection[str] = (),
     orthogonal_share: float = 1.0,
 ) -> list[dict[str, object]]:
-    """Group parameters: convolutions and matrices decay, norms, biases, scales and positions do not.
+    """Group parameters: convolutions and matrices decay, norms, biases, scales and embeddings do not.
 
     Args:
         model: the model.

@@ -74,8 +74,10 @@ class Options:
     recipe: str = option("run", None, "a recipe of recipes.toml (default: the one of the model's family)")
     seed: int = option("run", 0, "seed of initial weights, order and augmentation", integer(0, 2**63 - 1))
     final: bool = option("run", False, "train on all training images, without validation images", **FLAG)
-    share: float = option("run", 1.0, "share of the training images, the same of each class", number(0, 1))
-    no_test: bool = option("place", False, "do not score the test images yet; repeat without it to do so", **FLAG)
+    share: float = option("run", 1.0, "share of the training images to use, the same for each class", number(0, 1))
+    no_test: bool = option(
+        "place", False, "do not score the test images yet; repeat the command without it to do so", **FLAG
+    )
 
     data: str = option("data", "digits", f"{SOURCES}; a name wins over a folder", group="data")
     data_dir: Path = option(
@@ -91,7 +93,7 @@ class Options:
 
     output: Path = option("place", Path("runs"), "the run is written to OUTPUT/MODEL/NAME", new_path, group="files")
     name: str | None = option("place", None, "name of the run (default: the date and time)", folder_name)
-    resume: bool = option("place", False, "go on with the run --name, or begin it", **FLAG)
+    resume: bool = option("place", False, "continue the run --name, or start it if there is none", **FLAG)
     checkpoint_steps: int = option("upkeep", 0, "steps between checkpoints (default: 0, one per epoch)", integer(0))
     tensorboard: bool = option("upkeep", False, "write the metrics for TensorBoard too", **FLAG)
 
@@ -104,14 +106,16 @@ class Options:
     eps: float | None = of_optimizer(None, "epsilon of adamw (default: 1e-8)", number(0))
     lr: float = of_optimizer(
         None,
-        "peak rate per 256 images (default: 0.8, 0.08 without BatchNorm, adamw 0.001, muon_adamw 0.004)",
+        "peak learning rate per 256 images (default: 0.8, 0.08 without BatchNorm, adamw 0.001, muon_adamw 0.004)",
         number(0),
     )
-    muon_share: float | None = of_optimizer(None, "rate of orthogonal steps (default: 0.07, with adamw 1)", number(0))
-    final_lr: float = of_recipe(0.0, "rate at the end of the cosine, per 256 images", number(0))
+    muon_share: float | None = of_optimizer(
+        None, "learning rate of orthogonal steps, as a share of --lr (default: 0.07, muon_adamw 1)", number(0)
+    )
+    final_lr: float = of_recipe(0.0, "learning rate at the end of the cosine, per 256 images", number(0))
     schedule: str = of_recipe("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
-    warmup_epochs: float = of_recipe(None, "epochs of warm-up (default: 1, or a tenth of fewer than 10)", number(0))
-    layer_decay: float = of_network(1.0, "rate of a block, as a share of the next block's rate", number(0, 1))
+    warmup_epochs: float = of_recipe(None, "epochs of warm-up (default: 1, or a tenth of --epochs below 10)", number(0))
+    layer_decay: float = of_network(1.0, "learning rate of a block, as a share of the next block's", number(0, 1))
     weight_decay: float = of_optimizer(
         None, "weight decay of filters and matrices (default: 0.0005, adamw 0.05)", number(0, 10)
     )
@@ -122,7 +126,7 @@ class Options:
     drop_path: float | None = of_network(None, "drop path rate (default: the model's)", number(0, 1))
     dropout: float | None = of_network(None, "dropout rate (default: the model's)", number(0, 1))
     mirror: bool | None = of_recipe(None, "mirror each image every other epoch (default: not for digits)", **SWITCH)
-    shift: float = of_network(0.0, "largest shift of the crop, as a share of the side", number(0, 0.5))
+    shift: float = of_network(0.0, "largest shift of the crop, as a share of the image's side", number(0, 0.5))
     policy: str = of_network("none", "trivial (TrivialAugmentWide) or rand-N-M (RandAugment)", policy_name)
     erasing: float = of_network(0.0, "probability of random erasing", number(0, 1))
     mixup: float = of_network(0.0, "alpha of mixup (default: 0, none)", number(0))
@@ -145,7 +149,7 @@ class Options:
     )
     precision: str = of_recipe("auto", "auto: bfloat16 if it is fast", choices=PRECISIONS)
     sync_batchnorm: bool = of_network(False, "compute BatchNorm over all GPUs", **SWITCH)
-    gradient_checkpointing: bool = of_network(False, "compute blocks again to save memory", **SWITCH)
+    gradient_checkpointing: bool = of_network(False, "recompute blocks in the backward pass, to save memory", **SWITCH)
     accelerate: bool | None = of_recipe(None, "faster layers with the same weights (default: on a CPU)", **SWITCH)
     compile: bool = of_network(False, "torch.compile, which takes a minute at first", **SWITCH)
 

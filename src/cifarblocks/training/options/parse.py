@@ -110,7 +110,7 @@ def check(options: Options) -> None:
         f"--warmup-epochs must be below --epochs {options.epochs}, got {options.warmup_epochs}": (
             options.warmup_epochs >= options.epochs
         ),
-        "--resume needs the --name of the run to go on with": options.resume and options.name is None,
+        "--resume needs the --name of the run to continue": options.resume and options.name is None,
         f"--muon-share {options.muon_share} needs --optimizer muon or muon_adamw, got {options.optimizer}": (
             options.muon_share is not None and options.optimizer not in MUON_SHARES
         ),

@@ -42,7 +42,7 @@ SUMMARY_SHAPE: Shape = {
 
 
 def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool = False) -> Path:
-    """Make the folder of a new run, or find that of a run to go on with: OUTPUT/MODEL/NAME.
+    """Make the folder of a new run, or find that of a run to continue: OUTPUT/MODEL/NAME.
 
     Args:
         output: The folder of all runs.
@@ -62,7 +62,7 @@ def make_run_folder(output: Path, model: str, name: str | None, *, resume: bool 
         if not name or Path(error.filename) != parent / name:
             raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
         raise UserError(
-            f"--name {name}: run {error.filename} already exists; give another name, or go on with --resume"
+            f"--name {name}: run {error.filename} already exists; give another name, or continue it with --resume"
         ) from None
     except OSError as error:
         raise UserError(f"--output {output}: {error.filename}: {error.strerror}") from error
@@ -99,7 +99,7 @@ def open_run(folder: Path, configuration: dict[str, Any]) -> Iterator[None]:
 
 
 def _check_same_run(folder: Path, configuration: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other options or other images.
+    """Refuse to continue a run that was begun with other options or other images.
 
     A damaged configuration is written again if the checkpoint is of the same run.
     """

@@ -16,7 +16,7 @@ def decisive(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same(what: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run or checkpoint of other options or data; older ones do not record newer options.
+    """Refuse to continue a run or checkpoint of other options or data; older ones do not record newer options.
 
     Raises:
         UserError: If a value differs; the message names the first.
