@@ -72,7 +72,7 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     recipes, _ = load_recipes()
     assert recipes["residual_networks_muon"] == {**recipes["residual_networks_sgd"], "optimizer": "muon"}
     assert parse("--model", "convnext_atto").optimizer == "muon_adamw"
-    for name in ("convnext_muon", "vit_muon"):
+    for name in ("attention_and_convnext_muon", "vit_muon"):
         changed = {"optimizer": "muon_adamw", "lr": recipes[name]["lr"]}
         assert recipes[name] == {**recipes["attention_and_convnext_adamw"], **changed}
 
