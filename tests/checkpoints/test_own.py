@@ -13,6 +13,7 @@ from run_folders import assert_same
 from safetensors.torch import load_file, save_file
 
 import cifarblocks
+from cifarblocks.checkpoints.files import ZIP
 from cifarblocks.checkpoints.own import LARGEST, load_weights, metadata_of, read_weights
 from cifarblocks.training.run_folder.weights import save_weights
 
@@ -183,6 +184,10 @@ def test_a_file_of_torch_save_is_answered_with_what_reads_it(tmp_path):
     for name in ("mine.pth", "checkpoint.pt"):
         torch.save({"weight": torch.zeros(3)}, tmp_path / name)
         with refuses(ValueError, tmp_path / name, "torch.save", "load_state_dict"):
+            load_weights(tmp_path / name)
+    for name, kind in (("a.pt2", "torch.export"), ("a.ONNX", "ONNX")):  # .pt2 is a zip archive, as torch.save's are
+        (tmp_path / name).write_bytes(ZIP)
+        with refuses(ValueError, tmp_path / name, kind):
             load_weights(tmp_path / name)
     written(tmp_path / "last.safetensors")
     with refuses(ValueError, tmp_path / "checkpoint.pt", "torch.save", tmp_path / "last.safetensors"):

@@ -127,7 +127,7 @@ def is_optional(value: Any, kind: type) -> bool:
 
 
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
-    """Build the model of a weights file, in eval mode.
+    """Build the model of a weights file, in eval mode on the CPU.
 
     Raises:
         ValueError: If the file cannot be read, or is not a weights file of `cifarblocks train`.
@@ -137,7 +137,7 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
         dtype = floating_type(tensors)
         sketch = instantiate(card.model, device="meta", dtype=dtype, **card.arguments)
         tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory
-        model = instantiate(card.model, dtype=dtype, **card.arguments)
+        model = instantiate(card.model, device="cpu", dtype=dtype, **card.arguments)
         model.load_state_dict(tensors)
     return model.eval(), card
 
@@ -227,6 +227,10 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def what_else(path: Path) -> str:
     """Return the kind of a file that is not a safetensors file, with advice."""
+    if path.suffix.lower() == ".onnx":
+        return "it is an ONNX file, which only load and predict take"
+    if path.suffix.lower() == ".pt2":
+        return "it is a file of torch.export; give the weights that were exported"
     with path.open("rb") as file:
         if file.read(len(ZIP)) != ZIP:
             return "it is damaged, or not a safetensors file"
