@@ -31,7 +31,7 @@ def create_model(
     """Build a classifier by its name, or its backbone.
 
     With `weights`, each argument that you do not pass comes from the card of the weights. Another `num_classes` draws a
-    new last layer, and another `in_channels` adapts the filters of the stem; a line on stderr reports both. Another
+    new last layer, and another `in_channels` adapts the filters of the stem; a line on stderr reports each. Another
     `image_size` resizes the tensors that depend on it. The model is in training mode: call `eval()` to predict.
 
     Args:

@@ -181,6 +181,23 @@ def test_weights_that_give_no_numbers_are_told(trained):
         trained.predict(torch.rand(3, 8, 8))
 
 
+class OnMps(torch.Tensor):
+    """Stand in for a tensor on Apple's GPU, which has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_suffices(trained):
+    images = torch.rand(2, 3, 8, 8)
+    expected = trained.predict(images)
+    trained.model.register_forward_hook(lambda model, inputs, logits: logits.as_subclass(OnMps))
+    assert trained.predict(images) == expected
+
+
 def test_the_models_type_and_device_are_kept(trained):
     trained.model.double()
     assert trained.preprocess(torch.rand(3, 8, 8)).dtype == torch.float64

@@ -102,7 +102,7 @@ class Trained:
         """
         require_int(1, top=top)
         inputs = self.preprocess(images)
-        logits = torch.cat([self.model(part) for part in inputs.split(BATCH)]).double()
+        logits = torch.cat([self.model(part) for part in inputs.split(BATCH)]).cpu().double()  # MPS has no float64
         if not logits.isfinite().all():
             raise FloatingPointError("the model gives numbers that are not finite for these images")
         best = logits.softmax(1).topk(min(top, len(self.classes)))
