@@ -107,6 +107,27 @@ def test_a_value_of_a_card_is_named():
     assert replace(CARD, image_size=(LARGEST, 1), arguments={"num_classes": 2}).image_size == (LARGEST, 1)
 
 
+ACCURACY = {"top1": 50, "top5": None, "images": 8, "runs": 1, "seeds": [0]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"top1": value} for value in ("high", None, -1, 101, math.nan, True)],
+        *[{"top5": value} for value in ("high", 101)],
+        *[{name: value} for name in ("images", "runs") for value in (None, 1.5, 0)],
+        *[{"seeds": value} for value in (None, 0, ["0"])],
+    ],
+    ids=str,
+)
+def test_an_accuracy_that_cannot_be_printed_is_refused(change):
+    assert replace(CARD, accuracy=ACCURACY).accuracy == ACCURACY
+    with refuses(ValueError, "accuracy", *change):
+        replace(CARD, accuracy=ACCURACY | change)
+    with refuses(ValueError, "accuracy", *change):
+        replace(CARD, accuracy={name: value for name, value in ACCURACY.items() if name not in change})
+
+
 def test_a_model_that_does_not_fit_takes_no_memory(tmp_path):
     """Its first layer would take 100 GB."""
     size, path = (4096, 4096), tmp_path / "a.safetensors"
