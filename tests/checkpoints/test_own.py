@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import cifarblocks
 from cifarblocks.checkpoints.files import ZIP
-from cifarblocks.checkpoints.own import LARGEST, load_weights, metadata_of, read_weights
+from cifarblocks.checkpoints.own import LARGEST, as_file, load_weights, metadata_of, read_weights
 from cifarblocks.training.run_folder.weights import save_weights
 
 
@@ -92,6 +92,13 @@ def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, tensors, 
     with refuses(ValueError, path, *([] if name in ("model", "arguments", "classes") else [name])) as caught:
         load_weights(path)
     assert len(str(caught.value)) < 500
+
+
+def test_a_model_of_ones_own_has_to_be_registered(tmp_path, tensors):
+    card = replace(CARD, model="mine")
+    (tmp_path / "a.safetensors").write_bytes(as_file(tensors, card))
+    with refuses(ValueError, tmp_path / "a.safetensors", "'mine'", "registers"):
+        load_weights(tmp_path / "a.safetensors")
 
 
 def test_a_card_that_lacks_a_value_is_refused(tmp_path):

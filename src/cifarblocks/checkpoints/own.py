@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cifarblocks.checkpoints.files import ZIP, first_line, reading
 from cifarblocks.checkpoints.resizing import FLOATING, fitting
-from cifarblocks.registry import instantiate
+from cifarblocks.registry import instantiate, is_model
 
 OWN = "used as weights that cifarblocks train wrote"
 DIGEST = "sha256"
@@ -156,6 +156,9 @@ def load_weights(path: Path) -> tuple[nn.Module, Card]:
     """
     tensors, card = read_weights(path)
     with reading(path, OWN):
+        if not is_model(card.model):
+            hint = "import the module that registers it, or update cifarblocks"
+            raise ValueError(f"its model {shortened(card.model)} is unknown here; {hint}")
         dtype = floating_type(tensors)
         sketch = instantiate(card.model, device="meta", dtype=dtype, **card.arguments)
         tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory
