@@ -96,7 +96,9 @@ def test_push_makes_the_repository_and_uploads_the_folder(api, tmp_path):
     assert address == "https://huggingface.co/me/mine"
     api.assert_called_once_with(token="secret")
     api.return_value.create_repo.assert_called_once_with("mine", private=True, exist_ok=True)
-    assert api.return_value.upload_folder.call_args.kwargs["repo_id"] == "me/mine"
+    uploaded = api.return_value.upload_folder.call_args.kwargs
+    assert uploaded["repo_id"] == "me/mine"
+    assert "eca_resnet_20" in uploaded["commit_message"]
     assert cifarblocks.load(tmp_path / "uploaded").card == cifarblocks.load(DIGITS).card
     assert "me/mine" in (tmp_path / "uploaded" / "README.md").read_text()
 

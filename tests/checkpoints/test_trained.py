@@ -224,6 +224,16 @@ def test_another_default_device_changes_nothing(trained, tmp_path, elsewhere):
     assert loaded.predict(tensor) == trained.predict(tensor)
 
 
+def test_another_default_type_changes_nothing(trained):
+    image = Image.fromarray(picture(HEIGHT, WIDTH))
+    expected = trained.preprocess(image)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(trained.preprocess(image), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_files_of_another_kind_are_refused_in_a_sentence(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes(b"")

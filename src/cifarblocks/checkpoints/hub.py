@@ -52,12 +52,12 @@ def push_to_hub(
         Exception: One of huggingface_hub's own, if the Hub cannot be reached or refuses.
     """
     path = find_weights(path_or_name)
-    read_weights(path)  # refuse bad arguments before a repository is made
+    _, card = read_weights(path)  # refuse bad arguments before a repository is made
     api = HfApi(token=token)
     repository = api.create_repo(repo_id, private=private, exist_ok=True)
     with TemporaryDirectory() as folder:
         write_folder(folder, path, repository.repo_id, licence=licence)
-        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message=f"Weights of {path.name}")
+        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message=f"Weights of {card.model}")
     return str(repository)
 
 

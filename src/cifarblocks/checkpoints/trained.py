@@ -119,7 +119,7 @@ class Trained:
             images = import_images()
             is_path = isinstance(image, str | Path)
             opened = images.read_image(Path(os.path.expanduser(image))) if is_path else images.upright(image)
-            return images.pixels_of(images.resize_rgb(opened, size)).permute(2, 0, 1).unsqueeze(0) / 255
+            return images.pixels_of(images.resize_rgb(opened, size)).permute(2, 0, 1).unsqueeze(0).float() / 255
         maps = as_maps(image)
         if maps.shape[2:] == size:
             return maps
