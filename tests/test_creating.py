@@ -98,6 +98,8 @@ def test_backbone_device_and_type(saved):
         torch.testing.assert_close(found, expected)
     with refuses(ValueError, "device", "meta"):
         cifarblocks.create_model(NAME, path, device="meta")
+    with refuses(ValueError, "device", "meta"), torch.device("meta"):
+        cifarblocks.create_model(NAME, path)
 
 
 def test_weights_are_found_by_name_before_path(saved, tmp_path, monkeypatch):
@@ -109,7 +111,8 @@ def test_weights_are_found_by_name_before_path(saved, tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         assert cifarblocks.create_model(NAME, name).num_classes == 10
     assert cifarblocks.create_model(NAME, pretrained=True).num_classes == 10
-    for given in ("run", "./run/last.safetensors", tmp_path / "run"):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("run", "./run/last.safetensors", tmp_path / "run", "~/run/last.safetensors"):
         found = cifarblocks.create_model(NAME, given).state_dict()
         assert all(torch.equal(found[name], tensor) for name, tensor in built.state_dict().items())
 

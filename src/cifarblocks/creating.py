@@ -31,7 +31,7 @@ def create_model(
     """Build a classifier by its name, or its backbone.
 
     With `weights`, each argument that you do not pass comes from the card of the weights. Another `num_classes` draws a
-    new last layer, and another `in_channels` adapts the filters of the stem; a line on stderr reports both. Another
+    new last layer, and another `in_channels` adapts the filters of the stem; a line on stderr reports each. Another
     `image_size` resizes the tensors that depend on it. The model is in training mode: call `eval()` to predict.
 
     Args:
@@ -94,7 +94,7 @@ def with_weights(
     model: Any = instantiate(name, device=device, dtype=dtype, **card.arguments | arguments)
     own = model.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
-        raise ValueError(f"device must have memory to load weights into, got {device!r}")
+        raise ValueError("device must have memory to load weights into, got 'meta'")
     classes = arguments.get("num_classes", len(card.classes))
     new_classifier = classes != len(card.classes)
     if new_classifier and classes and told:
@@ -128,7 +128,7 @@ def path_of(name: str, weights: str | Path) -> Path:
     for full in (wanted, f"{name}.{wanted}"):
         if full in known and isinstance(weights, str):
             return package_file(full)
-    if os.path.lexists(weights):
+    if os.path.lexists(os.path.expanduser(weights)):
         return find_weights(weights)
     has = f"has {', '.join(repr(each.removeprefix(f'{name}.')) for each in known)}" if known else "has none"
     raise ValueError(f"weights must be trained weights of {name}, which {has}, or a file, got {str(weights)!r}")

@@ -27,7 +27,6 @@ COMMIT = "0" * 40
 
 def written(folder, path, **arguments):
     """Read the card as the Hub does, the page below it, and the weights."""
-    folder.mkdir()
     hub.write_folder(folder, path, "me/mine", **arguments)
     assert {file.name for file in folder.iterdir()} == {"README.md", "model.safetensors"}
     readme = ModelCard.load(folder / "README.md")
@@ -35,7 +34,7 @@ def written(folder, path, **arguments):
 
 
 def test_the_folder_of_the_packages_weights_says_what_the_hub_reads(tmp_path):
-    data, text, (tensors, card) = written(tmp_path / "a", find_weights(DIGITS))
+    data, text, (tensors, card) = written(tmp_path / "new" / "a", DIGITS)
     before, before_card = read_weights(find_weights(DIGITS))
     assert card == before_card
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {name: t.dtype for name, t in before.items()}
@@ -50,6 +49,11 @@ def test_the_folder_of_the_packages_weights_says_what_the_hub_reads(tmp_path):
     assert "99.44 %" in text
 
 
+def test_the_folder_may_be_a_string_and_exist(tmp_path):
+    hub.write_folder(str(tmp_path), str(find_weights(DIGITS)), "me/mine")
+    assert cifarblocks.load(tmp_path).card == cifarblocks.load(DIGITS).card
+
+
 def test_a_runs_weights_get_the_result_of_the_run(command, image_folder, tmp_path):
     command("train", "--model", "mlp", "--data", "folder:shades", "--epochs", 1, "--batch-size", 8, "--name", "a")
     run = tmp_path / "runs/mlp/a"
@@ -61,9 +65,9 @@ def test_a_runs_weights_get_the_result_of_the_run(command, image_folder, tmp_pat
     assert f"{card.accuracy['top1']:.2f} % on 8 test images" in text
     assert written(tmp_path / "best", run / "best.safetensors")[2][1].accuracy is None
     (run / "summary.json").write_text(json.dumps({"test_top1": 1}))
-    (tmp_path / "again").mkdir()
     with refuses(ValueError, run / "summary.json"):
-        hub.write_folder(tmp_path / "again", run / "last.safetensors", "me/mine")
+        hub.write_folder(tmp_path / "again", run, "me/mine")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_card_cannot_break_out_of_its_page(tmp_path):
@@ -92,7 +96,9 @@ def test_push_makes_the_repository_and_uploads_the_folder(api, tmp_path):
     assert address == "https://huggingface.co/me/mine"
     api.assert_called_once_with(token="secret")
     api.return_value.create_repo.assert_called_once_with("mine", private=True, exist_ok=True)
-    assert api.return_value.upload_folder.call_args.kwargs["repo_id"] == "me/mine"
+    uploaded = api.return_value.upload_folder.call_args.kwargs
+    assert uploaded["repo_id"] == "me/mine"
+    assert "eca_resnet_20" in uploaded["commit_message"]
     assert cifarblocks.load(tmp_path / "uploaded").card == cifarblocks.load(DIGITS).card
     assert "me/mine" in (tmp_path / "uploaded" / "README.md").read_text()
 

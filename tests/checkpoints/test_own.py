@@ -13,7 +13,8 @@ from run_folders import assert_same
 from safetensors.torch import load_file, save_file
 
 import cifarblocks
-from cifarblocks.checkpoints.own import LARGEST, load_weights, metadata_of, read_weights
+from cifarblocks.checkpoints.files import ZIP
+from cifarblocks.checkpoints.own import LARGEST, as_file, load_weights, metadata_of, read_weights
 from cifarblocks.training.run_folder.weights import save_weights
 
 
@@ -93,6 +94,13 @@ def test_a_card_that_does_not_fit_is_refused_in_one_sentence(tmp_path, tensors, 
     assert len(str(caught.value)) < 500
 
 
+def test_a_model_of_ones_own_has_to_be_registered(tmp_path, tensors):
+    card = replace(CARD, model="mine")
+    (tmp_path / "a.safetensors").write_bytes(as_file(tensors, card))
+    with refuses(ValueError, tmp_path / "a.safetensors", "'mine'", "registers"):
+        load_weights(tmp_path / "a.safetensors")
+
+
 def test_a_card_that_lacks_a_value_is_refused(tmp_path):
     path = written(tmp_path / "a.safetensors", mean=None)
     with refuses(ValueError, path):
@@ -104,6 +112,27 @@ def test_a_value_of_a_card_is_named():
         with refuses(ValueError, name, value):
             replace(CARD, **{name: value})
     assert replace(CARD, image_size=(LARGEST, 1), arguments={"num_classes": 2}).image_size == (LARGEST, 1)
+
+
+ACCURACY = {"top1": 50, "top5": None, "images": 8, "runs": 1, "seeds": [0]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"top1": value} for value in ("high", None, -1, 101, math.nan, True)],
+        *[{"top5": value} for value in ("high", 101)],
+        *[{name: value} for name in ("images", "runs") for value in (None, 1.5, 0)],
+        *[{"seeds": value} for value in (None, 0, ["0"])],
+    ],
+    ids=str,
+)
+def test_an_accuracy_that_cannot_be_printed_is_refused(change):
+    assert replace(CARD, accuracy=ACCURACY).accuracy == ACCURACY
+    with refuses(ValueError, "accuracy", *change):
+        replace(CARD, accuracy=ACCURACY | change)
+    with refuses(ValueError, "accuracy", *change):
+        replace(CARD, accuracy={name: value for name, value in ACCURACY.items() if name not in change})
 
 
 def test_a_model_that_does_not_fit_takes_no_memory(tmp_path):
@@ -183,6 +212,10 @@ def test_a_file_of_torch_save_is_answered_with_what_reads_it(tmp_path):
     for name in ("mine.pth", "checkpoint.pt"):
         torch.save({"weight": torch.zeros(3)}, tmp_path / name)
         with refuses(ValueError, tmp_path / name, "torch.save", "load_state_dict"):
+            load_weights(tmp_path / name)
+    for name, kind in (("a.pt2", "torch.export"), ("a.ONNX", "ONNX")):  # .pt2 is a zip archive, as torch.save's are
+        (tmp_path / name).write_bytes(ZIP)
+        with refuses(ValueError, tmp_path / name, kind):
             load_weights(tmp_path / name)
     written(tmp_path / "last.safetensors")
     with refuses(ValueError, tmp_path / "checkpoint.pt", "torch.save", tmp_path / "last.safetensors"):

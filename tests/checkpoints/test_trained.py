@@ -47,7 +47,8 @@ def test_preprocess_normalises_as_training_does(trained):
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (40, 33), (3, 5), (100, 200)])
-def test_every_kind_of_image_gives_the_same(trained, tmp_path, height, width):
+def test_every_kind_of_image_gives_the_same(trained, tmp_path, monkeypatch, height, width):
+    monkeypatch.setenv("HOME", str(tmp_path))
     pixels = picture(height, width)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     tensor = torch.tensor(pixels).permute(2, 0, 1)
@@ -56,6 +57,7 @@ def test_every_kind_of_image_gives_the_same(trained, tmp_path, height, width):
     assert expected.shape == (1, 3, HEIGHT, WIDTH)
     kinds = {
         "text": str(tmp_path / "a.png"),
+        "path in the home folder": "~/a.png",
         "PIL": Image.fromarray(pixels),
         "array": pixels,
         "float array": pixels / 255,
@@ -129,6 +131,7 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
         torch.zeros(2, 8, 8),
         torch.zeros(1, 1, 3, 8, 8),
         torch.zeros(8),
+        torch.zeros(()),
         torch.zeros(3, 0, 8),
     ):
         with refuses(ValueError, "image", tuple(wrong.shape)):
@@ -137,8 +140,10 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
         with refuses(ValueError, f"image.permute{order}"):
             trained.predict(wrong)
         assert trained.predict(wrong.permute(order))
-    with refuses(ValueError, "image", (3, 8, 8)):
-        trained.predict(np.zeros((3, 8, 8)))
+    for wrong, order in ((np.zeros((3, 8, 9)), (1, 2, 0)), (np.zeros((2, 3, 8, 9)), (0, 2, 3, 1))):
+        with refuses(ValueError, wrong.shape, f"image.transpose{order}"):
+            trained.predict(wrong)
+        assert trained.predict(wrong.transpose(order))
     for wrong in (255.0, -0.5, float("nan")):
         with refuses(ValueError, "image", f"{wrong:g}"):
             trained.predict(torch.full((3, 8, 8), wrong))
@@ -147,6 +152,10 @@ def test_what_is_no_image_is_refused(trained, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with refuses(ValueError, tmp_path / "a.png"):
         trained.predict(tmp_path / "a.png")
+    Image.fromarray(picture(64, 64)).save(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:200])
+    with refuses(ValueError, "image", "truncated"), Image.open(tmp_path / "b.png") as truncated:
+        trained.predict(truncated)
     with refuses(ValueError, "mode", "I;16"):
         trained.predict(Image.new("I;16", (8, 8)))
     with refuses(ValueError, "image", "0x8"):
@@ -172,10 +181,57 @@ def test_weights_that_give_no_numbers_are_told(trained):
         trained.predict(torch.rand(3, 8, 8))
 
 
+class OnMps(torch.Tensor):
+    """Stand in for a tensor on Apple's GPU, which has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_suffices(trained):
+    images = torch.rand(2, 3, 8, 8)
+    expected = trained.predict(images)
+    trained.model.register_forward_hook(lambda model, inputs, logits: logits.as_subclass(OnMps))
+    assert trained.predict(images) == expected
+
+
 def test_the_models_type_and_device_are_kept(trained):
     trained.model.double()
     assert trained.preprocess(torch.rand(3, 8, 8)).dtype == torch.float64
     assert trained.predict(torch.rand(3, 8, 8))
+
+
+@pytest.fixture
+def elsewhere():
+    """Another default device, as torch.set_default_device("cuda") makes one."""
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+def test_another_default_device_changes_nothing(trained, tmp_path, elsewhere):
+    pixels = picture(20, 30)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    for image in (tmp_path / "a.png", Image.fromarray(pixels), pixels, tensor, []):
+        assert trained.preprocess(image).device.type == "cpu"
+        trained.predict(image)
+    loaded = cifarblocks.load(tmp_path)
+    assert {value.device.type for value in loaded.model.state_dict().values()} == {"cpu"}
+    assert loaded.predict(tensor) == trained.predict(tensor)
+
+
+def test_another_default_type_changes_nothing(trained):
+    image = Image.fromarray(picture(HEIGHT, WIDTH))
+    expected = trained.preprocess(image)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(trained.preprocess(image), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_files_of_another_kind_are_refused_in_a_sentence(tmp_path):

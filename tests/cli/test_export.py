@@ -108,7 +108,8 @@ def test_predict_prints_the_same_for_both_files(exported, command, image_folder)
 
 
 def test_load_takes_images_of_any_kind(exported):
-    trained, fast = cifarblocks.load(DIGITS), cifarblocks.load(exported[0])
+    with torch.device("meta"):  # another default device changes nothing
+        trained, fast = cifarblocks.load(DIGITS), cifarblocks.load(exported[0])
     assert (fast.classes, fast.card.accuracy) == (trained.classes, trained.card.accuracy)
     found = load_file(FOLDER / DIGITS / TEST_VECTOR)
     torch.testing.assert_close(fast.model(fast.preprocess(found["image"])), found["logits"], atol=1e-3, rtol=0)
@@ -237,8 +238,11 @@ def test_damaged_and_foreign_files_are_refused_in_a_sentence(exported, weights, 
     Path("pipe.onnx").symlink_to(no_files["pipe"])
     with refuses(ValueError, "pipe.onnx", "a pipe"):
         cifarblocks.load("pipe.onnx")
-    Path("model.pt2").touch()
-    refused(predict.main, ["--weights", "model.pt2", "a.png"], "--weights", "model.pt2")
+    for name in ("model.pt2", "model.PT2"):
+        Path(name).touch()
+        refused(predict.main, ["--weights", name, "a.png"], "--weights", name, "torch.export")
+    Path("MODEL.ONNX").write_bytes(data)
+    assert cifarblocks.load("MODEL.ONNX").card.data == cifarblocks.load(DIGITS).card.data
 
 
 def test_without_onnxruntime_it_says_what_to_install(weights, monkeypatch, refused):

@@ -92,6 +92,8 @@ def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
     (tmp_path / "last.safetensors").touch()
     assert find_weights("~/last.safetensors") == tmp_path / "last.safetensors"
     assert find_weights("~") == tmp_path / "last.safetensors"
+    with refuses(ValueError, "~nobody-of-that-name/last.safetensors"):  # the home folder of a user that does not exist
+        find_weights("~nobody-of-that-name/last.safetensors")
 
 
 def test_a_run_folder_has_the_weights_that_are_asked_for(tmp_path):

@@ -52,12 +52,12 @@ def push_to_hub(
         Exception: One of huggingface_hub's own, if the Hub cannot be reached or refuses.
     """
     path = find_weights(path_or_name)
-    read_weights(path)  # refuse bad arguments before a repository is made
+    _, card = read_weights(path)  # refuse bad arguments before a repository is made
     api = HfApi(token=token)
     repository = api.create_repo(repo_id, private=private, exist_ok=True)
     with TemporaryDirectory() as folder:
-        write_folder(Path(folder), path, repository.repo_id, licence=licence)
-        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message=f"Weights of {path.name}")
+        write_folder(folder, path, repository.repo_id, licence=licence)
+        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message=f"Weights of {card.model}")
     return str(repository)
 
 
@@ -75,20 +75,21 @@ def load_from_hub(repo_id: str, *, revision: str | None = None) -> Trained:
     return load(hf_hub_download(repo_id, FILE, revision=revision))
 
 
-def write_folder(folder: Path, path: Path, repo_id: str, *, licence: str | None = None) -> None:
+def write_folder(folder: str | Path, path_or_name: str | Path, repo_id: str, *, licence: str | None = None) -> None:
     """Write the files of a repository: model.safetensors and README.md.
 
     The card of a run's last weights gets the result from summary.json, if the same folder has that file.
 
     Args:
-        folder: A folder that exists.
-        path: The weights file.
+        folder: The folder, which is made if there is none.
+        path_or_name: A weights file, a run folder, or a name of `list_weights()`.
         repo_id: "OWNER/NAME", for the example of the page.
         licence: Licence of the weights. Default: that of their card.
 
     Raises:
-        ValueError: If the weights, or the summary.json of the same folder, cannot be read.
+        ValueError: If there are no such weights, or they or the summary.json of the same folder cannot be read.
     """
+    path = find_weights(path_or_name)
     tensors, card = read_weights(path)
     summary = path.with_name("summary.json")
     source = summary if path.name == "last.safetensors" and summary.exists() else path
@@ -98,6 +99,8 @@ def write_folder(folder: Path, path: Path, repo_id: str, *, licence: str | None 
             card = with_result(card, json.loads(summary.read_text()))
         card = replace(card, licence=licence or card.licence)
         readme = f"---\n{front_matter(name, card)}\n---\n\n{page(name, card, EXAMPLE.format(repo_id=repo_id))}"
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_bytes(as_file(tensors, card))
     (folder / "README.md").write_text(readme, encoding="utf-8")
 

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, _imaging
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
-from cifarblocks.checkpoints.files import reading
+from cifarblocks.checkpoints.files import first_line, reading
 
 # Pillow's other decoders are not needed, and the one for EPS starts a program, Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -124,9 +124,13 @@ def upright(image: Image.Image) -> Image.Image:
     """Return a copy of an image, turned upright by its EXIF orientation.
 
     Raises:
-        ValueError: If its mode is not in `MODES`, or it is empty.
+        ValueError: If its mode is not in `MODES`, it is empty, or its file cannot be decoded.
     """
     require_pixels(image)
+    try:
+        image.load()  # Pillow decodes a file when its pixels are first needed
+    except Exception as error:  # its decoders raise several kinds
+        raise ValueError(f"the image cannot be decoded: {first_line(error)}") from error
     turned = ImageOps.exif_transpose(image)
     turned.info.pop("transparency", None)  # `resize_rgb` drops it, and `convert` would warn about it
     return turned

@@ -39,7 +39,8 @@ class OnnxModel(nn.Module):
         card = card_of(metadata)
         self.card = replace(card, mean=[0.0] * card.channels, std=[1.0] * card.channels)  # the graph normalises
         self.dtype = TYPES[self.session.get_inputs()[0].type]
-        self.like = nn.Parameter(torch.empty(0), requires_grad=False)  # says device and type, as any model's do
+        # Says device and type, as the parameters of any model do.
+        self.like = nn.Parameter(torch.empty(0, device="cpu"), requires_grad=False)
 
         found = [(each.name, each.shape[1:]) for each in self.session.get_inputs() + self.session.get_outputs()]
         expected = [(INPUT, [card.channels, *card.image_size]), (OUTPUT, [len(card.classes)])]

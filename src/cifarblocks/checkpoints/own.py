@@ -3,7 +3,7 @@
 import ctypes
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import reduce
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cifarblocks.checkpoints.files import ZIP, first_line, reading
 from cifarblocks.checkpoints.resizing import FLOATING, fitting
-from cifarblocks.registry import instantiate
+from cifarblocks.registry import instantiate, is_model
 
 OWN = "used as weights that cifarblocks train wrote"
 DIGEST = "sha256"
@@ -89,7 +89,8 @@ class Card:
             "precision": (f"one of {', '.join(PRECISIONS)}", self.precision in PRECISIONS),
             "data": ("a name", isinstance(self.data, str)),
             "epoch": ("a whole number of at least 0", type(self.epoch) is int and self.epoch >= 0),
-            **{name: ("a table", is_optional(getattr(self, name), dict)) for name in ("accuracy", "recipe")},
+            "accuracy": (f"a table with {', '.join(ACCURACY)}", self.accuracy is None or is_accuracy(self.accuracy)),
+            "recipe": ("a table", is_optional(self.recipe, dict)),
             **{name: ("a text", is_optional(getattr(self, name), str)) for name in TEXTS},
             "hours": ("a number from 0 to 1e6", self.hours is None or is_number(self.hours, 0, 1e6)),
         }
@@ -121,23 +122,47 @@ def is_number(value: Any, least: float, most: float) -> bool:
     return type(value) in (int, float) and least <= value <= most
 
 
+def is_accuracy(value: Any) -> bool:
+    """Return True for a table whose facts `accuracy_of` can print."""
+    if not isinstance(value, dict) or not value.keys() >= ACCURACY.keys():
+        return False
+    return all(right(value[name]) for name, right in ACCURACY.items())
+
+
 def is_optional(value: Any, kind: type) -> bool:
     """Return True for None or a value of a kind."""
     return value is None or isinstance(value, kind)
 
 
+def is_positive(value: Any) -> bool:
+    """Return True for a whole number of at least 1."""
+    return type(value) is int and value >= 1
+
+
+ACCURACY: dict[str, Callable[[Any], bool]] = {
+    "top1": lambda value: is_number(value, 0, 100),
+    "top5": lambda value: value is None or is_number(value, 0, 100),
+    "images": is_positive,
+    "runs": is_positive,
+    "seeds": lambda value: isinstance(value, list) and all(type(seed) is int for seed in value),
+}
+
+
 def load_weights(path: Path) -> tuple[nn.Module, Card]:
-    """Build the model of a weights file, in eval mode.
+    """Build the model of a weights file, in eval mode on the CPU.
 
     Raises:
         ValueError: If the file cannot be read, or is not a weights file of `cifarblocks train`.
     """
     tensors, card = read_weights(path)
     with reading(path, OWN):
+        if not is_model(card.model):
+            hint = "import the module that registers it, or update cifarblocks"
+            raise ValueError(f"its model {shortened(card.model)} is unknown here; {hint}")
         dtype = floating_type(tensors)
         sketch = instantiate(card.model, device="meta", dtype=dtype, **card.arguments)
         tensors = fitting(sketch, tensors, card.image_size)  # before the model takes memory
-        model = instantiate(card.model, dtype=dtype, **card.arguments)
+        model = instantiate(card.model, device="cpu", dtype=dtype, **card.arguments)
         model.load_state_dict(tensors)
     return model.eval(), card
 
@@ -227,6 +252,10 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def what_else(path: Path) -> str:
     """Return the kind of a file that is not a safetensors file, with advice."""
+    if path.suffix.lower() == ".onnx":
+        return "it is an ONNX file, which only load and predict take"
+    if path.suffix.lower() == ".pt2":
+        return "it is a file of torch.export; give the weights that were exported"
     with path.open("rb") as file:
         if file.read(len(ZIP)) != ZIP:
             return "it is damaged, or not a safetensors file"

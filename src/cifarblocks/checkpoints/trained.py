@@ -1,5 +1,6 @@
 """Use trained weights: `load` a file, a run folder, or weights of the package by name, and predict."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class Trained:
         several = list(images) if isinstance(images, list | tuple) else [images]
         resized = [self._resize(image) for image in several]
         size = self.card.image_size
-        pixels = (torch.cat(resized) if resized else torch.empty(0, 3, *size)).double()
+        pixels = (torch.cat(resized) if resized else torch.empty(0, 3, *size, device="cpu")).double()
         if self.card.channels == 1:
             pixels = (pixels * column(LUMA)).sum(1, keepdim=True)
         return ((pixels - column(self.card.mean)) / column(self.card.std)).to(next(self.model.parameters()))
@@ -101,7 +102,7 @@ class Trained:
         """
         require_int(1, top=top)
         inputs = self.preprocess(images)
-        logits = torch.cat([self.model(part) for part in inputs.split(BATCH)]).double()
+        logits = torch.cat([self.model(part) for part in inputs.split(BATCH)]).cpu().double()  # MPS has no float64
         if not logits.isfinite().all():
             raise FloatingPointError("the model gives numbers that are not finite for these images")
         best = logits.softmax(1).topk(min(top, len(self.classes)))
@@ -116,8 +117,9 @@ class Trained:
         size = self.card.image_size
         if isinstance(image, str | Path) or is_pillow(image):
             images = import_images()
-            opened = images.read_image(Path(image)) if isinstance(image, str | Path) else images.upright(image)
-            return images.pixels_of(images.resize_rgb(opened, size)).permute(2, 0, 1).unsqueeze(0) / 255
+            is_path = isinstance(image, str | Path)
+            opened = images.read_image(Path(os.path.expanduser(image))) if is_path else images.upright(image)
+            return images.pixels_of(images.resize_rgb(opened, size)).permute(2, 0, 1).unsqueeze(0).float() / 255
         maps = as_maps(image)
         if maps.shape[2:] == size:
             return maps
@@ -147,9 +149,10 @@ def load(path_or_name: str | Path, *, which: str = "last") -> Trained:
     5
     """
     path = find_weights(path_or_name, which)
-    if path.suffix == ".pt2":
+    suffix = path.suffix.lower()
+    if suffix == ".pt2":
         raise ValueError(f"{path} cannot be loaded: torch.export may unpickle; give the weights, or an ONNX file")
-    return Trained(*(load_onnx(path) if path.suffix == ".onnx" else load_weights(path)))
+    return Trained(*(load_onnx(path) if suffix == ".onnx" else load_weights(path)))
 
 
 def load_onnx(path: Path) -> tuple[nn.Module, Card]:
@@ -163,8 +166,8 @@ def load_onnx(path: Path) -> tuple[nn.Module, Card]:
 
 
 def column(values: Sequence[float]) -> Tensor:
-    """Return one number per channel as (c, 1, 1), which broadcasts over images."""
-    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+    """Return one number per channel as (c, 1, 1) on the CPU, which broadcasts over images."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu").view(-1, 1, 1)
 
 
 def import_images() -> ModuleType:
@@ -202,7 +205,7 @@ def as_maps(image: Any) -> Tensor:
         raise TypeError(f"image must be uint8, or floating-point from 0 to 1, got {dtype}")
     if not is_array and (image.is_nested or image.is_meta or image.layout != torch.strided):
         raise TypeError(f"image must be a dense tensor with numbers in memory, got {shown(image)}")
-    pixels = torch.as_tensor(image.copy()) if is_array else image  # a copy may be written to
+    pixels = torch.as_tensor(image.copy(), device="cpu") if is_array else image  # a copy may be written to
     layout = "(h, w), (h, w, c) or (n, h, w, c)" if is_array else "(h, w), (c, h, w) or (n, c, h, w)"
     shape = tuple(pixels.shape)
     if pixels.ndim == 2:
@@ -213,8 +216,7 @@ def as_maps(image: Any) -> Tensor:
         pixels = pixels.permute(0, 3, 1, 2)
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3, 4) or 0 in pixels.shape[1:]:
         kind = "an array" if is_array else "a tensor"
-        permuted = {3: "; did you mean image.permute(2, 0, 1)?", 4: "; did you mean image.permute(0, 3, 1, 2)?"}
-        hint = permuted.get(len(shape), "") if not is_array and shape[-1] in (1, 3, 4) else ""
+        hint = permuting(shape, is_array=is_array)
         raise ValueError(f"image must be {layout} with c of 1, 3 or 4 as {kind}, got the shape {shape}{hint}")
     if pixels.dtype == torch.uint8:
         pixels = pixels.float() / 255
@@ -223,3 +225,16 @@ def as_maps(image: Any) -> Tensor:
         raise ValueError(f"image must be from 0 to 1 where it is floating-point, got {least:g} to {most:g}")
     channels = pixels[:, :3].to("cpu", torch.float32).clamp(0, 1)
     return channels.expand(-1, 3, -1, -1)
+
+
+def permuting(shape: tuple[int, ...], *, is_array: bool) -> str:
+    """Return advice for an image or a batch whose channels are where those of the other kind are; "" for any other.
+
+    >>> permuting((3, 32, 48), is_array=True), permuting((2, 32, 48, 3), is_array=False), permuting((), is_array=False)
+    ('; did you mean image.transpose(1, 2, 0)?', '; did you mean image.permute(0, 3, 1, 2)?', '')
+    """
+    place, call = (-3, "transpose") if is_array else (-1, "permute")
+    orders = {3: (1, 2, 0), 4: (0, 2, 3, 1)} if is_array else {3: (2, 0, 1), 4: (0, 3, 1, 2)}
+    if len(shape) not in orders or shape[place] not in (1, 3, 4):
+        return ""
+    return f"; did you mean image.{call}{orders[len(shape)]}?"

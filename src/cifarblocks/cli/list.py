@@ -8,7 +8,7 @@ from cifarblocks.training.options.command_line import Parser
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the names, one per line; the exit status is 0, or 2 if no name matches."""
-    parser = Parser("cifarblocks list", "Print the names of models, one per line.")
+    parser = Parser("cifarblocks list", "Print the names of models or, with --weights, of trained weights.")
     parser.add_argument("pattern", nargs="?", default="*", help='for example "eca_*" (default: all)')
     parser.add_argument("--weights", action="store_true", help="print trained weights, their data, accuracy and size")
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ from cifarblocks.training.output import open_streams, tell, tell_unwritten
 
 # Name → the package that it needs, and its line in the overview. `cifarblocks.cli.NAME` has its `main`.
 COMMANDS = {
-    "list": ("", "print the names of the models"),
+    "list": ("", "print the names of models, or of trained weights"),
     "show": ("", "print stages, maps, parameters, multiply-adds and paper of a model"),
     "train": ("cifarblocks[train]", "train a model, in one process or many"),
     "finetune": ("cifarblocks[train]", "train from trained weights, for other classes or images"),

@@ -59,7 +59,8 @@ def find_weights(path_or_name: str | Path, which: str = "last") -> Path:
         raise TypeError(f"path_or_name must be a string or a path, got {path_or_name!r}")
     if which not in WHICH:
         raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}")
-    path, names = Path(path_or_name).expanduser(), list_weights()
+    # Path.expanduser raises a RuntimeError for the home folder of an unknown user.
+    path, names = Path(os.path.expanduser(path_or_name)), list_weights()
     if os.path.isdir(path):  # Path.is_dir raises an OSError for a name that is too long
         return file_in(path, which)
     if which != "last":
