@@ -29,7 +29,7 @@ from cifarblocks.training.stopping import exit_status
 BATCH, TURNS = 128, 15
 NONE = "none"
 BAR = 3.0  # standard errors: Dunnett's two-sided test of ten gates against none, three seeds each, has 2.96 at p = 0.05
-COLUMNS = ["gate", "test top-1", "more than none", "parameters", "multiply-adds"]
+COLUMNS = ["gate", "test top-1", "seeds", "more than none", "parameters", "multiply-adds"]
 COLUMNS += ["training step", "quartiles", "ms", "inference", "quartiles", "ms"]
 
 
@@ -69,17 +69,20 @@ def measure(gates: list[str]) -> dict[str, dict[str, Any]]:
     return measured
 
 
-def standard_error(rows: list[Row]) -> float:
-    """Return the standard error of a difference of two means, from the mean variance over the seeds of all rows."""
-    variance = statistics.mean(statistics.variance(row.values("test_top1")) for row in rows)
-    return (2 * variance / len(rows[0].summaries)) ** 0.5
+def standard_errors(rows: list[Row]) -> dict[str, float]:
+    """Return the standard error of each gate's difference from none, from the variance over the seeds of all rows."""
+    seeds = {gate(row): len(row.summaries) for row in rows}
+    squares = sum((len(row.summaries) - 1) * statistics.variance(row.values("test_top1")) for row in rows)
+    variance = squares / sum(number - 1 for number in seeds.values())
+    return {name: (variance * (1 / number + 1 / seeds[NONE])) ** 0.5 for name, number in seeds.items()}
 
 
 def paying(rows: list[Row], times: dict[str, dict[str, Any]]) -> list[str]:
     """Return the gates significantly better than none, and better than every gate with a shorter training step."""
     step = {gate(row): times[gate(row)]["training step"]["ratio"] for row in rows}
     none = next(row for row in rows if gate(row) == NONE)
-    better = [row for row in rows if row.top1 - none.top1 > BAR * standard_error(rows)]
+    errors = standard_errors(rows)
+    better = [row for row in rows if row.top1 - none.top1 > BAR * errors[gate(row)]]
     return [
         gate(row)
         for row in better
@@ -90,7 +93,7 @@ def paying(rows: list[Row], times: dict[str, dict[str, Any]]) -> list[str]:
 def cells(row: Row, more: float, error: float, times: dict[str, Any]) -> list[str]:
     """Return one gate as a line of the table."""
     difference = f"{more:+.2f} ± {error:.2f}"
-    line = [f"`{gate(row)}`", percent(row.values("test_top1"))]
+    line = [f"`{gate(row)}`", percent(row.values("test_top1")), str(len(row.summaries))]
     line.append("" if gate(row) == NONE else f"**{difference}**" if abs(more) > BAR * error else difference)
     line += [f"{row.summaries[0][key]:,}" for key in ("parameters", "multiply_adds")]
     for kind in ("training step", "inference"):
@@ -102,17 +105,19 @@ def cells(row: Row, more: float, error: float, times: dict[str, Any]) -> list[st
 def table(record: dict[str, Any]) -> str:
     """Return the page; the best on the test images comes first."""
     rows = sorted(sweeps.rows(record), key=lambda row: -row.top1)
-    none, error = next(row for row in rows if gate(row) == NONE), standard_error(rows)
-    lines = [cells(row, row.top1 - none.top1, error, record["times"][gate(row)]) for row in rows]
+    none, errors = next(row for row in rows if gate(row) == NONE), standard_errors(rows)
+    lines = [cells(row, row.top1 - none.top1, errors[gate(row)], record["times"][gate(row)]) for row in rows]
     names = ", ".join(f"`{name}`" for name in paying(rows, record["times"])) or "none of them"
+    diverged = ", ".join(f"`{name.partition('/')[2]}`" for name in record.get("diverged", [])) or "none"
     first = rows[0].summaries[0]
     return f"""# Gates of ResNet-20
 
 Made by `cifarblocks sweep attentions` and `python benchmarks/attentions.py`: `resnet_20` with each gate of
-`list_attentions()`, {first["epochs"]} epochs, {len(rows[0].summaries)} seeds.
+`list_attentions()`, {first["epochs"]} epochs, three seeds.
 {circumstances(rows)}
 
 - Top-1 is that of the last epoch on {first["test_images"]:,} test images: mean ± standard deviation over the seeds.
+- Runs whose loss became infinite or not a number are left out: {diverged}.
 - "more than none" is the difference of means in points ± its standard error, from the variance over seeds of all rows.
 - Bold is more than {BAR:g} standard errors. With p = 0.05, at least one of ten gates that change nothing reaches it.
 - Times are medians and quartiles of {TURNS} turns in one process with batches of {BATCH}, divided by those of none.

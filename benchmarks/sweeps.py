@@ -7,6 +7,7 @@ benchmarks/results. NAME.json has the summaries and epochs of all runs, and the 
 Takes a few seconds.
 """
 
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -25,17 +26,27 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the record of a sweep.
 
     Raises:
-        UserError: if no grid has the name of the folder, if a run is missing, or if a file is not a result of a sweep.
+        UserError: if no grid has the name of the folder, if a run is missing that did not diverge, or if a file is not
+            a result of a sweep.
     """
     grid, speeds = GRIDS / f"{folder.name}.toml", folder / "speeds.json"
     if not grid.exists():
         raise UserError(f"FOLDER must be named after a grid, got {folder}")
     runs = [sweep.plan(run, folder) for run in read_grid(grid, {}).runs]
-    missing = [run.name for run in runs if not is_finished(run.folder)]
+    unfinished = [run for run in runs if not is_finished(run.folder)]
+    diverged = [run.name for run in unfinished if has_diverged(run)]
+    missing = [run.name for run in unfinished if run.name not in diverged]
     if missing:
         raise UserError(f"FOLDER {folder} lacks {', '.join(missing)}")
     record = {"grid": folder.name, "rows": [asdict(row) for row in sweep.collect(runs)]}
+    record |= {"diverged": diverged} if diverged else {}
     return record | ({"equal_time": read_json(speeds)} if speeds.exists() else {})
+
+
+def has_diverged(run: sweep.Planned) -> bool:
+    """Return True if the log of a run ends with a loss that is not finite; the same command would end so again."""
+    lines = run.log.read_text(errors="replace").strip().splitlines() if run.log.exists() else []
+    return bool(lines) and re.match("cifarblocks train: error: the loss is (nan|inf)", lines[-1]) is not None
 
 
 def rows(record: dict[str, Any]) -> list[Row]:
@@ -45,7 +56,7 @@ def rows(record: dict[str, Any]) -> list[Row]:
 
 def table(record: dict[str, Any]) -> str:
     """Return the table that `cifarblocks sweep` writes."""
-    return markdown_table(record["grid"], rows(record), [])
+    return markdown_table(record["grid"], rows(record), record.get("diverged", []))
 
 
 def main(folders: list[Path]) -> None:

@@ -193,7 +193,7 @@ def write_gates(folder, top1):
 
 
 def test_the_gates_of_a_sweep_are_compared_with_none(results, refused, monkeypatch):
-    """The standard deviation over the seeds is 1 of each, so the standard error of a difference is √(2/3)."""
+    """The standard deviation over the seeds is 1 of each, so the standard error of a difference is near √(2/3)."""
     means = dict.fromkeys(cifarblocks.list_attentions(), 80.0) | {"eca": 83.0, "lsk": 83.5, "msca": 82.9, "se": 82.0}
     run = write_gates(Path("runs/attentions"), means)
     steps = dict.fromkeys(means, 1.0) | {"eca": 1.25, "lsk": 2.0, "msca": 1.5, "se": 1.125}
@@ -210,16 +210,23 @@ def test_the_gates_of_a_sweep_are_compared_with_none(results, refused, monkeypat
     refused(lambda _: attentions.main(), [], "attentions.py: error", "FOLDER", f"{run.parent.name}/{run.name}")
     assert contents(results) == before
     (run / "moved").rename(run / "summary.json")
+    diverging = Path("runs/attentions/resnet_20/attention-simam_seed-1")
+    (diverging / "summary.json").unlink()
+    diverging.with_name(f"{diverging.name}.log").write_text("cifarblocks train: error: the loss is nan in epoch 1\n")
     assert attentions.main() == 0
     page = (results / "attentions.md").read_text()
     assert page == attentions.table(measuring.read_record("attentions"))
     lines = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert [line[0].strip("|` ") for line in lines[:4]] == ["lsk", "eca", "msca", "se"]
     shown = {line[0].strip("|` "): line[1:] for line in lines}
-    assert shown["lsk"][:2] == ["83.50 ± 1.00 %", "**+3.50 ± 0.82**"]
-    assert shown["se"][1] == "+2.00 ± 0.82"
-    assert shown["none"][1] == ""
-    assert shown["msca"][4:7] == ["1.50", "1.00–3.00", "150"]
+    # simam has the seeds 0 and 2, two points apart: variance 2, one degree of freedom. The ten others have 1 and two.
+    error = (22 / 21 * 2 / 3) ** 0.5
+    assert shown["lsk"][:3] == ["83.50 ± 1.00 %", "3", f"**+3.50 ± {error:.2f}**"]
+    assert shown["simam"][1:3] == ["2", f"+0.00 ± {(22 / 21 * 5 / 6) ** 0.5:.2f}"]
+    assert shown["se"][2] == f"+2.00 ± {error:.2f}"
+    assert shown["none"][2] == ""
+    assert shown["msca"][5:8] == ["1.50", "1.00–3.00", "150"]
+    assert "`attention-simam_seed-1`" in page
     assert page.splitlines()[-1].endswith(": `lsk`, `eca`.")  # msca takes longer than eca and is no better
 
 
