@@ -99,7 +99,7 @@ def test_muon_leaves_depthwise_and_grouped_filters_and_those_with_biases_to_sgd(
     assert filters_without_biases(nn.ModuleDict(convolutions)) == ["moved.weight"]
 
 
-RECIPES = ("attention_and_convnext_muon", "vit_muon", "attention_and_convnext_adamw")
+RECIPES = ("attention_and_convnext_muon", "attention_and_convnext_adamw")
 MATRICES = [
     name for name in cifarblocks.list_models() if recipe_of_family(name, FAMILIES) in RECIPES and name != "patch_lstm"
 ]

@@ -72,9 +72,8 @@ def test_every_model_has_a_recipe_and_those_of_the_results_have_their_values():
     recipes, _ = load_recipes()
     assert recipes["residual_networks_muon"] == {**recipes["residual_networks_sgd"], "optimizer": "muon"}
     assert parse("--model", "convnext_atto").optimizer == "muon_adamw"
-    for name in ("attention_and_convnext_muon", "vit_muon"):
-        changed = {"optimizer": "muon_adamw", "lr": recipes[name]["lr"]}
-        assert recipes[name] == {**recipes["attention_and_convnext_adamw"], **changed}
+    changed = {"optimizer": "muon_adamw", "lr": 0.016}
+    assert recipes["attention_and_convnext_muon"] == {**recipes["attention_and_convnext_adamw"], **changed}
 
 
 def test_a_default_that_a_recipe_may_replace_says_so():
@@ -263,7 +262,7 @@ def test_true_and_false_become_switches():
     assert as_arguments("a", {"mirror": True, "lr": 0.5}, ["lr", "mirror"]) == ["--mirror", "--lr=0.5"]
     with refuses(UserError, "a", "x", "lr"):
         as_arguments("a", {"x": 1}, ["lr"])
-    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "vit_muon"
+    assert read_recipe(None, "vit_tiny_cifar")["recipe"] == "attention_and_convnext_muon"
     assert RECIPES.name == "recipes.toml"
 
 
