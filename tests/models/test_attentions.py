@@ -176,3 +176,15 @@ def test_what_builds_no_gate_is_refused(table, wrong, named):
     with refuses(TypeError, "attention", named):
         cifarblocks.register_attention("mine")(wrong)
     assert "mine" not in cifarblocks.list_attentions()
+
+
+def test_a_gate_with_an_empty_name_is_refused(table):
+    with refuses(ValueError, "name", "''"):
+        cifarblocks.register_attention("")
+    assert cifarblocks.list_attentions() == sorted(GATES)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, blocks.ECA])
+def test_a_pattern_that_is_no_string_is_refused(wrong):
+    with refuses(TypeError, "pattern", wrong):
+        cifarblocks.list_attentions(wrong)

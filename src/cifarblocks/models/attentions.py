@@ -48,7 +48,7 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
 
     Raises:
         TypeError: If the name is not a string, or the class or function cannot be called with a number of channels.
-        ValueError: If an attention of that name is registered already.
+        ValueError: If the name is empty, or an attention of that name is registered already.
 
     >>> @register_attention("wide_eca")
     ... def wide_eca(channels):
@@ -59,6 +59,8 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
     """
     if not isinstance(name, str):
         raise TypeError(f'name must be a string, as in @register_attention("mine"), got {name!r}')
+    if not name:
+        raise ValueError("name must have at least one character, got ''")
 
     def register(attention: Gate) -> Gate:
         require_part(1, attention=attention)
@@ -73,9 +75,14 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
 def list_attentions(pattern: str = "*") -> list[str]:
     """Return the sorted names of attention modules that match a shell wildcard, also those registered by you.
 
+    Raises:
+        TypeError: If the pattern is not a string.
+
     >>> list_attentions("s*")
     ['se', 'selective_kernel', 'simam']
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a string, got {pattern!r}")
     return sorted(name for name in _attentions if fnmatchcase(name, pattern))
 
 
