@@ -126,6 +126,11 @@ def test_an_unknown_attention_is_refused_with_those_that_there_are(name, wrong):
         on_meta(name, attention=wrong)
 
 
+def test_a_name_that_is_not_registered_is_answered_with_the_way_to_register_it():
+    with refuses(ValueError, "attention", "'mine'", "register_attention"):
+        on_meta("resnet_20", attention="mine")
+
+
 @pytest.mark.parametrize(
     ("gate", "hint"), [(blocks.MSCA, "did you mean 'msca'"), (blocks.GnConv, "register_attention")]
 )

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 from torch import nn
 
 import cifarblocks.blocks as blocks
-from cifarblocks.blocks.checks import choose, require_part, shown
+from cifarblocks.blocks.checks import require_part, shown
 from cifarblocks.blocks.residual import Attention
 from cifarblocks.models.arguments import Arguments
 
@@ -93,8 +93,8 @@ def find_attention(name: str) -> Attention:
         ValueError: If there is none; the message has the names. If it is the class or a module of it, the message
             suggests its name.
     """
-    if callable(name):
-        known = next((each for each, gate in _attentions.items() if gate in (name, type(name))), None)
-        hint = "register_attention gives a class a name" if known is None else f"did you mean {known!r}?"
-        raise ValueError(f"attention must be one of {list(_attentions)}, got {shown(name)}; {hint}")
-    return choose(_attentions, attention=name)
+    if isinstance(name, str) and name in _attentions:
+        return _attentions[name]
+    known = [each for each, gate in _attentions.items() if callable(name) and gate in (name, type(name))]
+    hint = f"did you mean {known[0]!r}?" if known else "register_attention adds one of your own"
+    raise ValueError(f"attention must be one of {list(_attentions)}, got {shown(name)}; {hint}")
