@@ -51,6 +51,15 @@ def test_the_models_own_arguments_are_those_of_the_card_unless_passed(saved):
         cifarblocks.create_model("resnet_20", path, attention="none")
 
 
+def test_weights_that_do_not_fit_an_argument_are_answered_with_their_own(saved):
+    path, _ = saved("resnet_20", num_classes=2, attention="cbam")
+    for attention in ("eca", "none"):
+        with refuses(ValueError, path, "attention='cbam'") as caught:
+            cifarblocks.create_model("resnet_20", weights=path, num_classes=2, dropout=0.1, attention=attention)
+        assert "num_classes" not in str(caught.value)
+        assert "dropout" not in str(caught.value)
+
+
 def test_another_number_of_classes_draws_a_new_last_layer_and_says_so(saved, caplog):
     path, built = saved(num_classes=2)
     with caplog.at_level(logging.WARNING, "cifarblocks"):

@@ -106,7 +106,8 @@ def with_weights(
             f"{name}: the filters of the stem adapted to {after} channel{'s' * (after != 1)}; the weights have {before}"
         )
         tensors[first] = adapt_channels(tensors[first], after)
-    subject = f"weights {str(weights)!r}"
+    own_values = [f"{each}={value!r}" for each, value in card.arguments.items() if arguments.get(each, value) != value]
+    subject = f"weights {str(weights)!r}" + (f" of {name} with {' and '.join(own_values)}" if own_values else "")
     model.load_state_dict(fitting(model, tensors, card.image_size, new_classifier=new_classifier, subject=subject))
     return model
 

@@ -126,6 +126,11 @@ def test_an_unknown_attention_is_refused_with_those_that_there_are(name, wrong):
         on_meta(name, attention=wrong)
 
 
+def test_a_name_that_is_not_registered_is_answered_with_the_way_to_register_it():
+    with refuses(ValueError, "attention", "'mine'", "register_attention"):
+        on_meta("resnet_20", attention="mine")
+
+
 @pytest.mark.parametrize(
     ("gate", "hint"), [(blocks.MSCA, "did you mean 'msca'"), (blocks.GnConv, "register_attention")]
 )
@@ -176,3 +181,15 @@ def test_what_builds_no_gate_is_refused(table, wrong, named):
     with refuses(TypeError, "attention", named):
         cifarblocks.register_attention("mine")(wrong)
     assert "mine" not in cifarblocks.list_attentions()
+
+
+def test_a_gate_with_an_empty_name_is_refused(table):
+    with refuses(ValueError, "name", "''"):
+        cifarblocks.register_attention("")
+    assert cifarblocks.list_attentions() == sorted(GATES)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, blocks.ECA])
+def test_a_pattern_that_is_no_string_is_refused(wrong):
+    with refuses(TypeError, "pattern", wrong):
+        cifarblocks.list_attentions(wrong)

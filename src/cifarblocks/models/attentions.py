@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 from torch import nn
 
 import cifarblocks.blocks as blocks
-from cifarblocks.blocks.checks import choose, require_part, shown
+from cifarblocks.blocks.checks import require_part, shown
 from cifarblocks.blocks.residual import Attention
 from cifarblocks.models.arguments import Arguments
 
@@ -48,7 +48,7 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
 
     Raises:
         TypeError: If the name is not a string, or the class or function cannot be called with a number of channels.
-        ValueError: If an attention of that name is registered already.
+        ValueError: If the name is empty, or an attention of that name is registered already.
 
     >>> @register_attention("wide_eca")
     ... def wide_eca(channels):
@@ -59,6 +59,8 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
     """
     if not isinstance(name, str):
         raise TypeError(f'name must be a string, as in @register_attention("mine"), got {name!r}')
+    if not name:
+        raise ValueError("name must have at least one character, got ''")
 
     def register(attention: Gate) -> Gate:
         require_part(1, attention=attention)
@@ -73,9 +75,14 @@ def register_attention(name: str) -> Callable[[Gate], Gate]:
 def list_attentions(pattern: str = "*") -> list[str]:
     """Return the sorted names of attention modules that match a shell wildcard, also those registered by you.
 
+    Raises:
+        TypeError: If the pattern is not a string.
+
     >>> list_attentions("s*")
     ['se', 'selective_kernel', 'simam']
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a string, got {pattern!r}")
     return sorted(name for name in _attentions if fnmatchcase(name, pattern))
 
 
@@ -86,8 +93,8 @@ def find_attention(name: str) -> Attention:
         ValueError: If there is none; the message has the names. If it is the class or a module of it, the message
             suggests its name.
     """
-    if callable(name):
-        known = next((each for each, gate in _attentions.items() if gate in (name, type(name))), None)
-        hint = "register_attention gives a class a name" if known is None else f"did you mean {known!r}?"
-        raise ValueError(f"attention must be one of {list(_attentions)}, got {shown(name)}; {hint}")
-    return choose(_attentions, attention=name)
+    if isinstance(name, str) and name in _attentions:
+        return _attentions[name]
+    known = [each for each, gate in _attentions.items() if callable(name) and gate in (name, type(name))]
+    hint = f"did you mean {known[0]!r}?" if known else "register_attention adds one of your own"
+    raise ValueError(f"attention must be one of {list(_attentions)}, got {shown(name)}; {hint}")
