@@ -72,7 +72,7 @@ def measure(gates: list[str]) -> dict[str, dict[str, Any]]:
 def standard_errors(rows: list[Row]) -> dict[str, float]:
     """Return the standard error of each gate's difference from none, from the variance over the seeds of all rows."""
     seeds = {gate(row): len(row.summaries) for row in rows}
-    squares = sum((len(row.summaries) - 1) * statistics.variance(row.values("test_top1")) for row in rows)
+    squares = sum((top1 - row.top1) ** 2 for row in rows for top1 in row.values("test_top1"))
     variance = squares / sum(number - 1 for number in seeds.values())
     return {name: (variance * (1 / number + 1 / seeds[NONE])) ** 0.5 for name, number in seeds.items()}
 
@@ -113,7 +113,7 @@ def table(record: dict[str, Any]) -> str:
     return f"""# Gates of ResNet-20
 
 Made by `cifarblocks sweep attentions` and `python benchmarks/attentions.py`: `resnet_20` with each gate of
-`list_attentions()`, {first["epochs"]} epochs, three seeds.
+`list_attentions()`, {first["epochs"]} epochs, {max(len(row.summaries) for row in rows)} seeds.
 {circumstances(rows)}
 
 - Top-1 is that of the last epoch on {first["test_images"]:,} test images: mean ± standard deviation over the seeds.

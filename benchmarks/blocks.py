@@ -36,7 +36,7 @@ from cifarblocks.training.hardware import keep_freed_memory
 BATCH, TURN_SECONDS = 32, 0.03
 TURNS = (15, 45)  # the second number after a ratio above the bar
 SHAPES = ((64, 32), (256, 8))  # channels, height and width
-NARROW = (512, 4)  # of convolutions too
+MORE_SHAPES = {"convolution, 3×3": ((512, 4),)}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOKENS = frozenset({"MixerLayer", "PostNormBlock", "SelfAttention", "TransformerBlock"})
 
@@ -225,7 +225,7 @@ def compare(name: str, c: int, size: int, dtype: torch.dtype, layout: str) -> di
 def measure(name: str) -> list[dict[str, Any]]:
     """Measure one pair in all settings."""
     layouts = ["contiguous"] if name in TOKENS else list(FORMATS)
-    shapes, rows = (*SHAPES, NARROW) if name == "convolution, 3×3" else SHAPES, []
+    shapes, rows = (*SHAPES, *MORE_SHAPES.get(name, ())), []
     for (c, size), dtype, layout in product(shapes, (torch.float32, torch.bfloat16), layouts):
         setting = {"name": name, "channels": c, "size": size, "dtype": str(dtype).removeprefix("torch.")}
         rows.append({**setting, "layout": layout, **compare(name, c, size, dtype, layout)})

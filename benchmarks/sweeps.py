@@ -21,6 +21,8 @@ from cifarblocks.training.compare.table import Row, markdown_table
 from cifarblocks.training.errors import UserError
 from cifarblocks.training.run_folder.folder import is_finished, read_json
 
+DIVERGED = "cifarblocks train: error: (a weight is not finite|the loss (on validation or test images )?is (nan|inf))"
+
 
 def read(folder: Path) -> dict[str, Any]:
     """Return the record of a sweep.
@@ -44,9 +46,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def has_diverged(run: sweep.Planned) -> bool:
-    """Return True if the log of a run ends with a loss that is not finite; the same command would end so again."""
+    """Return True if the log of a run ends with a loss or weight that is not finite, as each repetition would."""
     lines = run.log.read_text(errors="replace").strip().splitlines() if run.log.exists() else []
-    return bool(lines) and re.match("cifarblocks train: error: the loss is (nan|inf)", lines[-1]) is not None
+    return bool(lines) and re.match(DIVERGED, lines[-1]) is not None
 
 
 def rows(record: dict[str, Any]) -> list[Row]:
